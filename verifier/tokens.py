@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
@@ -39,14 +40,16 @@ _LAST_OF_ONE, _LAST_OF_TWO = frozenset(b"AQgw"), frozenset(b"AEIMQUYcgkosw048")
 _URLSAFE = bytes.maketrans(b"-_", b"+/")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Issuer:
-    """Everything that decides about one issuer's tokens, in one place."""
+@dataclass(frozen=True, kw_only=True)
+class IssuerRules:
+    """Everything that decides about one issuer's tokens but its keys."""
 
     name: str
     urls: tuple[str, ...]
-    """Values of ``iss`` that count as this issuer."""
-    keys: KeySet
+    """Values of ``iss`` that count as this issuer; the first is the one to ask for keys."""
+    key_set_url: str | None
+    """None: the issuer's discovery document names it."""
+    jwks_file: Path | None
     profile: Profile
     algorithms: frozenset[str]
     audience: frozenset[str] | None
@@ -57,6 +60,17 @@ class Issuer:
     allow_users: bool = False
     clients: frozenset[str] | None = None
     """The issuer's own allow-list, None where it has none."""
+
+    def with_keys(self, keys: KeySet) -> Issuer:
+        """The issuer, complete."""
+        return Issuer(**vars(self), keys=keys)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Issuer(IssuerRules):
+    """An issuer and its keys in one object: one's key never checks another's token."""
+
+    keys: KeySet
 
 
 class UnverifiedToken(NamedTuple):
