@@ -30,7 +30,7 @@ from verifier.tokens import IssuerRules, TokenVerifier
 log = logging.getLogger(__name__)
 
 READY_ANYWAY = 30.0  # seconds after the start from which one issuer with keys is enough
-FIRST_KEYS = 2.0  # seconds that a reload waits for the keys of issuers that are new
+FIRST_KEYS = 2.0  # seconds that a reload waits for the keys of new issuers, whose tokens would be refused meanwhile
 
 Reload = Callable[[], Config | None]
 """Looks whether the configuration changed on disk: the new one, or None. Raises ConfigError."""
@@ -79,6 +79,13 @@ class Runtime:
                 self.tasks[name] = previous.tasks.pop(name)
             elif isinstance(keys, RemoteKeys):
                 self.tasks[name] = asyncio.create_task(keys.run(), name=f"keys of {name}")
+
+    async def first_keys(self, seconds: float) -> None:
+        """Wait until each issuer was asked for its keys once, but no longer than ``seconds``."""
+        tried = [keys.tried.wait() for keys in self.keys.values() if isinstance(keys, RemoteKeys)]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*tried)
 
     async def stop(self) -> None:
         """Cancel what runs."""
@@ -153,7 +160,7 @@ class Service:
         old = self.runtime
         new = Runtime(config, self.metrics, fetch=self._fetch, clock=self._clock, previous=old)
         new.start(old)
-        await _until_keys(new)
+        await new.first_keys(FIRST_KEYS)
         self._hits, self._misses = self._hits + old.cache.hits, self._misses + old.cache.misses
         self.runtime, self.endpoint.gate, self.audit.mode = new, new.gate, config.audit
         self.metrics.count_reload(successful=True)
@@ -165,14 +172,6 @@ class Service:
         has_keys = {name: len(keys) > 0 for name, keys in self.runtime.keys.items()}
         waited = self._clock() - self._started >= READY_ANYWAY
         return all(has_keys.values()) or (waited and any(has_keys.values())), has_keys
-
-
-async def _until_keys(runtime: Runtime) -> None:
-    """Wait for the first keys of new issuers, so that their tokens are not refused meanwhile; but not for long."""
-    tried = [keys.tried.wait() for keys in runtime.keys.values() if isinstance(keys, RemoteKeys)]
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(FIRST_KEYS):
-            await asyncio.gather(*tried)
 
 
 class AuthPaths:

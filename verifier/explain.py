@@ -12,7 +12,7 @@ from verifier.app import Runtime
 from verifier.config import Config, ConfigError
 from verifier.decision import Decision, Reason, Rejected
 from verifier.dialects import nginx
-from verifier.fetch import HttpFetch
+from verifier.fetch import TIME_LIMIT, HttpFetch
 from verifier.metrics import Metrics
 from verifier.paths import AmbiguousPathError, parse_url
 from verifier.request import AuthRequest
@@ -108,7 +108,8 @@ async def _decide(config: Config, request: AuthRequest) -> Decision:
     async with HttpFetch() as fetch:
         runtime = Runtime(config, Metrics(), fetch=fetch, clock=time.time)
         try:
-            # Nothing runs in the background: the token's own issuer is asked for its keys, once.
+            runtime.start()
+            await runtime.first_keys(2 * TIME_LIMIT)
             return await runtime.gate.decide(request)
         finally:
             await runtime.stop()

@@ -29,6 +29,8 @@ class AuthRequest(NamedTuple):
     """Lower-case names, of the headers read here, that came more than once."""
     request_id: str = ""
     remote_addr: str = ""
+    body_announced: bool = False
+    """A body may follow on the connection, which nobody here reads."""
 
 
 def bearer_token(request: AuthRequest) -> bytes:

@@ -203,7 +203,12 @@ class TokenVerifier:
         if key is None and not len(issuer.keys):
             raise Rejected(Reason.KEYS_UNAVAILABLE, "the issuer's keys cannot be had at the moment")
         if key is None:
-            raise Rejected(Reason.UNKNOWN_KEY, "the issuer has no key with the token's kid")
+            raise Rejected(
+                Reason.UNKNOWN_KEY,
+                "the token has no kid, and not exactly one key of the issuer fits its alg"
+                if parts.kid is None
+                else "the issuer has no key with the token's kid",
+            )
         if not key.fits(algorithm):
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "the token's alg does not fit its key")
         start = time.perf_counter()
