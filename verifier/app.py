@@ -110,9 +110,11 @@ def _key_set(rules: IssuerRules, fetch: Fetch, clock: Clock) -> KeySet:
 class Service:
     """The running whole: one runtime at a time, metrics and audit that outlive it."""
 
-    def __init__(self, config: Config, *, fetch: Fetch | None, clock: Clock, reload: Reload | None) -> None:
+    def __init__(
+        self, config: Config, *, fetch: Fetch | None, clock: Clock, reload: Reload | None, audit_lock: int | None
+    ) -> None:
         self.metrics = Metrics()
-        self.audit = Audit(config.audit, clock)
+        self.audit = Audit(config.audit, clock, lock=audit_lock)
         self._own_fetch = HttpFetch() if fetch is None else None
         self._fetch: Fetch = fetch or self._own_fetch  # type: ignore[assignment] # one of them is there
         self._clock = clock
@@ -192,14 +194,20 @@ class AuthPaths:
 
 
 def create_app(
-    config: Config, *, fetch: Fetch | None = None, clock: Clock = time.time, reload: Reload | None = None
+    config: Config,
+    *,
+    fetch: Fetch | None = None,
+    clock: Clock = time.time,
+    reload: Reload | None = None,
+    audit_lock: int | None = None,
 ) -> Starlette:
     """The application that answers subrequests.
 
     ``fetch`` gets key sets (default: over https), ``clock`` gives seconds since the epoch, ``reload`` is asked every
-    second for a changed configuration. ``app.state.service`` is the running Service.
+    second for a changed configuration, ``audit_lock`` is what workers lock to share stdout. ``app.state.service`` is
+    the running Service.
     """
-    service = Service(config, fetch=fetch, clock=clock, reload=reload)
+    service = Service(config, fetch=fetch, clock=clock, reload=reload, audit_lock=audit_lock)
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "healthy", "service": "m2m-verifier"})

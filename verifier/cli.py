@@ -69,8 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(command=_demo)
 
     worker = commands.add_parser("worker", parents=[config])  # serve starts these; no help: nobody types it
-    worker.add_argument("http", type=int)
-    worker.add_argument("control", type=int)
+    for descriptor in ("http", "lock", "control"):
+        worker.add_argument(descriptor, type=int)
     worker.set_defaults(command=_worker)
     return parser
 
@@ -106,14 +106,15 @@ def _serve(options: argparse.Namespace) -> int:
 def _worker(options: argparse.Namespace) -> int:
     from verifier import workers
 
-    workers.run_worker(_application(read(options.config)), options.http, options.control)
+    app = _application(read(options.config), audit_lock=options.lock)
+    workers.run_worker(app, options.http, options.control)
     return 0
 
 
-def _application(config: Config) -> Starlette:
+def _application(config: Config, audit_lock: int | None = None) -> Starlette:
     from verifier.app import create_app
 
-    return create_app(config, reload=Watch(config) if config.path else None)
+    return create_app(config, reload=Watch(config) if config.path else None, audit_lock=audit_lock)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -105,7 +105,7 @@ def take_apart(token: bytes) -> UnverifiedToken:
         raise _malformed(f"the token is longer than {MAX_TOKEN_BYTES // 1024} KiB")
     form = _COMPACT.fullmatch(token)
     if form is None:
-        raise _malformed("the token is not three base64url parts with dots between them")
+        raise _malformed("after Bearer there must be one token: three base64url parts with dots between them")
     try:
         header = parse_object(decode_part(form[1]))
     except ValueError as error:
