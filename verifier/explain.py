@@ -120,7 +120,11 @@ def _facts(request: AuthRequest, decision: Decision) -> dict[str, str]:
     facts = {"auth request": f"policy {request.policy}" + (f", {request.query.decode()}" if request.query else "")}
     try:
         parts = take_apart((request.authorization or b"").removeprefix(b"Bearer "))
-        facts |= {"token": "three parts, well formed", "algorithm": parts.algorithm, "key": f"kid {parts.kid}"}
+        facts |= {
+            "token": "three parts, well formed",
+            "algorithm": parts.header.algorithm,
+            "key": f"kid {parts.header.kid}",
+        }
         claims = unverified_claims(parts)
     except Rejected:
         return facts

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakValueDictionary
@@ -73,12 +74,18 @@ class Issuer(IssuerRules):
     keys: KeySet
 
 
-class UnverifiedToken(NamedTuple):
-    """A token taken apart. Nothing in it has been checked but its form."""
+class Header(NamedTuple):
+    """What a token's header says; kid is optional (RFC 7515 section 4.1.4), and so is typ (RFC 7519 section 5.1)."""
 
     algorithm: str
     kid: str | None
     typ: str
+
+
+class UnverifiedToken(NamedTuple):
+    """A token taken apart. Nothing in it has been checked but its form."""
+
+    header: Header
     claims_part: bytes
     signing_input: bytes
     signature: bytes
@@ -100,14 +107,25 @@ def decode_part(part: bytes) -> bytes:
 
 
 def take_apart(token: bytes) -> UnverifiedToken:
-    """Parse a compact JWS and its header (RFC 7515 sections 3.1, 4, 7.1). Raises Rejected."""
+    """Parse a compact JWS and its header (RFC 7515 sections 3.1 and 7.1). Raises Rejected."""
     if len(token) > MAX_TOKEN_BYTES:
         raise _malformed(f"the token is longer than {MAX_TOKEN_BYTES // 1024} KiB")
     form = _COMPACT.fullmatch(token)
     if form is None:
         raise _malformed("after Bearer there must be one token: three base64url parts with dots between them")
+    header = _parse_header(form[1])
     try:
-        header = parse_object(decode_part(form[1]))
+        signature = decode_part(form[3])
+    except ValueError as error:
+        raise _malformed("the token's signature is not base64url in its one form") from error
+    return UnverifiedToken(header, form[2], token[: form.end(2)], signature)
+
+
+@lru_cache(maxsize=256)  # all tokens that one key signs begin with the same header
+def _parse_header(part: bytes) -> Header:
+    """RFC 7515 section 4. Raises Rejected."""
+    try:
+        header = parse_object(decode_part(part))
     except ValueError as error:
         raise _malformed("the token's header is not base64url of a JSON object in its one form") from error
     algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "")
@@ -118,11 +136,7 @@ def take_apart(token: bytes) -> UnverifiedToken:
         raise _malformed("the token's header asks for an extension")
     if "enc" in header:
         raise _malformed("the token is encrypted")  # RFC 7516 section 9: enc tells a JWE
-    try:
-        signature = decode_part(form[3])
-    except ValueError as error:
-        raise _malformed("the token's signature is not base64url in its one form") from error
-    return UnverifiedToken(algorithm, kid, typ, form[2], token[: form.end(2)], signature)
+    return Header(algorithm, kid, typ.lower())
 
 
 def _malformed(description: str) -> Rejected:
@@ -170,7 +184,7 @@ class TokenVerifier:
     async def verify(self, token: bytes) -> VerifiedToken:
         """Check form, algorithm, issuer, key, signature and claims, in this order. Raises Rejected."""
         parts = take_apart(token)
-        if parts.algorithm not in self._algorithms:  # RFC 8725 section 3.1; `none` is on no list
+        if parts.header.algorithm not in self._algorithms:  # RFC 8725 section 3.1; `none` is on no list
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "no issuer here signs with the token's alg")
         claims = unverified_claims(parts)
         url = claims.get("iss")
@@ -193,20 +207,20 @@ class TokenVerifier:
         return VerifiedToken(principal, claims["exp"], jti, key)
 
     async def _verify_signature(self, issuer: Issuer, parts: UnverifiedToken) -> Key:
-        algorithm = parts.algorithm
+        algorithm = parts.header.algorithm
         if algorithm not in issuer.algorithms:
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "this issuer does not sign with the token's alg")
-        key = issuer.keys.find(parts.kid, algorithm)
+        key = issuer.keys.find(parts.header.kid, algorithm)
         if key is None:
             await issuer.keys.refresh_for_unknown_kid()
-            key = issuer.keys.find(parts.kid, algorithm)
+            key = issuer.keys.find(parts.header.kid, algorithm)
         if key is None and not len(issuer.keys):
             raise Rejected(Reason.KEYS_UNAVAILABLE, "the issuer's keys cannot be had at the moment")
         if key is None:
             raise Rejected(
                 Reason.UNKNOWN_KEY,
                 "the token has no kid, and not exactly one key of the issuer fits its alg"
-                if parts.kid is None
+                if parts.header.kid is None
                 else "the issuer has no key with the token's kid",
             )
         if not key.fits(algorithm):
@@ -285,7 +299,7 @@ def _check_machine(issuer: Issuer, parts: UnverifiedToken, claims: Claims) -> st
     client_id = profile.client_of(claims)
     if client_id is None:
         raise Rejected(Reason.NOT_M2M, f"not a machine's access token: it has no {' or '.join(profile.client_id)}")
-    problem = check_typ(parts.typ.lower(), profile.typ) or profile.access(claims, client_id)
+    problem = check_typ(parts.header.typ, profile.typ) or profile.access(claims, client_id)
     if problem is None and not issuer.allow_users:
         problem = profile.machine(claims, client_id)
     if problem is not None:
