@@ -54,6 +54,10 @@ def _list_of_one(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+OrOne = BeforeValidator(_list_of_one, json_schema_input_type=list[str] | str)
+"""One text may stand for a list of one; editors are told so."""
+
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _METHOD = re.compile(r"[A-Z][A-Z_-]*")
@@ -117,7 +121,7 @@ class IssuerSettings(_Model):
     issuer: Url | None = None
     jwks_url: Url | None = None
     jwks_file: Annotated[Path, AfterValidator(_beside_the_file)] | None = None
-    audience: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_list_of_one)] | None = None
+    audience: Annotated[list[Annotated[str, Field(min_length=1)]], OrOne] | None = None
     algorithms: Annotated[list[Algorithm], Field(min_length=1)] = ["RS256"]
     claims: ClaimNames = ClaimNames()
     scope_prefix: Prefix | None = None
@@ -176,9 +180,9 @@ class RuleSettings(_Model):
     """One line of a policy's rules."""
 
     path: str
-    methods: Annotated[list[Method], Field(min_length=1), BeforeValidator(_list_of_one)] | None = None
-    scope: Annotated[list[Scope], BeforeValidator(_list_of_one)] = []
-    any_scope: Annotated[list[Scope], Field(min_length=1), BeforeValidator(_list_of_one)] | None = None
+    methods: Annotated[list[Method], Field(min_length=1), OrOne] | None = None
+    scope: Annotated[list[Scope], OrOne] = []
+    any_scope: Annotated[list[Scope], Field(min_length=1), OrOne] | None = None
 
     @model_validator(mode="after")
     def _path_is_a_pattern(self) -> RuleSettings:
@@ -216,7 +220,7 @@ class ResourceSettings(_Model):
 class PolicySettings(_Model):
     """What an auth URL asks of a request."""
 
-    scope: Annotated[list[Scope], BeforeValidator(_list_of_one)] = []
+    scope: Annotated[list[Scope], OrOne] = []
     rules: list[RuleSettings] = []
     clients: list[ClientId] | None = None
     issuers: list[str] | None = None
