@@ -2,7 +2,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help run test check unit clean nginx
+.PHONY: help run test check unit schema clean nginx
 
 help: ## what a person can type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ check: $(VENV)/.ready ## format, lint, types, import order
 
 test: $(VENV)/.ready nginx check ## everything CI runs
 	$(PY) -m pytest
+
+schema: $(VENV)/.ready ## docs/config.schema.json, by which editors complete the configuration
+	$(PY) -c 'import json; from verifier.settings import Settings; print(json.dumps(Settings.model_json_schema(), indent=2))' > docs/config.schema.json
 
 clean: ## forget the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -90,6 +90,10 @@ def _list_of_one(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+OrOne = BeforeValidator(_list_of_one, json_schema_input_type=list[str] | str)
+"""One text may stand for a list of one; editors are told so."""
+
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _METHOD = re.compile(r"[A-Z][A-Z_-]*")
@@ -157,7 +161,7 @@ class IssuerSettings(_Model):
     issuer: Url | None = None
     jwks_url: Url | None = None
     jwks_file: Annotated[Path, AfterValidator(_key_file)] | None = None
-    audience: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_list_of_one)] | None = None
+    audience: Annotated[list[Annotated[str, Field(min_length=1)]], OrOne] | None = None
     algorithms: Annotated[list[Algorithm], Field(min_length=1)] = ["RS256"]
     claims: ClaimNames = ClaimNames()
     scope_prefix: Prefix | None = None
@@ -216,9 +220,9 @@ class RuleSettings(_Model):
     """One line of a policy's rules."""
 
     path: Annotated[str, AfterValidator(_pattern)]
-    methods: Annotated[list[Method], Field(min_length=1), BeforeValidator(_list_of_one)] | None = None
-    scope: Annotated[list[Scope], BeforeValidator(_list_of_one)] = []
-    any_scope: Annotated[list[Scope], Field(min_length=1), BeforeValidator(_list_of_one)] | None = None
+    methods: Annotated[list[Method], Field(min_length=1), OrOne] | None = None
+    scope: Annotated[list[Scope], OrOne] = []
+    any_scope: Annotated[list[Scope], Field(min_length=1), OrOne] | None = None
 
     def build(self) -> Rule:
         """As the domain wants it."""
@@ -248,7 +252,7 @@ class ResourceSettings(_Model):
 class PolicySettings(_Model):
     """What an auth URL asks of a request."""
 
-    scope: Annotated[list[Scope], BeforeValidator(_list_of_one)] = []
+    scope: Annotated[list[Scope], OrOne] = []
     rules: list[RuleSettings] = []
     clients: list[ClientReference] | None = None
     issuers: list[IssuerName] | None = None
