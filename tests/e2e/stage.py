@@ -81,6 +81,10 @@ class Serve:
         self._ready = ready
         self._environment = environment or {}
         self.output: list[bytes] = []
+        # A connection for each request, as nginx has it by default.
+        self._client = httpx.Client(
+            trust_env=False, verify=False, timeout=PATIENCE, limits=httpx.Limits(max_keepalive_connections=0)
+        )
 
     def write(self, configuration: Mapping[str, Any] | str) -> None:
         """Replace the configuration file in one step."""
@@ -120,7 +124,7 @@ class Serve:
     def _answers(self, path: str) -> bool:
         assert self.process.poll() is None, f"the verifier ended with {self.process.returncode}:\n{self.log}"
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(self.url + path, trust_env=False, timeout=5).status_code == 200
+            return self._client.get(self.url + path).status_code == 200
         return False
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
@@ -139,6 +143,7 @@ class Serve:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self._client.close()
         self._reader.join(PATIENCE)
         assert self.process.stdout
         self.process.stdout.close()
@@ -165,11 +170,11 @@ class Serve:
         sent = {"X-Original-URL": url, "X-Original-Method": headers.pop("method", "GET"), **headers}
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
-        return httpx.get(self.url + path, headers=sent, trust_env=False, timeout=PATIENCE)
+        return self._client.get(self.url + path, headers=sent)
 
     def metrics(self) -> Samples:
         """One scrape."""
-        answer = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", trust_env=False, timeout=PATIENCE)
+        answer = self._client.get(f"http://127.0.0.1:{self.metrics_port}/metrics")
         assert answer.status_code == 200
         return {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -193,11 +198,12 @@ def total(samples: Samples, name: str, **labels: str) -> float:
 
 
 def children(pid: int) -> list[int]:
-    """Process ids of what ``pid`` started and what still runs."""
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
+    """Process ids of what ``pid``, or a thread of it, started and what still runs."""
+    found: list[int] = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, listed.read_text().split())
+    return found
 
 
 def command_line(pid: int) -> str:

@@ -354,7 +354,10 @@ def test_random_hostile_targets_are_never_allowed_where_nginx_goes_elsewhere(rou
             compared += 1
             allowed += one.status == 204
             refused += one.ours is None
-    print(f"{COUNT} hostile targets: nginx took {compared}, of which {allowed} were allowed and {refused} ambiguous")
+    print(
+        f"{COUNT} hostile targets (seed {SEED}): nginx took {compared}; "
+        f"{allowed} of them were allowed, {refused} ambiguous"
+    )
     assert allowed > COUNT / 20  # else little was compared
     assert refused > COUNT / 10
 
