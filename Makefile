@@ -2,7 +2,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help run test check schema differential clean nginx
+.PHONY: help run test check schema differential fuzz-paths clean nginx
 
 help: ## what a person can type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,10 @@ schema: $(VENV)/.ready ## docs/config.schema.json, by which editors complete the
 DIFFERENTIAL ?= 1000000
 differential: $(VENV)/.ready ## a million bent tokens against PyJWT and joserfc
 	DIFFERENTIAL=$(DIFFERENTIAL) $(PY) -m pytest tests/security/test_differential.py
+
+FUZZ_PATHS ?= 200000
+fuzz-paths: $(VENV)/.ready nginx ## our reading of FUZZ_PATHS random paths against nginx's own, about a minute
+	FUZZ_PATHS=$(FUZZ_PATHS) FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(PY) -m pytest tests/e2e/test_paths.py -s --timeout 3600
 
 clean: ## forget the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
