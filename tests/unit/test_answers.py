@@ -29,7 +29,7 @@ DENIALS = [reason for reason in Reason if reason is not Reason.OK]
 
 
 def render(decision: Decision, *, mapped: tuple[str, ...] = (), ttl: int = 0, now: float = NOW) -> Answer:
-    return Answers(mapped, ttl, Clock(now)).render(decision)
+    return Answers(mapped, ttl, Clock(now), 3584).render(decision)
 
 
 def headers(answer: Answer) -> dict[str, str]:

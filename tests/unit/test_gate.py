@@ -40,7 +40,10 @@ def make_gate(signer: SigningKey, clock: Clock) -> MakeGate:
         }
         cache = CachedVerifier(verifier or real, size=10, ttl=300, clock=clock)
         return Gate(
-            cache, Policies(known, ClientIds(("lab",))), revoked or Revoked(), Answers((), 0, clock), max_header_bytes
+            cache,
+            Policies(known, ClientIds(("lab",))),
+            revoked or Revoked(),
+            Answers((), 0, clock, max_header_bytes),
         )
 
     return make

@@ -14,7 +14,8 @@ import pytest
 
 from tests.unit.support import ISSUER, JWKS_URL, NOW, FakeFetch, Jwk, SigningKey, b64, jwks, loop_clock, settle
 from verifier.fetch import Fetched, FetchError
-from verifier.keys import RemoteKeys, StaticKeys, discovered_from, located_at, parse_key, parse_key_set
+from verifier.jwk import parse_key, parse_key_set
+from verifier.keys import RemoteKeys, StaticKeys, discovered_from, located_at
 
 # --- which keys are taken ---
 

@@ -28,8 +28,10 @@ from tests.unit.support import (
 from verifier.decision import Reason, Rejected
 from verifier.fetch import FetchError
 from verifier.identity import VerifiedToken
-from verifier.keys import RemoteKeys, located_at, parse_key
-from verifier.tokens import MAX_TOKEN_BYTES, Issuer, TokenVerifier, check_typ, decode_part, take_apart
+from verifier.jwk import parse_key
+from verifier.jws import MAX_TOKEN_BYTES, decode_part, take_apart
+from verifier.keys import RemoteKeys, located_at
+from verifier.tokens import Issuer, TokenVerifier, check_typ
 
 Mint = Callable[..., bytes]
 
