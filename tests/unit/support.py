@@ -15,7 +15,8 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from verifier.fetch import Fetched, FetchError
 from verifier.identity import IDENTITY_HEADERS, Principal, VerifiedToken, encode_headers, wire_size
-from verifier.keys import Key, KeySet, StaticKeys, parse_key
+from verifier.jwk import Key, parse_key
+from verifier.keys import KeySet, StaticKeys
 from verifier.profiles import PROFILES
 from verifier.tokens import Issuer
 
