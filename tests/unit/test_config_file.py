@@ -57,10 +57,11 @@ def test_every_error_is_told_at_once_each_with_its_line_and_place(problems: Call
 
     assert places == {
         "m2m.yaml:1": "leeway",
+        "m2m.yaml:3": "issuers[0].audience",
         "m2m.yaml:4": "issuers[0].issuer",
         "m2m.yaml:5": "issuers[0].audiences",
         "m2m.yaml:6": "issuers[0].algorithms[1]",
-        "m2m.yaml:11": "policies.api.rules[1]",
+        "m2m.yaml:11": "policies.api.rules[1].path",
         "m2m.yaml:12": "policies.api.scope[0]",
         "m2m.yaml:14": "cache.sise",
     }
@@ -98,11 +99,70 @@ policies:
 headers: {Cache-Control: sub}
 """)
 
-    assert [one.split(": ")[:2] for one in found] == [
+    assert sorted(one.split(": ")[:2] for one in found) == [
         ["m2m.yaml:3", "issuers[1].name"],
         ["m2m.yaml:5", "policies.api.issuers[0]"],
         ["m2m.yaml:6", "headers.Cache-Control"],
     ]
+
+
+TWO_KINDS = [
+    pytest.param("algorithms: [none]", "audience: any", {"algorithms[0]"}, id="a wrong item, nothing else"),
+    pytest.param(
+        "algorithms: [none]", "jwks_url: 'https://a.example'", {"algorithms[0]", "audience"}, id="and no audience"
+    ),
+    pytest.param(
+        "clients: [a b]", "profile: generic", {"clients[0]", "audience"}, id="a wrong client, and no audience"
+    ),
+    pytest.param(
+        "algorithms: [HS256]", "profile: generic", {"algorithms", "audience"}, id="no audience, and a shared secret"
+    ),
+    pytest.param("jwks_file: nowhere", "audience: any", {"jwks_file"}, id="a file that is not there"),
+    pytest.param("jwks_file: nowhere, algorithms: [HS256]", "audience: any", {"jwks_file"}, id="for shared secrets"),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "places"), TWO_KINDS)
+def test_an_error_neither_hides_another_nor_makes_one_up(
+    problems: Callable[[str], list[str]], one: str, other: str, places: set[str]
+) -> None:
+    found = problems(f"issuers: [{{name: lab, issuer: 'https://a.example', {one}, {other}}}]\n")
+
+    assert {problem.split(": ")[1].removeprefix("issuers[0]").removeprefix(".") for problem in found} == places
+
+
+def test_two_wrong_issuer_urls_are_not_told_to_be_the_same(problems: Callable[[str], list[str]]) -> None:
+    found = problems("""\
+issuers:
+  - {name: a, issuer: 'http://a.example', audience: any}
+  - {name: b, issuer: 'http://b.example', audience: any}
+""")
+
+    assert [one.split(": ")[1] for one in found] == ["issuers[0].issuer", "issuers[1].issuer"]
+
+
+def test_a_wrong_issuer_url_is_not_told_to_be_missing(problems: Callable[[str], list[str]]) -> None:
+    found = problems("issuers: [{name: lab, issuer: 'http://a.example', audience: any}]\n")
+
+    assert found == ["m2m.yaml:1: issuers[0].issuer: must be https (http is for loopback alone)"]
+
+
+def test_a_wrong_item_of_what_is_required_is_not_told_to_be_missing(problems: Callable[[str], list[str]]) -> None:
+    found = problems("""\
+issuers: [{name: lab, issuer: 'https://a.example', audience: any}]
+policies: {mcp: {resource: {url: 'https://a.example', authorization_servers: ['http://a.example', 'http://b.example']}}}
+""")
+
+    assert [one.split(": ")[1] for one in found] == [
+        "policies.mcp.resource.authorization_servers[0]",
+        "policies.mcp.resource.authorization_servers[1]",
+    ]
+
+
+def test_all_that_does_not_fit_together_in_one_issuer_is_told(problems: Callable[[str], list[str]]) -> None:
+    found = problems("issuers: [{name: lab, issuer: 'https://a.example', algorithms: [HS256], profile: github}]\n")
+
+    assert all(word in "".join(found) for word in ("audience: is missing", "need a jwks_file", "needs clients"))
 
 
 @pytest.mark.parametrize(
