@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,8 @@ from prometheus_client import generate_latest
 from verifier.app import create_app
 from verifier.config import Config, Listen
 from verifier.fetch import Fetched, FetchError
-from verifier.settings import Settings
+from verifier.policy import ClientIds
+from verifier.settings import Context, Settings
 
 from .tokens import CLAIMS, NOW, POOL, PREFIX, REPOSITORY, SIGNERS, Token, public_jwk
 
@@ -155,13 +157,18 @@ class Answer(NamedTuple):
 
 
 class World:
-    """A running application. Use as a context manager."""
+    """A running application. Use as a context manager.
 
-    def __init__(self, configuration: dict[str, Any], folder: Path, audit: str = "off") -> None:
+    Its audit is off unless ``audit_file`` is named: then what the program writes on stdout goes there.
+    """
+
+    def __init__(self, configuration: dict[str, Any], folder: Path, audit_file: Path | None = None) -> None:
         self.fetched: list[str] = []
         """Every URL that the application asked for."""
+        self._audit_file = audit_file
+        self._stdout = -1
         self._runner = asyncio.Runner()
-        self.config = configure({**configuration, "audit": audit}, folder)
+        self.config = configure({**configuration, "audit": "off" if audit_file is None else "all"}, folder)
         self.app = create_app(self.config, fetch=self._fetch, clock=lambda: NOW)
         self.service = self.app.state.service
         self._lifespan = self.service.lifespan(self.app)
@@ -173,6 +180,10 @@ class World:
         return Fetched(json.dumps(key_sets()[url]).encode(), None)
 
     def __enter__(self) -> World:
+        if self._audit_file is not None:
+            self._stdout = os.dup(1)
+            with self._audit_file.open("wb") as file:
+                os.dup2(file.fileno(), 1)
         self._runner.run(self._lifespan.__aenter__())
         self._runner.run(self._until_ready())
         return self
@@ -180,6 +191,9 @@ class World:
     def __exit__(self, *_: object) -> None:
         self._runner.run(self._lifespan.__aexit__(None, None, None))
         self._runner.close()
+        if self._audit_file is not None:
+            os.dup2(self._stdout, 1)
+            os.close(self._stdout)
 
     async def _until_ready(self) -> None:
         for _ in range(2000):
@@ -280,7 +294,8 @@ def key_sets() -> dict[str, dict[str, Any]]:
 def configure(written: dict[str, Any], folder: Path) -> Config:
     """A configuration as the file's reader would build it, with the internal issuer's secret beside it."""
     (folder / "internal.json").write_text(json.dumps({"keys": [public_jwk("internal")]}))
-    settings = Settings.model_validate(written, context={"folder": folder})
+    names = tuple(issuer["name"] for issuer in written["issuers"])
+    settings = Settings.model_validate(written, context=Context(folder=folder, client_ids=ClientIds(names)))
     assert list(settings.problems()) == []
     return settings.build(None, Listen("127.0.0.1", 0, 0, 1))
 
