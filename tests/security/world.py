@@ -296,7 +296,7 @@ def configure(written: dict[str, Any], folder: Path) -> Config:
     (folder / "internal.json").write_text(json.dumps({"keys": [public_jwk("internal")]}))
     names = tuple(issuer["name"] for issuer in written["issuers"])
     settings = Settings.model_validate(written, context=Context(folder=folder, client_ids=ClientIds(names)))
-    assert list(settings.problems()) == []
+    assert list(settings.problems(frozenset())) == []
     return settings.build(None, Listen("127.0.0.1", 0, 0, 1))
 
 
