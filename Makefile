@@ -2,7 +2,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help run test check unit clean nginx tools lock
+.PHONY: help run test check unit clean nginx tools lock image
 
 help: ## what a person can type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,11 @@ lock: $(VENV)/.ready ## resolve the image's dependencies anew: requirements.lock
 	$(VENV)/bin/uv pip compile $(LOCK) pyproject.toml --output-file requirements.lock
 	echo 'hatchling>=1.25' | $(VENV)/bin/uv pip compile $(LOCK) - --output-file requirements-build.lock
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
+
+image: ## build the container image and start it the way Kubernetes will
+	docker build --tag m2m-verifier .
+	docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
+		--env COGNITO_USER_POOL_ID=us-east-1_Example m2m-verifier check
 
 test: $(VENV)/.ready nginx tools check ## everything CI runs
 	$(PY) -m pytest
