@@ -46,7 +46,7 @@ def client() -> dict[str, Any]:
 
 
 def formatted(tool: Callable[..., str], path: Path) -> bool:
-    """Whether `terraform fmt` leaves it as it is; where there is none, whether the formatter that it is built on does."""
+    """Whether `terraform fmt` leaves it as it is; where there is none, the formatter that it is built on."""
     program = tool("terraform", "tofu", "hclfmt")
     arguments = [] if Path(program).name == "hclfmt" else ["fmt", "-"]
     done = subprocess.run([program, *arguments], input=path.read_bytes(), capture_output=True, timeout=60, check=True)
