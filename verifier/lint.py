@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import urlsplit
 
 import yaml
@@ -17,6 +17,9 @@ import yaml
 from verifier.dialects import nginx
 from verifier.identity import IDENTITY_HEADERS
 from verifier.resource_metadata import WELL_KNOWN
+
+if TYPE_CHECKING:
+    from verifier.config import Config
 
 PREFIX = "nginx.ingress.kubernetes.io/"
 ACME_PATH = "/.well-known/acme-challenge"  # ingress-nginx never guards it (no-auth-locations), cert-manager opens it
@@ -40,6 +43,13 @@ class Known:
     """Names of the policies that have a ``resource``, and so a metadata document that agents must be able to read."""
     headers: tuple[str, ...] = ()
     """The further response headers under ``headers:``."""
+
+    @classmethod
+    def of(cls, config: Config) -> Known:
+        """What a configuration that was read says."""
+        policies = config.policies.by_name
+        resources = (name for name, policy in policies.items() if policy.resource is not None)
+        return cls(frozenset(policies), frozenset(resources), tuple(config.headers))
 
 
 @dataclass(frozen=True, slots=True)

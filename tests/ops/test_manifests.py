@@ -1,10 +1,10 @@
 """k8s/: builds, fits Kubernetes' schemas, and agrees with itself and with the program."""
 
-import io
 import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,10 @@ import pytest
 import yaml
 from starlette.routing import Route
 
-from verifier import __version__, cli, server
+from verifier import __version__, server
 from verifier.app import create_app
 from verifier.config_file import Environment, load
 from verifier.identity import IDENTITY_HEADERS
-from verifier.lint import Known, main
 from verifier.metrics import Metrics
 from verifier.resource_metadata import WELL_KNOWN
 
@@ -329,7 +328,11 @@ def test_every_variable_is_one_that_the_program_reads(environment: dict[str, str
 
 
 def test_the_arguments_are_a_command_of_the_program(container: Manifest) -> None:
-    assert cli._parser(DEFAULTS).parse_args(container["args"]).command is cli._serve
+    done = subprocess.run(
+        [sys.executable, "-m", "verifier", *container["args"]], env={}, capture_output=True, text=True, timeout=30
+    )
+
+    assert (done.returncode, "no issuer" in done.stderr) == (2, True)  # an argument it does not know is told first
 
 
 def test_nginx_passes_on_exactly_the_headers_that_the_verifier_sends(api: Manifest) -> None:
@@ -370,18 +373,15 @@ def test_the_base_starts_nothing_without_an_issuer(build: Build, tmp_path: Path)
 
 
 def test_lint_finds_no_trap(overlay: list[Manifest], policy: Path, tmp_path: Path) -> None:
-    settings = load(policy, Environment.model_construct(cognito_user_pool_id="us-east-1_Example"))
-    known = Known(
-        policies=frozenset(settings.build_policies().by_name),
-        resources=frozenset(name for name, given in settings.policies.items() if given.resource is not None),
-        headers=tuple(settings.headers),
-    )
     built = tmp_path / "built.yaml"
     built.write_text(yaml.safe_dump_all(overlay))
-    out = io.StringIO()
+    done = subprocess.run(
+        [sys.executable, "-m", "verifier", "lint", "--config", policy, built],
+        env={"COGNITO_USER_POOL_ID": "us-east-1_FromSecret"}, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
 
-    assert main([built], known, out) == 0, out.getvalue()
-    assert out.getvalue() == "1 file(s), 2 Ingress(es), 1 guarded by the verifier: no finding(s)\n"
+    assert done.stdout == "1 file(s), 2 Ingress(es), 1 guarded by the verifier: no finding(s)\n"
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_version_is_this_one(container: Manifest) -> None:
@@ -424,6 +424,43 @@ def test_the_pod_has_no_token_of_its_own(overlay: list[Manifest], pod: Manifest)
 
 def test_memory_is_limited_and_cpu_is_not(container: Manifest) -> None:
     assert container["resources"] == {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}}
+
+
+READ = """
+import runpy, sys
+sys.argv = ["config_file", sys.argv[1]]
+try:
+    runpy.run_module("verifier.config_file", run_name="__main__")
+finally:
+    sys.stderr.write(open("/proc/self/status").read())
+"""
+
+
+def kilobytes(status: str, field: str) -> int:
+    return int(re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)[1])
+
+
+def test_the_server_and_a_reload_beside_it_fit_into_the_memory(container: Manifest, tmp_path: Path) -> None:
+    # Measured beside it: 10,000 cached tokens take 6 MB more.
+    (tmp_path / "keys.json").write_text('{"keys": [{"kty": "oct", "alg": "HS256", "k": "%s"}]}' % ("c2VjcmV0" * 6))
+    config = tmp_path / "verifier.yaml"
+    config.write_text(
+        "issuers: [{name: a, issuer: https://a.example, jwks_file: keys.json, algorithms: [HS256], audience: [b]}]"
+    )
+    command = [sys.executable, "-m", "verifier", "serve", "--host=127.0.0.1", "--port=0", "--metrics-port=0"]
+    with subprocess.Popen([*command, f"--config={config}"], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr
+            assert "listening on" in process.stderr.readline()
+            time.sleep(1)  # imports go on after the sockets are there
+            serving = kilobytes(Path(f"/proc/{process.pid}/status").read_text(), "VmRSS")
+        finally:
+            process.terminate()
+    reader = subprocess.run([sys.executable, "-c", READ, config], capture_output=True, timeout=30)
+    reading = kilobytes(reader.stderr.decode(), "VmHWM")
+    limit = int(container["resources"]["limits"]["memory"].removesuffix("Mi")) * 1024
+
+    assert serving + reading + 6_000 < limit
 
 
 def test_the_pod_may_ask_dns_and_public_https_alone(overlay: list[Manifest]) -> None:

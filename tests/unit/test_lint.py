@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from verifier import cli
 from verifier.lint import Finding, Known, lint_files, main
 
 N = "nginx.ingress.kubernetes.io/"
@@ -405,3 +406,33 @@ def test_the_last_line_counts_what_was_looked_at(tmp_path: Path) -> None:
     main([path], None, out)
 
     assert out.getvalue() == "1 file(s), 2 Ingress(es), 1 guarded by the verifier: no finding(s)\n"
+
+
+CONFIGURATION = """
+issuers: [{name: homelab, cognito: {user_pool_id: us-east-1_Example}}]
+policies:
+  api: {resource: {url: "https://api.example.com", authorization_servers: ["https://id.example.com"]}}
+headers: {X-Tenant-ID: tenant}
+"""
+
+
+def test_the_command_knows_what_the_configuration_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "verifier.yaml").write_text(CONFIGURATION)
+    (tmp_path / "api.yaml").write_text(yaml.safe_dump(ingress()))
+    (tmp_path / "web.yaml").write_text(yaml.safe_dump(ingress(host="web.example.com", auth_url=VERIFY[:-3] + "web")))
+
+    assert cli.main(["lint", f"--config={tmp_path}/verifier.yaml", f"{tmp_path}/api.yaml", f"{tmp_path}/web.yaml"]) == 1
+
+    found = [line for line in capsys.readouterr().out.splitlines() if line.startswith(str(tmp_path))]
+    assert [line.removeprefix(f"{tmp_path}/") for line in found] == [
+        f"api.yaml: shop/api: {N}auth-response-headers [forgeable-header]",
+        f"web.yaml: shop/api: {N}auth-url [unknown-policy]",
+        f"web.yaml: shop/api: {N}auth-response-headers [forgeable-header]",
+        f"api.yaml: shop/api: {N}auth-url [metadata-behind-auth]",
+    ]
+
+
+def test_the_command_needs_no_configuration(tmp_path: Path) -> None:
+    (tmp_path / "api.yaml").write_text(yaml.safe_dump(ingress()))
+
+    assert cli.main(["lint", str(tmp_path / "api.yaml")]) == 0
