@@ -2,7 +2,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help run test check unit clean nginx
+.PHONY: help run test check unit clean nginx prometheus manifests pictures
 
 help: ## what a person can type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,9 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 nginx:
 	@$(call quietly,command -v nginx || test -x /usr/sbin/nginx,nginx)
 
+prometheus:
+	@$(call quietly,command -v promtool,prometheus)
+
 run: $(VENV)/.ready nginx ## nginx, verifier, local issuer and API on port 8080, with curl lines to paste
 	$(VENV)/bin/m2m-verifier demo
 
@@ -30,7 +33,11 @@ check: $(VENV)/.ready ## format, lint, types, import order
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-test: $(VENV)/.ready nginx check ## everything CI runs
+manifests: $(VENV)/.ready ## write what is made from something else: dashboards, PrometheusRule
+	$(PY) -m grafana.build
+	$(PY) -m grafana.prometheusrule
+
+test: $(VENV)/.ready nginx prometheus check ## everything CI runs
 	$(PY) -m pytest
 
 clean: ## forget the virtual environment and caches
