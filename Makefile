@@ -37,6 +37,10 @@ manifests: $(VENV)/.ready ## write what is made from something else: dashboards,
 	$(PY) -m grafana.build
 	$(PY) -m grafana.prometheusrule
 
+pictures: $(VENV)/.ready prometheus ## docs/dashboards/*.png, drawn from eight minutes of a real Prometheus
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev,pictures]'
+	$(PY) -m grafana.pictures
+
 test: $(VENV)/.ready nginx prometheus check ## everything CI runs
 	$(PY) -m pytest
 

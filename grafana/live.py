@@ -57,11 +57,11 @@ def binary(name: str) -> str:
 
 
 class Prometheus:
-    """`with Prometheus(targets, directory) as p:` scrapes each job's address every second, with our rules."""
+    """`with Prometheus(targets, directory) as p:` scrapes each job's addresses every second, with our rules."""
 
-    def __init__(self, targets: dict[str, str], directory: Path) -> None:
+    def __init__(self, targets: dict[str, list[str]], directory: Path) -> None:
         self._directory = directory
-        jobs = [{"job_name": job, "static_configs": [{"targets": [address]}]} for job, address in targets.items()]
+        jobs = [{"job_name": job, "static_configs": [{"targets": addresses}]} for job, addresses in targets.items()]
         every = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         config = {"global": every, "rule_files": [f"{RULES}/*.yaml"], "scrape_configs": jobs}
         (directory / "prometheus.yaml").write_text(yaml.safe_dump(config))
@@ -141,7 +141,8 @@ class Call(NamedTuple):
 class Live:
     """`with Live() as live:` runs it all; `live.prometheus` answers. Traffic comes from one thread, gently."""
 
-    def __init__(self, calls_per_second: float = 40) -> None:
+    def __init__(self, replicas: int = 1, calls_per_second: float = 40) -> None:
+        self._replicas = replicas
         self.rate = calls_per_second
         self._stop = threading.Event()
 
@@ -150,9 +151,10 @@ class Live:
             directory = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="m2m-live-")))
             self._issuers = [self._issuer(running, pool) for pool in ("us-east-1_Homelab", "us-east-1_Partner")]
             self._away = Issuer("http://127.0.0.1:9", pool="us-east-1_Staging")  # nobody listens there
-            self.verifier = running.enter_context(Verifier(self._configuration(), directory))
+            self._verifiers = [self._verifier(running, directory / str(n)) for n in range(self._replicas)]
             proxy = running.enter_context(Background(replay()))
-            jobs = {"m2m-verifier": f"127.0.0.1:{self.verifier.metrics_port}", "oauth2-proxy": proxy.address}
+            metrics = [f"127.0.0.1:{verifier.metrics_port}" for verifier in self._verifiers]
+            jobs = {"m2m-verifier": metrics, "oauth2-proxy": [proxy.address]}
             self.prometheus = running.enter_context(Prometheus(jobs, directory))
             traffic = threading.Thread(target=self._drive, daemon=True)
             running.callback(traffic.join)
@@ -163,6 +165,10 @@ class Live:
 
     def __exit__(self, *_: object) -> None:
         self._running.close()
+
+    def _verifier(self, running: contextlib.ExitStack, directory: Path) -> Verifier:
+        directory.mkdir()
+        return running.enter_context(Verifier(self._configuration(), directory))
 
     @staticmethod
     def _issuer(running: contextlib.ExitStack, pool: str) -> Issuer:
@@ -207,9 +213,10 @@ class Live:
         self._write("issuers: 7\n")
 
     def _write(self, text: str) -> None:
-        new = self.verifier.config.with_suffix(".new")
-        new.write_text(text)
-        new.replace(self.verifier.config)
+        for verifier in self._verifiers:
+            new = verifier.config.with_suffix(".new")
+            new.write_text(text)
+            new.replace(verifier.config)
 
     def _calls(self) -> list[Call]:
         homelab, partner = self._issuers
@@ -252,15 +259,16 @@ class Live:
     def _drive(self) -> None:
         calls = self._calls()
         chance = random.Random(1)  # noqa: S311 - the same mixture each time
-        connection = http.client.HTTPConnection(self.verifier.address, timeout=10)
-        for call in self._mixed(calls, chance):
+        connections = [http.client.HTTPConnection(verifier.address, timeout=10) for verifier in self._verifiers]
+        for call, connection in zip(self._mixed(calls, chance), itertools.cycle(connections), strict=False):
             token = call.token()
             headers = {"X-Original-URL": f"https://api.lab.test{call.path}", "X-Original-Method": call.method}
             if token:
                 headers["Authorization"] = f"Bearer {token}"
             connection.request("GET", f"/verify/{call.policy}", headers=headers)
             connection.getresponse().read()
-        connection.close()
+        for connection in connections:
+            connection.close()
 
     def _mixed(self, calls: list[Call], chance: random.Random) -> Iterator[Call]:
         yield from calls  # each once at first: no series is missing by chance
