@@ -75,7 +75,7 @@ def metrics_app(collect: Callable[[], Awaitable[Iterable[Metric]]]) -> Starlette
             def collect(self) -> Iterable[Metric]:
                 return families
 
-        return Response(generate_latest(Gathered()), media_type=CONTENT_TYPE_PLAIN_0_0_4)  # type: ignore[arg-type]
+        return Response(generate_latest(Gathered()), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return Starlette(routes=[Route("/metrics", metrics)])
 
