@@ -21,7 +21,9 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 nginx:
 	@$(call quietly,command -v nginx || test -x /usr/sbin/nginx,nginx)
 
+# Debian would start it as a service on port 9090, which is the verifier's for its own metrics.
 prometheus:
+	@command -v promtool >/dev/null || $(SUDO) systemctl --quiet mask prometheus >/dev/null 2>&1 || true
 	@$(call quietly,command -v promtool,prometheus)
 
 run: $(VENV)/.ready nginx ## nginx, verifier, local issuer and API on port 8080, with curl lines to paste

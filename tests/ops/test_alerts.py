@@ -11,7 +11,7 @@ from promql import ROOT, RULE_FILES, alerts, rules, runbook, unknown
 
 from grafana import prometheusrule
 from grafana.build import RUNBOOK
-from grafana.live import binary
+from grafana.live import PrometheusMissing, binary
 
 CASE_FILES = sorted((ROOT / "grafana" / "alerts" / "tests").glob("*.yaml"))
 ALERTS = [pytest.param(alert, id=alert["alert"]) for alert in alerts()]
@@ -24,6 +24,11 @@ def promtool(*arguments: str) -> None:
 
 def cases() -> list[dict[str, Any]]:
     return list(chain.from_iterable(yaml.safe_load(path.read_text())["tests"] for path in CASE_FILES))
+
+
+def test_a_missing_binary_is_an_error_that_names_the_make_target() -> None:
+    with pytest.raises(PrometheusMissing, match="promtool-of-nobody is not installed: run `make prometheus`"):
+        binary("promtool-of-nobody")
 
 
 def test_promtool_finds_the_rules_valid() -> None:

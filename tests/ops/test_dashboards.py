@@ -133,3 +133,11 @@ def test_the_overview_shows_browsers_and_machines_side_by_side() -> None:
     assert titles[start : start + 5] == wanted
     latency = panels("auth-overview")[start + 3]
     assert [target["legendFormat"] for target in latency["targets"]] == ["p50", "p95", "p99"]
+
+
+@pytest.mark.parametrize("uid", UIDS)
+def test_a_board_has_a_picture_that_says_it_is_a_drawing(uid: str) -> None:
+    page = ROOT / "docs" / "dashboards" / "README.md"
+    assert f"]({uid}.png)" in page.read_text()
+    assert (page.parent / f"{uid}.png").read_bytes().startswith(b"\x89PNG")
+    assert "not Grafana's own rendering" in page.read_text()
