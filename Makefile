@@ -2,7 +2,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help run test check unit clean nginx tools lock image
+.PHONY: help run test check unit clean nginx prometheus tools lock image manifests pictures
 
 help: ## what a person can type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,6 +20,11 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 nginx:
 	@$(call quietly,command -v nginx || test -x /usr/sbin/nginx,nginx)
+
+# Debian would start it as a service on port 9090, which is the verifier's for its own metrics.
+prometheus:
+	@command -v promtool >/dev/null || $(SUDO) systemctl --quiet mask prometheus >/dev/null 2>&1 || true
+	@$(call quietly,command -v promtool,prometheus)
 
 run: $(VENV)/.ready nginx ## nginx, verifier, local issuer and API on port 8080, with curl lines to paste
 	$(VENV)/bin/m2m-verifier demo
@@ -53,7 +58,15 @@ image: ## build the container image and start it the way Kubernetes will
 	docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
 		--env COGNITO_USER_POOL_ID=us-east-1_Example m2m-verifier check
 
-test: $(VENV)/.ready nginx tools check ## everything CI runs
+manifests: $(VENV)/.ready ## write what is made from something else: dashboards, PrometheusRule
+	$(PY) -m grafana.build
+	$(PY) -m grafana.prometheusrule
+
+pictures: $(VENV)/.ready prometheus ## docs/dashboards/*.png, drawn from eight minutes of a real Prometheus
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev,pictures]'
+	$(PY) -m grafana.pictures
+
+test: $(VENV)/.ready nginx prometheus tools check ## everything CI runs
 	$(PY) -m pytest
 
 clean: ## forget the virtual environment and caches

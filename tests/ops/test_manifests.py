@@ -273,6 +273,43 @@ def test_oauth2_proxy_tells_its_metrics_on_the_port_that_is_named(build: Build) 
     assert container["args"] == ["--http-address=0.0.0.0:4180", f"--metrics-address=0.0.0.0:{port}"]
 
 
+GRAFANA = K8S.parent / "grafana"
+
+
+def test_grafanas_sidecar_finds_every_dashboard_as_it_is(overlay: list[Manifest]) -> None:
+    boards = [m for m in of_kind(overlay, "ConfigMap") if m["metadata"]["labels"].get("grafana_dashboard") == "1"]
+    texts = {name: text for board in boards for name, text in board["data"].items()}
+
+    assert texts == {path.name: path.read_text() for path in (GRAFANA / "dashboards").iterdir()}
+
+
+def test_the_api_server_takes_every_dashboard(overlay: list[Manifest]) -> None:
+    assert max(len(json.dumps(manifest)) for manifest in of_kind(overlay, "ConfigMap")) < 2**20
+
+
+def test_the_prometheus_operator_selects_rules_and_monitor_alike(overlay: list[Manifest]) -> None:
+    found = of_kind(overlay, "PrometheusRule") + of_kind(overlay, "ServiceMonitor")
+
+    assert {manifest["metadata"]["labels"]["release"] for manifest in found} == {"kube-prometheus-stack"}
+    assert len(found) == 2
+
+
+def test_the_jobs_that_dashboards_and_alerts_name_are_services(build: Build) -> None:
+    # A ServiceMonitor's job is its Service's name.
+    services = {
+        manifest["metadata"]["name"]
+        for folder in (K8S / "overlays" / "homelab", OAUTH2_PROXY)
+        for manifest in of_kind(build(folder), "Service")
+    }
+    text = "".join(
+        path.read_text()
+        for path in GRAFANA.rglob("*")
+        if path.suffix in (".yaml", ".json") and "tests" not in path.parts
+    )
+
+    assert set(re.findall(r'job=\\?"([^"\\]+)', text)) == services
+
+
 # Objects agree with the program
 
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
