@@ -20,7 +20,7 @@ from pydantic import (
 from verifier.config import Config, Listen
 from verifier.fetch import require_secure
 from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS, VISIBLE
-from verifier.keys import SYMMETRIC_ALGORITHMS, parse_key_set
+from verifier.jwk import SYMMETRIC_ALGORITHMS, parse_key_set
 from verifier.paths import PathPattern
 from verifier.policy import SCOPE_TOKEN, Client, ClientIds, Policies, Policy, Revoked, Roles, Rule, with_prefix
 from verifier.profiles import PROFILES, SHARED_BY_STRANGERS
