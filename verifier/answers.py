@@ -7,10 +7,12 @@ import math
 import re
 from typing import NamedTuple
 
+from cachetools import LRUCache
+
 from verifier.decision import Decision, Reason
 from verifier.identity import IDENTITY_HEADERS, encode_headers, type_headers, wire_size
 from verifier.keys import Clock
-from verifier.policy import challenge_scope
+from verifier.policy import Policy, challenge_scope
 
 RETRY_AFTER = 5  # seconds: by then a failed fetch of keys was tried again
 
@@ -43,6 +45,8 @@ class Answers:
         self._ttl = nginx_cache_ttl
         self._clock = clock
         self._allow_tail = (_NO_STORE, _NO_BODY)
+        # Refusals repeat, and are what a flood costs.
+        self._denials: LRUCache[tuple[Reason, Policy | None, str, str], Answer] = LRUCache(1024)
 
     def render(self, decision: Decision) -> Answer:
         """The answer to a decision, in report mode always 200."""
@@ -54,9 +58,14 @@ class Answers:
             return Answer(200, headers + self._allow_tail)
         if decision.policy is not None and decision.policy.report:
             # Identity only from a token that is valid, and only where it fits.
-            known = token is not None and decision.reason not in (Reason.REVOKED, Reason.HEADERS_TOO_LARGE)
-            return Answer(200, (token.principal.headers if known and token else self._nobody) + self._allow_tail)
-        return self._denial(decision)
+            if token is None or decision.reason in (Reason.REVOKED, Reason.HEADERS_TOO_LARGE):
+                return Answer(200, self._nobody + self._allow_tail)
+            return Answer(200, token.principal.headers + self._allow_tail)
+        known = (decision.reason, decision.policy, decision.description, decision.scope)
+        answer = self._denials.get(known)
+        if answer is None:
+            answer = self._denials[known] = self._denial(decision)
+        return answer
 
     def _cache_control(self, exp: float) -> tuple[bytes, bytes]:
         age = min(self._ttl, math.floor(exp - self._clock()))
