@@ -112,14 +112,14 @@ def replay(clock: Callable[[], float] = time.monotonic) -> Starlette:
 
     def grown(line: str) -> str:
         if re.match(r"oauth2_proxy_requests_in_flight ", line):
-            return f"oauth2_proxy_requests_in_flight {round(2 + 2 * math.sin((clock() - started) / 9))}"
+            return f"oauth2_proxy_requests_in_flight {round(2 + 2 * math.sin((clock() - started) / 31))}"
         if not re.match(r"oauth2_proxy_|process_cpu_seconds_total ", line):
             return line
         name, _, value = line.rpartition(" ")
         minutes = (clock() - started) / 60
         code = re.search(r'code="(\d+)"', name)
         phase = float(code[1]) if code else 0.0
-        wave = 0.06 * (math.sin(14 * minutes + phase) - math.sin(phase))  # its slope stays below 1: no counter falls
+        wave = 0.2 * (math.sin(4 * minutes + phase) - math.sin(phase))  # its slope stays below 1: no counter falls
         return f"{name} {float(value) * (1 + minutes + wave):.6f}"
 
     async def metrics(_: Request) -> PlainTextResponse:

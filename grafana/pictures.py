@@ -105,11 +105,11 @@ class Board:
                 continue
             box = FancyBboxPatch((x, y), w, h, boxstyle="round,pad=0,rounding_size=3", fc=SURFACE, ec=EDGE, lw=0.8)
             self._canvas.add_patch(box)
-            self._text(x + 10, y + 16, panel["title"], 9.5, weight="medium")
+            self._text(x + 10, y + 16, panel["title"], 9.5)
             (self._stat if panel["type"] == "stat" else self._series)(panel, x, y, w, h)
         self._figure.savefig(path, facecolor=BACKGROUND)
         plt.close(self._figure)
-        Image.open(path).convert("RGB").quantize(192, dither=Image.Dither.NONE).save(path, optimize=True)
+        Image.open(path).convert("RGB").save(path, optimize=True)
 
     def _ask(self, panel: dict[str, Any]) -> dict[str, Points]:
         found: dict[str, Points] = {}
