@@ -2,7 +2,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help run test check unit clean nginx
+.PHONY: help run test check unit clean nginx shell-tools
 
 help: ## what a person can type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,11 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 nginx:
 	@$(call quietly,command -v nginx || test -x /usr/sbin/nginx,nginx)
 
+# What docs/examples/call-api.sh needs.
+shell-tools:
+	@$(call quietly,command -v curl,curl)
+	@$(call quietly,command -v jq,jq)
+
 run: $(VENV)/.ready nginx ## nginx, verifier, local issuer and API on port 8080, with curl lines to paste
 	$(VENV)/bin/m2m-verifier demo
 
@@ -30,7 +35,7 @@ check: $(VENV)/.ready ## format, lint, types, import order
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-test: $(VENV)/.ready nginx check ## everything CI runs
+test: $(VENV)/.ready nginx shell-tools check ## everything CI runs
 	$(PY) -m pytest
 
 clean: ## forget the virtual environment and caches
