@@ -22,7 +22,8 @@ from verifier.config import Config
 from verifier.dialects import nginx
 from verifier.fetch import Fetch, HttpFetch
 from verifier.gate import AuthEndpoint, Gate
-from verifier.keys import Clock, KeySet, RemoteKeys, StaticKeys, discovered_from, located_at, parse_key_set
+from verifier.jwk import parse_key_set
+from verifier.keys import Clock, KeySet, RemoteKeys, StaticKeys, discovered_from, located_at
 from verifier.metrics import IssuerState, Metrics, State
 from verifier.resource_metadata import WELL_KNOWN, ResourceDocuments
 from verifier.tokens import IssuerRules, TokenVerifier
@@ -59,8 +60,8 @@ class Runtime:
             observe=metrics.observe_verification,
         )
         self.cache = CachedVerifier(verifier, size=config.cache_size, ttl=config.cache_ttl, clock=clock)
-        answers = Answers(tuple(config.headers), config.nginx_cache_ttl, clock)
-        self.gate = Gate(self.cache, config.policies, config.revoked, answers, config.max_header_bytes)
+        answers = Answers(tuple(config.headers), config.nginx_cache_ttl, clock, config.max_header_bytes)
+        self.gate = Gate(self.cache, config.policies, config.revoked, answers)
         policies = config.policies.by_name.values()
         self.documents = ResourceDocuments([policy.resource for policy in policies if policy.resource is not None])
 

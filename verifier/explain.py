@@ -13,10 +13,10 @@ from verifier.config import Config, ConfigError
 from verifier.decision import Decision, Reason, Rejected
 from verifier.dialects import nginx
 from verifier.fetch import TIME_LIMIT, HttpFetch
+from verifier.jws import take_apart, unverified_claims
 from verifier.metrics import Metrics
 from verifier.paths import AmbiguousPathError, parse_url
 from verifier.request import AuthRequest
-from verifier.tokens import take_apart, unverified_claims
 
 ALLOWED, DENIED, CANNOT_TELL = 0, 1, 2
 
@@ -120,11 +120,8 @@ def _facts(request: AuthRequest, decision: Decision) -> dict[str, str]:
     facts = {"auth request": f"policy {request.policy}" + (f", {request.query.decode()}" if request.query else "")}
     try:
         parts = take_apart((request.authorization or b"").removeprefix(b"Bearer "))
-        facts |= {
-            "token": "three parts, well formed",
-            "algorithm": parts.header.algorithm,
-            "key": f"kid {parts.header.kid}",
-        }
+        kid = "no kid" if parts.header.kid is None else f"kid {_safe(parts.header.kid)}"
+        facts |= {"token": "three parts, well formed", "algorithm": _safe(parts.header.algorithm), "key": kid}
         claims = unverified_claims(parts)
     except Rejected:
         return facts
@@ -141,6 +138,11 @@ def _facts(request: AuthRequest, decision: Decision) -> dict[str, str]:
     if decision.policy is not None and decision.policy.rules:
         facts["rule"] = f"{request.method} {_path(request.url)}"
     return facts
+
+
+def _safe(value: str) -> str:
+    """A stranger's text for a terminal: escapes, line breaks and what no encoding holds are spelled out."""
+    return value if value.isascii() and value.isprintable() else json.dumps(value)
 
 
 def _time(value: Any) -> str:
