@@ -2,7 +2,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help run test check schema differential fuzz-paths clean nginx prometheus tools lock image manifests pictures
+.PHONY: help run test check schema differential fuzz-paths clean nginx prometheus tools lock image manifests pictures shell-tools
 
 help: ## what a person can type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,11 @@ nginx:
 prometheus:
 	@command -v promtool >/dev/null || $(SUDO) systemctl --quiet mask prometheus >/dev/null 2>&1 || true
 	@$(call quietly,command -v promtool,prometheus)
+
+# What docs/examples/call-api.sh needs.
+shell-tools:
+	@$(call quietly,command -v curl,curl)
+	@$(call quietly,command -v jq,jq)
 
 run: $(VENV)/.ready nginx ## nginx, verifier, local issuer and API on port 8080, with curl lines to paste
 	$(VENV)/bin/m2m-verifier demo
@@ -66,7 +71,7 @@ pictures: $(VENV)/.ready prometheus ## docs/dashboards/*.png, drawn from eight m
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev,pictures]'
 	$(PY) -m grafana.pictures
 
-test: $(VENV)/.ready nginx prometheus tools check ## everything CI runs
+test: $(VENV)/.ready nginx prometheus tools shell-tools check ## everything CI runs
 	$(PY) -m pytest
 
 schema: $(VENV)/.ready ## docs/config.schema.json, by which editors complete the configuration
