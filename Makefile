@@ -2,14 +2,14 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help run test check unit clean nginx
+.PHONY: help run test check unit bench clean nginx
 
 help: ## what a person can type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # ensurepip is a package of its own on Debian.
 $(VENV)/.ready: pyproject.toml
-	@$(call quietly,python3 -c 'import ensurepip, venv',python3-venv)
+	@$(call quietly,python3 -c 'import ensurepip; import venv',python3-venv)
 	python3 -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
@@ -32,6 +32,19 @@ check: $(VENV)/.ready ## format, lint, types, import order
 
 test: $(VENV)/.ready nginx check ## everything CI runs
 	$(PY) -m pytest
+
+# Everything a comparison needs that the service does not: the other sides, from PyPI and npm.
+NODE_SIDES := build/bench/node
+$(VENV)/.bench-ready: $(VENV)/.ready bench/node/package.json bench/node/package-lock.json
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@mkdir -p $(NODE_SIDES)
+	cp bench/node/package.json bench/node/package-lock.json $(NODE_SIDES)/
+	$(VENV)/bin/npm ci --prefix $(NODE_SIDES) --silent --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+bench: $(VENV)/.bench-ready nginx ## measure against what users would pick instead (about 35 minutes); BENCH=--quick for two short rounds
+	@$(call quietly,command -v wrk,wrk)
+	$(PY) -m bench $(BENCH)
 
 clean: ## forget the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
