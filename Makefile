@@ -9,7 +9,7 @@ help: ## what a person can type
 
 # ensurepip is a package of its own on Debian.
 $(VENV)/.ready: pyproject.toml
-	@$(call quietly,python3 -c 'import ensurepip; import venv',python3-venv)
+	@$(call quietly,python3 -m ensurepip --version,python3-venv)
 	python3 -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@

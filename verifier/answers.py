@@ -1,0 +1,106 @@
+"""A Decision as an HTTP answer: status, challenge, identity headers, body. The same in every dialect."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import NamedTuple
+
+from verifier.decision import Decision, Reason
+from verifier.identity import IDENTITY_HEADERS, encode_headers, type_headers, wire_size
+from verifier.keys import Clock
+from verifier.policy import challenge_scope
+
+RETRY_AFTER = 5  # seconds: by then a failed fetch of keys was tried again
+
+_NO_STORE = (b"cache-control", b"no-store")
+_NO_BODY = (b"content-length", b"0")
+_JSON = (b"content-type", b"application/json")
+# RFC 6750 section 3: what error_description may hold.
+_NOT_DESCRIPTION = re.compile(r"[^ !#-\[\]-~]")
+
+# What an answer carries besides identity: these two, and the status line with Server's Date.
+OTHER_HEADER_BYTES = wire_size((_NO_STORE, _NO_BODY))
+
+
+class Answer(NamedTuple):
+    """What goes over the wire."""
+
+    status: int
+    headers: type_headers
+    body: bytes = b""
+
+
+class Answers:
+    """Renders decisions.
+
+    ``mapped`` are the names of further response headers; ``nginx_cache_ttl`` is in seconds, 0: no answer may be kept.
+    """
+
+    def __init__(self, mapped: tuple[str, ...], nginx_cache_ttl: int, clock: Clock) -> None:
+        self._nobody = encode_headers([(name, "") for name in (*IDENTITY_HEADERS, *mapped)])
+        self._ttl = nginx_cache_ttl
+        self._clock = clock
+        self._allow_tail = (_NO_STORE, _NO_BODY)
+
+    def render(self, decision: Decision) -> Answer:
+        """The answer to a decision, in report mode always 200."""
+        token = decision.token
+        if decision.reason is Reason.OK and token is not None:
+            headers = token.principal.headers
+            if self._ttl:
+                return Answer(200, (*headers, self._cache_control(token.exp), _NO_BODY))
+            return Answer(200, headers + self._allow_tail)
+        if decision.policy is not None and decision.policy.report:
+            # Identity only from a token that is valid, and only where it fits.
+            known = token is not None and decision.reason not in (Reason.REVOKED, Reason.HEADERS_TOO_LARGE)
+            return Answer(200, (token.principal.headers if known and token else self._nobody) + self._allow_tail)
+        return self._denial(decision)
+
+    def _cache_control(self, exp: float) -> tuple[bytes, bytes]:
+        age = min(self._ttl, math.floor(exp - self._clock()))
+        return (b"cache-control", b"max-age=%d" % age) if age > 0 else _NO_STORE
+
+    def _denial(self, decision: Decision) -> Answer:
+        reason = decision.reason
+        description = _NOT_DESCRIPTION.sub("?", decision.description)
+        body = json.dumps({"error": _error(reason), "error_description": description, "reason": reason}).encode()
+        extra = [("X-M2M-Reason", str(reason)), ("Content-Length", str(len(body)))]
+        if reason.status == 503:
+            extra.append(("Retry-After", str(RETRY_AFTER)))
+        challenge = _challenge(decision, description)
+        if challenge:
+            extra.append(("WWW-Authenticate", challenge))
+        return Answer(reason.status, self._nobody + encode_headers(extra) + (_JSON, _NO_STORE), body)
+
+
+def _error(reason: Reason) -> str:
+    """The ``error`` of the body: RFC 6750 section 3.1 and RFC 6749 section 4.1.2.1 where they have a word for it."""
+    if reason is Reason.MISSING_TOKEN:
+        return "missing_token"
+    if reason is Reason.INSUFFICIENT_SCOPE:
+        return "insufficient_scope"
+    if reason is Reason.BAD_AUTH_REQUEST:
+        return "invalid_request"
+    return {401: "invalid_token", 403: "access_denied", 503: "temporarily_unavailable"}[reason.status]
+
+
+def _challenge(decision: Decision, description: str) -> str:
+    """RFC 6750 section 3; ``resource_metadata`` is RFC 9728 section 5.1."""
+    reason, policy = decision.reason, decision.policy
+    if reason.status != 401 and reason is not Reason.INSUFFICIENT_SCOPE:
+        return ""
+    parameters = []
+    if reason.status == 401:
+        parameters.append(("realm", policy.name if policy else "m2m"))
+    scope = decision.scope
+    if reason is not Reason.MISSING_TOKEN:
+        error = "invalid_token" if reason.status == 401 else "insufficient_scope"
+        parameters += [("error", error), ("error_description", description)]
+    if policy is not None and policy.resource is not None:
+        parameters.append(("resource_metadata", policy.resource.metadata_url))
+        scope = scope or challenge_scope(policy.needs, policy.challenge_prefix)
+    if scope:
+        parameters.append(("scope", scope))
+    return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parameters)

@@ -1,0 +1,241 @@
+"""Reads the configuration: YAML file and environment. Every error at once, each with its place and a hint."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from verifier import settings as models
+from verifier.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Place = tuple[str | int, ...]
+
+_COGNITO_ISSUER = re.compile(r"https://(?:issuer-)?cognito-idp\.[a-z0-9-]+\.amazonaws\.com/[\w-]+")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. ``problems`` has one line for each error, with its place."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Environment(BaseSettings):
+    """Environment variables; each field is one, in upper case."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
+
+    cognito_region: str = "us-east-1"
+    cognito_user_pool_id: str = ""
+    cognito_client_ids: str = ""
+    oauth_issuer: str = ""
+    oauth_jwks_url: str = ""
+    oauth_audience: str = ""
+    m2m_config: Path | None = None
+    m2m_host: str = "0.0.0.0"  # noqa: S104 - a service in a container is asked from outside
+    m2m_port: int = Field(default=8000, ge=0, le=65535)
+    m2m_metrics_port: int = Field(default=9090, ge=0, le=65535)
+    m2m_workers: int = Field(default=1, ge=1, le=64)
+
+    def issuer(self) -> tuple[dict[str, Any], Mapping[str, str]] | None:
+        """The one issuer that the environment describes, as the file would, and which variable says what."""
+        if self.cognito_user_pool_id and self.oauth_issuer:
+            raise ConfigError(
+                ["COGNITO_USER_POOL_ID, OAUTH_ISSUER: give one; several issuers need a file (M2M_CONFIG)"]
+            )
+        if self.cognito_user_pool_id:
+            pool = {"region": self.cognito_region, "user_pool_id": self.cognito_user_pool_id}
+            return (
+                {"name": "cognito", "cognito": pool, "clients": _words(self.cognito_client_ids)},
+                {"region": "COGNITO_REGION", "user_pool_id": "COGNITO_USER_POOL_ID", "clients": "COGNITO_CLIENT_IDS"},
+            )
+        if self.oauth_issuer:
+            return (
+                {
+                    "name": "oauth",
+                    "issuer": self.oauth_issuer,
+                    "profile": "cognito" if _COGNITO_ISSUER.fullmatch(self.oauth_issuer) else "generic",
+                    "jwks_url": self.oauth_jwks_url or None,
+                    # Nobody wrote `any`: without an audience, only tokens without `aud` pass.
+                    "audience": _words(self.oauth_audience) or [],
+                },
+                {"issuer": "OAUTH_ISSUER", "jwks_url": "OAUTH_JWKS_URL", "audience": "OAUTH_AUDIENCE"},
+            )
+        return None
+
+
+def _words(value: str) -> list[str] | None:
+    return re.split(r"[\s,]+", value.strip(" ,\n\t")) if value.strip(" ,\n\t") else None
+
+
+def read_environment() -> Environment:
+    """The process's environment. Raises ConfigError."""
+    try:
+        return Environment()
+    except ValidationError as error:
+        raise ConfigError([f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]) from error
+
+
+def load(path: Path | None, environment: Environment) -> Settings:
+    """The configuration of ``path``, or of the environment alone. Raises ConfigError."""
+    document = _Document(path)
+    given = document.content
+    variables: Mapping[str, str] = {}
+    if "issuers" in given:
+        if environment.cognito_user_pool_id or environment.oauth_issuer:
+            log.warning("%s names issuers: COGNITO_USER_POOL_ID and OAUTH_ISSUER are not looked at", path)
+    else:
+        from_environment = environment.issuer()
+        if from_environment is None:
+            raise ConfigError([f"{document.at(())}: no issuer: {_HOW_TO_BEGIN}"])
+        issuer, variables = from_environment
+        given = {**given, "issuers": [issuer]}
+    try:
+        settings = Settings.model_validate(given, context={"folder": path.parent if path else Path()})
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        problems = [(_place(one["loc"]), _told(one["type"], one["msg"], one["loc"])) for one in found]
+    else:
+        problems = list(settings.problems())
+        if not problems:
+            return settings
+    raise ConfigError([f"{_variable(place, variables) or document.at(place)}: {told}" for place, told in problems])
+
+
+class Watch:
+    """Looks for a change on disk: of the configuration file, or of a key file that it names.
+
+    Compares contents, so that a ConfigMap's symlink swap counts and a touched file does not.
+    """
+
+    def __init__(self, path: Path, environment: Environment, settings: Settings) -> None:
+        self._path = path
+        self._environment = environment
+        self._settings = settings
+        self._seen = self._contents()
+
+    def _contents(self) -> list[bytes | None]:
+        key_files = [issuer.jwks_file for issuer in self._settings.issuers if issuer.jwks_file is not None]
+        return [_contents(path) for path in (self._path, *key_files)]
+
+    def __call__(self) -> Settings | None:
+        """The changed configuration, None if it is as it was. Raises ConfigError, once for each broken version."""
+        contents = self._contents()
+        if contents == self._seen:
+            return None
+        self._seen = contents
+        self._settings = load(self._path, self._environment)
+        self._seen = self._contents()
+        return self._settings
+
+
+def _contents(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+_HOW_TO_BEGIN = "set COGNITO_USER_POOL_ID or OAUTH_ISSUER, or name a file (--config, M2M_CONFIG) with `issuers:`"
+
+
+def _variable(place: Place, variables: Mapping[str, str]) -> str | None:
+    if variables and place[:1] == ("issuers",):
+        return next((variables[str(part)] for part in reversed(place) if str(part) in variables), None) or ", ".join(
+            variables.values()
+        )
+    return None
+
+
+def _place(location: Place) -> Place:
+    """Where an error is: pydantic marks a mapping's key by a last part of its own."""
+    return location[:-1] if location and location[-1] == "[key]" else location
+
+
+def _told(kind: str, message: str, location: Place) -> str:
+    """The error and a hint."""
+    if kind == "extra_forbidden":
+        known = {name for model in vars(models).values() for name in _fields(model)}
+        close = difflib.get_close_matches(str(location[-1]), sorted(known), n=1)
+        return "unknown key" + (f": did you mean `{close[0]}`?" if close else "")
+    if kind == "missing":
+        return "is missing"
+    if kind == "string_type":
+        return "must be text: put it in quotes"
+    return message.removeprefix("Value error, ")
+
+
+def _fields(model: Any) -> Iterator[str]:
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        yield from model.model_fields
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice: which would count?"""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+class _Document:
+    """A YAML file's content, and the line of each part of it."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._name = str(path) if path else "configuration"
+        self._root: yaml.Node | None = None
+        self.content: dict[str, Any] = {}
+        if path is None:
+            return
+        try:
+            text = path.read_text("utf-8")
+            self._root = yaml.compose(text, _Loader)
+            content = yaml.load(text, _Loader)  # noqa: S506 - _Loader is a SafeLoader
+        except OSError as error:
+            raise ConfigError([f"{path}: {error.strerror}"]) from error
+        except UnicodeDecodeError as error:
+            raise ConfigError([f"{path}: is not UTF-8"]) from error
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            mark = getattr(error, "problem_mark", None)
+            told = getattr(error, "problem", None) or type(error).__name__
+            raise ConfigError([f"{path}{f':{mark.line + 1}' if mark else ''}: {told}"]) from error
+        if not isinstance(content, dict | None):
+            raise ConfigError([f"{path}: must be a mapping, as in `issuers:`"])
+        self.content = content or {}
+
+    def at(self, place: Place) -> str:
+        """``file:line: issuers[0].name``, as exact as the file allows."""
+        node, line = self._root, None
+        for part in place:
+            child = _child(node, part)
+            if child is None:
+                break
+            node, line = child
+        named = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+        return ": ".join(filter(None, (self._name + (f":{line}" if line else ""), named)))
+
+
+def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node, int] | None:
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part], node.value[part].start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == str(part):
+                return value, key.start_mark.line + 1
+    return None

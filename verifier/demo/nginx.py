@@ -1,0 +1,171 @@
+"""A private nginx that guards locations as ingress-nginx 1.15 does with `auth-url` and `auth-response-headers`.
+
+`templates.py` holds the text; here it is filled in and run.
+"""
+
+import base64
+import grp
+import os
+import pwd
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from verifier.demo import templates
+from verifier.demo.processes import Child, ProcessError
+
+IDENTITY_HEADERS = ("X-M2M-Client-ID", "X-M2M-Scope", "X-M2M-Role", "X-M2M-Issuer")
+"""What an ingress lists in `auth-response-headers`: nginx overwrites or removes these, however a client forged them."""
+
+START_TIMEOUT = STOP_TIMEOUT = 5.0
+"""Seconds that nginx has to listen, and to finish its requests, before that counts as a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """One path of an Ingress (pathType Prefix): `/db` guards `/db` and `/db/…`, not `/dbx`.
+
+    `auth` is the path and query of its `auth-url` on the verifier, such as `/verify/api?scope=read`; None leaves the
+    location open. `backend` is a key of `Gateway.backends`, or `verifier`.
+    """
+
+    path: str
+    auth: str | None = None
+    backend: str = "api"
+
+
+OPEN_METADATA = Location("/.well-known/oauth-protected-resource", backend="verifier")
+"""RFC 9728 documents are read by agents that have no token yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """What nginx shall do; addresses are `host:port`.
+
+    `keepalive=False` opens a connection for each subrequest, as ingress-nginx does while `auth-keepalive` is unset;
+    True reuses them, as plain nginx can. `server_snippet` goes into the server block as it is. `prefix` is created.
+    """
+
+    prefix: Path
+    port: int
+    verifiers: Sequence[str]
+    backends: Mapping[str, str] = field(default_factory=dict)
+    locations: Sequence[Location] = (Location("/", auth="/verify"), OPEN_METADATA)
+    response_headers: Sequence[str] = IDENTITY_HEADERS
+    keepalive: bool = False
+    workers: int = 1
+    access_log: str = "off"
+    server_snippet: str = ""
+
+    def render(self) -> str:
+        """The whole nginx.conf."""
+        user = ""
+        if os.geteuid() == 0:  # else the workers become `nobody`, who cannot enter a private prefix
+            user = f"user {pwd.getpwuid(0).pw_name} {grp.getgrgid(os.getegid()).gr_name};"
+        pools = [_pool(name, [address]) for name, address in self.backends.items()]
+        pools.append(_pool("verifier", self.verifiers, keepalive=self.keepalive))
+        locations = [text for location in self.locations for text in self._locations(location)]
+        return templates.MAIN % {
+            "user": user,
+            "prefix": self.prefix,
+            "port": self.port,
+            "workers": self.workers,
+            "access_log": self.access_log,
+            "pools": "\n".join(pools),
+            "locations": "\n".join([*locations, self.server_snippet]),
+        }
+
+    def _locations(self, location: Location) -> Iterator[str]:
+        path = location.path.rstrip("/")
+        # ingress-nginx turns a Prefix path into these two, so that it matches whole segments only.
+        for match, name, kind in ((f"{path}/", f"{path}/", "Prefix"), (f"= {path}", path, "Exact")):
+            if not name:
+                continue
+            guard = ""
+            if location.auth is not None:
+                encoded = base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+                auth_path = f"/_external-auth-{encoded}-{kind}"
+                # Without this line nginx sends `Connection: close`.
+                reuse = 'proxy_set_header Connection "";' if self.keepalive else ""
+                yield templates.AUTH % {
+                    "auth_path": auth_path,
+                    "target": f"http://verifier{location.auth}",
+                    "reuse": reuse,
+                }
+                guard = templates.GUARD % {"auth_path": auth_path, "headers": self._response_headers()}
+            yield templates.LOCATION % {"match": match, "guard": guard, "backend": location.backend}
+
+    def _response_headers(self) -> str:
+        lines = []
+        for number, header in enumerate(self.response_headers):
+            variable = header.lower().replace("-", "_")
+            lines.append(f"auth_request_set $authHeader{number} $upstream_http_{variable};")
+            lines.append(f"proxy_set_header '{header}' $authHeader{number};")
+        return "\n      ".join(lines)
+
+
+class Nginx:
+    """`with Nginx(gateway):` nginx listens inside, and has stopped after it.
+
+    Raises:
+        ProcessError: nginx is not installed, or did not listen within START_TIMEOUT.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    def __enter__(self) -> Self:
+        prefix = self.gateway.prefix
+        prefix.mkdir(parents=True, exist_ok=True)
+        (prefix / "nginx.conf").write_text(self.gateway.render())
+        pid_file = prefix / "nginx.pid"
+        pid_file.unlink(missing_ok=True)
+        command = [find_nginx(), "-p", str(prefix), "-c", str(prefix / "nginx.conf"), "-e", "stderr"]
+        self._child = Child(command, prefix / "error.log")
+        deadline = time.monotonic() + START_TIMEOUT
+        # Another server on the port would answer too; nginx writes its pid only once it listens.
+        while not (pid_file.exists() and pid_file.read_text().strip()):
+            if not self.alive or time.monotonic() > deadline:
+                self.stop()
+                raise ProcessError(f"nginx did not start on port {self.gateway.port}\n{self.log}")
+            time.sleep(0.02)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def alive(self) -> bool:
+        """Whether nginx runs."""
+        return self._child.alive
+
+    @property
+    def log(self) -> str:
+        """The end of the error log."""
+        return self._child.log
+
+    def stop(self) -> None:
+        """Let nginx finish its requests (SIGQUIT); kill it and its workers after STOP_TIMEOUT seconds."""
+        self._child.stop(signal.SIGQUIT, STOP_TIMEOUT)
+
+
+def find_nginx() -> str:
+    """The path of the nginx binary; Debian keeps it where only root's PATH leads.
+
+    Raises:
+        ProcessError: there is none.
+    """
+    binary = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
+    if binary is None:
+        raise ProcessError("nginx is not installed; on Debian: apt-get install nginx")
+    return binary
+
+
+def _pool(name: str, addresses: Sequence[str], *, keepalive: bool = True) -> str:
+    servers = "".join(f" server {address};" for address in addresses)
+    return f"  upstream {name} {{{servers}{' keepalive 320; keepalive_timeout 60s;' if keepalive else ''} }}"

@@ -1,0 +1,137 @@
+"""Child processes: started out of the terminal's reach, stopped in order, their last words kept."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import yaml
+
+from verifier.demo.serving import free_port
+
+READY_TIMEOUT = 20.0
+"""Seconds that the verifier has to fetch its keys."""
+
+_FOREIGN = ("M2M_", "COGNITO_", "OAUTH_")  # a verifier started here is configured by its file alone
+
+
+class ProcessError(RuntimeError):
+    """A process is missing, did not start, or died; the message says which and what its log says."""
+
+
+class Child:
+    """A running process whose standard error goes to a file; `output` shows its standard output on ours."""
+
+    def __init__(
+        self, command: Sequence[str], log: Path, *, output: bool = False, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._log = log
+        self._stopped = False
+        with log.open("wb") as errors:
+            # A session of its own: the terminal's Ctrl-C is for us, who stop things in order.
+            self.process = subprocess.Popen(  # noqa: S603 - the command lines are ours
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=None if output else subprocess.DEVNULL,
+                stderr=errors,
+                env=environment,
+                start_new_session=True,
+            )
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """The last lines of its standard error."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+
+    def stop(self, how: signal.Signals, timeout: float) -> None:
+        """Ask it to stop with a signal; after `timeout` seconds kill it and what it started."""
+        if self._stopped:
+            return
+        self._stopped = True
+        try:
+            if self.alive:
+                self.process.send_signal(how)
+                self.process.wait(timeout)
+                return
+        except subprocess.TimeoutExpired:
+            pass
+        # Too slow, or killed by somebody else: its own children may live on.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class Verifier:
+    """`with Verifier(configuration, directory):` a real `m2m-verifier serve` is ready inside.
+
+    Args:
+        configuration: the contents of its YAML file, which is written to `directory`.
+        audit: whether its audit lines go to this process's standard output.
+        watch: called often while it starts; what it raises ends the start.
+
+    Raises:
+        ProcessError: it died, or was not ready within READY_TIMEOUT.
+    """
+
+    def __init__(
+        self,
+        configuration: Mapping[str, Any],
+        directory: Path,
+        *,
+        audit: bool = False,
+        watch: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.config = directory / "verifier.yaml"
+        self.config.write_text(yaml.safe_dump(dict(configuration), sort_keys=False))
+        self.port, self.metrics_port = free_port(), free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self._audit = audit
+        self._watch = watch
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "verifier", "serve", "--config", str(self.config), "--host", "127.0.0.1"]
+        command += ["--port", str(self.port), "--metrics-port", str(self.metrics_port)]
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(_FOREIGN) and not name.lower().endswith("_proxy")
+        }
+        log = self.config.with_suffix(".log")
+        self.child = Child(command, log, output=self._audit, environment=environment)
+        try:
+            self._wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT
+        with httpx.Client(trust_env=False, timeout=2) as client:
+            while True:
+                self._watch()
+                if not self.child.alive or time.monotonic() > deadline:
+                    raise ProcessError(f"the verifier did not become ready\n{self.child.log}")
+                with contextlib.suppress(httpx.TransportError):
+                    if client.get(f"http://{self.address}/ready").status_code == 200:
+                        return
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Let it finish what it has (SIGTERM); kill it after 10 seconds."""
+        self.child.stop(signal.SIGTERM, 10)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()

@@ -1,0 +1,81 @@
+"""Small servers in threads of this process."""
+
+import socket
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+from starlette.types import ASGIApp
+
+
+def bind(port: int = 0) -> socket.socket:
+    """A socket bound to the port (0: any free one) of the loopback address.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    bound = socket.socket()
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", port))
+        # Bound is not enough: two sockets with SO_REUSEADDR share a port until one of them listens.
+        bound.listen(512)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def free_port() -> int:
+    """A port that is free now, for a process that binds it itself."""
+    with bind() as bound:
+        return port_of(bound)
+
+
+def port_of(bound: socket.socket) -> int:
+    """The port that a socket is bound to."""
+    return int(bound.getsockname()[1])
+
+
+class Background:
+    """`with Background(app):` the ASGI app answers on `.url` inside, and its socket is closed after it."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket | None = None) -> None:
+        self._listener = listener or bind()
+        self.address = f"127.0.0.1:{port_of(self._listener)}"
+        self.url = f"http://{self.address}"
+        # nginx keeps connections for 60 s: a server that closes them earlier costs it requests.
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            proxy_headers=False,
+            timeout_keep_alive=75,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([self._listener],), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        while not self._server.started and self._thread.is_alive():
+            time.sleep(0.005)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+        self._listener.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread still serves."""
+        return self._thread.is_alive()
+
+    @property
+    def log(self) -> str:
+        """Nothing: a thread's last words are on our own standard error."""
+        return ""

@@ -1,0 +1,97 @@
+"""The straight line: headers, request, token, principal, policy, decision, metrics and audit, answer."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from verifier.answers import OTHER_HEADER_BYTES, Answers
+from verifier.cache import CachedVerifier
+from verifier.decision import Decision, Reason, Rejected
+from verifier.dialects import nginx
+from verifier.identity import VerifiedToken
+from verifier.paths import is_url
+from verifier.policy import Policies, Policy, Revoked
+from verifier.request import AuthRequest, bearer_token
+
+log = logging.getLogger(__name__)
+
+Observe = Callable[[AuthRequest, Decision, float], None]
+"""Is told of each decision and how many seconds it took."""
+
+
+class Gate:
+    """Decides: who asks, may they, and why not."""
+
+    def __init__(
+        self, verifier: CachedVerifier, policies: Policies, revoked: Revoked, answers: Answers, max_header_bytes: int
+    ) -> None:
+        self._verifier = verifier
+        self._policies = policies
+        self._revoked = revoked
+        self._max_identity_bytes = max_header_bytes - OTHER_HEADER_BYTES
+        self.render = answers.render
+
+    async def decide(self, request: AuthRequest) -> Decision:
+        """The first check that fails gives the reason. Never raises; what nobody can tell is a 503."""
+        policy = None
+        token: VerifiedToken | None = None
+        issuer, cached = "", False
+        try:
+            policy = self._policies.find(request.policy, request.query)
+            _check_auth_request(request, policy)
+            bearer = bearer_token(request)
+            token = self._verifier.get(bearer)
+            cached = token is not None
+            if token is None:
+                token = await self._verifier.verify(bearer)
+            principal = token.principal
+            issuer = principal.issuer
+            if self._revoked.covers(principal, token.jti):
+                raise Rejected(Reason.REVOKED, "the token or its client was revoked")
+            policy.authorize(principal, request.method, request.url)
+            if principal.header_bytes > self._max_identity_bytes:
+                raise Rejected(Reason.HEADERS_TOO_LARGE, "the identity headers exceed nginx's buffer")
+        except Rejected as no:
+            policy = policy or self._policies.by_name.get(request.policy)
+            return Decision(no.reason, policy, no.issuer or issuer, token, no.description, no.scope, cached)
+        except Exception as error:  # fail closed: a defect of ours is a 503, and its text may quote the token
+            _log_defect(error)
+            return Decision(Reason.KEYS_UNAVAILABLE, policy, issuer, token, "an internal error: nobody can tell")
+        return Decision(Reason.OK, policy, issuer, token, cached=cached)
+
+
+def _check_auth_request(request: AuthRequest, policy: Policy) -> None:
+    if request.repeated and request.repeated != {"authorization"}:
+        raise Rejected(Reason.BAD_AUTH_REQUEST, "the proxy named the original request twice")
+    if policy.rules and not (request.method and is_url(request.url)):
+        raise Rejected(Reason.BAD_AUTH_REQUEST, "the proxy did not name the original request's method and URL")
+
+
+def _log_defect(error: Exception) -> None:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    log.error("defect: %s at %s:%s", type(error).__name__, place.filename, place.lineno)
+
+
+class AuthEndpoint:
+    """The ASGI callable that proxies ask. ``gate`` may be replaced at any time: a request sees one gate only."""
+
+    def __init__(self, gate: Gate, observers: tuple[Observe, ...]) -> None:
+        self.gate = gate
+        self._observers = observers
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one subrequest; ``scope["path"]`` is an auth path."""
+        start = perf_counter()
+        gate = self.gate
+        request = nginx.parse(scope, scope["path"][len(nginx.PREFIX) + 1 :] or "default")
+        decision = await gate.decide(request)
+        answer = gate.render(decision)
+        seconds = perf_counter() - start
+        for observe in self._observers:
+            observe(request, decision, seconds)
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": answer.body})

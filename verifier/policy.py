@@ -1,0 +1,198 @@
+"""Who may do what: pure functions of a principal and a request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from urllib.parse import unquote_to_bytes
+
+from verifier.decision import Reason, Rejected
+from verifier.identity import Principal
+from verifier.paths import AmbiguousPathError, PathPattern, parse_url
+from verifier.resource_metadata import Resource
+
+# RFC 6749 section 3.3
+SCOPE_TOKEN = re.compile(r"[!#-\[\]-~]+")
+
+AnyOf = tuple[str, ...]
+"""Scopes of which one is enough."""
+
+Client = tuple[str, str]
+"""An issuer's configured name and a client id: two issuers may use the same id."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientIds:
+    """Reads client ids as people write them, for the issuers that are configured."""
+
+    issuers: tuple[str, ...]
+
+    def parse(self, written: str) -> Client:
+        """``issuer-name/client-id``, or the id alone where there is one issuer. Raises ValueError."""
+        name, slash, client_id = written.partition("/")
+        if slash and name in self.issuers and client_id:
+            return name, client_id
+        if len(self.issuers) == 1:
+            return self.issuers[0], written
+        raise ValueError(f"must be written issuer-name/client-id, with one of {', '.join(self.issuers)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of a policy's ``rules``. ``methods`` None: any."""
+
+    path: PathPattern
+    methods: frozenset[str] | None = None
+    needs: tuple[AnyOf, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Policy:
+    """What an auth URL asks of a request. ``clients`` and ``issuers`` None: all that are configured."""
+
+    name: str
+    needs: tuple[AnyOf, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    clients: frozenset[Client] | None = None
+    issuers: frozenset[str] | None = None
+    report: bool = False
+    role_required: bool = False
+    resource: Resource | None = None
+    challenge_prefix: str = ""
+    """The scope prefix for a challenge to someone whose issuer is not known."""
+
+    def rule_for(self, method: str, path: str) -> Rule | None:
+        """The first rule that matches."""
+        for rule in self.rules:
+            if (rule.methods is None or method in rule.methods) and rule.path.matches(path):
+                return rule
+        return None
+
+    def authorize(self, principal: Principal, method: str, url: bytes) -> None:
+        """Client, issuer, rule, scope, role: raise Rejected at the first that fails."""
+        if not principal.listed or (
+            self.clients is not None and (principal.issuer, principal.client_id) not in self.clients
+        ):
+            raise Rejected(Reason.CLIENT_NOT_ALLOWED, "this client is not on the list")
+        if self.issuers is not None and principal.issuer not in self.issuers:
+            raise Rejected(Reason.ISSUER_NOT_ALLOWED, "tokens of this issuer are not accepted here")
+        needs = self.needs
+        if self.rules:
+            needs += self._matching_rule(method, url).needs
+        for alternatives in needs:
+            if principal.scopes.isdisjoint(alternatives):
+                raise Rejected(
+                    Reason.INSUFFICIENT_SCOPE,
+                    f"needs the scope {' or '.join(alternatives)}",
+                    scope=challenge_scope(needs, principal.scope_prefix, principal.scopes),
+                )
+        if self.role_required and not principal.role:
+            raise Rejected(Reason.NO_ROLE, "no role is mapped to this client or its scopes")
+
+    def _matching_rule(self, method: str, url: bytes) -> Rule:
+        try:
+            target = parse_url(url)
+        except AmbiguousPathError as error:
+            raise Rejected(Reason.AMBIGUOUS_PATH, f"the path can be read in two ways: {error}") from error
+        rule = self.rule_for(method, target.path)
+        for reading in target.other_readings:
+            # nginx routes by one reading and hands the API the raw path: both must mean the same.
+            if self.rule_for(method, reading) is not rule:
+                raise Rejected(
+                    Reason.AMBIGUOUS_PATH, "the path meets another rule with its dots, slashes or parameters as sent"
+                )
+        if rule is None:
+            raise Rejected(Reason.NO_MATCHING_RULE, "no rule allows this method on this path")
+        return rule
+
+
+def challenge_scope(needs: Iterable[AnyOf], prefix: str, held: frozenset[str] = frozenset()) -> str:
+    """The smallest set of scopes that would do, space-separated, as a token would have to hold them."""
+    chosen = (next((scope for scope in alternatives if scope in held), alternatives[0]) for alternatives in needs)
+    return " ".join(dict.fromkeys(with_prefix(scope, prefix) for scope in chosen))
+
+
+def with_prefix(scope: str, prefix: str) -> str:
+    """A scope as a token holds it."""
+    return scope if scope.startswith(prefix) else prefix + scope
+
+
+@dataclass(slots=True, eq=False)
+class Policies:
+    """The policies by name, and what auth URLs ask on top of them."""
+
+    by_name: Mapping[str, Policy]
+    client_ids: ClientIds
+    _narrowed: dict[tuple[str, bytes], Policy] = field(default_factory=dict)
+
+    def find(self, name: str, query: bytes) -> Policy:
+        """The policy of an auth URL, narrowed by its query. Raises Rejected, whose cause is the auth request itself.
+
+        Auth URLs are few and written by operators; should someone manage to vary them, the memory stays bounded.
+        """
+        policy = self._narrowed.get((name, query))
+        if policy is None:
+            policy = self.by_name.get(name)
+            if policy is None:
+                raise Rejected(Reason.UNKNOWN_POLICY, "the auth URL names a policy that is not configured")
+            policy = self._narrow(policy, query)
+            if len(self._narrowed) >= 1024:
+                self._narrowed.clear()
+            self._narrowed[name, query] = policy
+        return policy
+
+    def _narrow(self, policy: Policy, query: bytes) -> Policy:
+        """``scope=A``, ``client=ID,ID``, ``issuer=NAME``: each can only take away, however often it comes."""
+        for pair in filter(None, query.split(b"&")):
+            name, _, value = pair.partition(b"=")
+            try:
+                values = tuple(unquote_to_bytes(value).decode("ascii").split(","))
+                if not all(values):
+                    raise ValueError("it holds an empty value")
+                if name == b"scope" and all(map(SCOPE_TOKEN.fullmatch, values)):
+                    policy = replace(policy, needs=(*policy.needs, values))
+                elif name == b"client":
+                    named = frozenset(map(self.client_ids.parse, values))
+                    policy = replace(policy, clients=named if policy.clients is None else policy.clients & named)
+                elif name == b"issuer":
+                    only = frozenset(values)
+                    policy = replace(policy, issuers=only if policy.issuers is None else policy.issuers & only)
+                else:
+                    raise ValueError("its parameters are scope, client and issuer")
+            except ValueError as error:
+                told = f"the auth URL's query is not understood: {error}"
+                raise Rejected(Reason.BAD_AUTH_REQUEST, told) from error
+        return policy
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Roles:
+    """Roles by client first, then by scope in file order, else none."""
+
+    clients: Mapping[Client, str] = field(default_factory=dict)
+    scopes: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, issuer: str, client_id: str, scopes: frozenset[str]) -> str:
+        """The role, empty where there is none."""
+        role = self.clients.get((issuer, client_id))
+        if role is None:
+            role = next((role for scope, role in self.scopes.items() if scope in scopes), "")
+        return role
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Revoked:
+    """What no longer counts: clients (with issuer, or any issuer's), and tokens by ``jti``."""
+
+    clients: frozenset[Client] = frozenset()
+    bare_clients: frozenset[str] = frozenset()
+    tokens: frozenset[str] = frozenset()
+
+    def covers(self, principal: Principal, jti: str) -> bool:
+        """Whether this token was revoked."""
+        return (
+            principal.client_id in self.bare_clients
+            or (principal.issuer, principal.client_id) in self.clients
+            or jti in self.tokens
+        )

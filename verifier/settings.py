@@ -1,0 +1,349 @@
+"""The configuration's model: what may be written, what must fit together, and the domain objects it becomes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
+
+from verifier.fetch import require_secure
+from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS, VISIBLE
+from verifier.keys import SYMMETRIC_ALGORITHMS, Key, parse_key_set
+from verifier.paths import PathPattern
+from verifier.policy import SCOPE_TOKEN, Client, ClientIds, Policies, Policy, Revoked, Roles, Rule, with_prefix
+from verifier.profiles import PROFILES, SHARED_BY_STRANGERS
+from verifier.resource_metadata import Resource
+
+
+def _matching(pattern: re.Pattern[str], told: str) -> AfterValidator:
+    def validate(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(told)
+        return value
+
+    return AfterValidator(validate)
+
+
+def _secure(url: str) -> str:
+    require_secure(url)
+    if not VISIBLE.fullmatch(url) or any(mark in url for mark in '"\\#'):
+        raise ValueError("holds characters that no URL has")
+    return url
+
+
+def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
+    """A relative path is relative to the configuration file."""
+    folder: Path = (info.context or {}).get("folder", Path())
+    return folder / path
+
+
+def _list_of_one(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+_METHOD = re.compile(r"[A-Z][A-Z_-]*")
+_REGION = re.compile(r"[a-z0-9-]+")
+_POOL = re.compile(r"[A-Za-z0-9_-]+")
+
+Name = Annotated[str, _matching(_NAME, "must be letters, digits, dots, dashes or underscores")]
+Url = Annotated[str, AfterValidator(_secure)]
+ClientId = Annotated[str, _matching(VISIBLE, "must be visible ASCII characters without spaces")]
+Scope = Annotated[str, _matching(SCOPE_TOKEN, "must be one scope: visible ASCII without spaces, quotes, backslashes")]
+Prefix = Annotated[str, _matching(re.compile(rf"(?:{SCOPE_TOKEN.pattern})?"), "must be part of a scope")]
+Method = Annotated[str, _matching(_METHOD, "must be an HTTP method in upper case, as in GET")]
+HeaderName = Annotated[str, _matching(_HEADER_NAME, "must be a header name of letters, digits and dashes")]
+HeaderValue = Annotated[str, _matching(HEADER_SAFE, "must be ASCII without a space at either end")]
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
+]  # fmt: skip
+ProfileName = Literal["generic", "cognito", "okta", "auth0", "entra", "keycloak", "kubernetes", "github", "rfc9068"]
+
+# Headers that an answer carries for its own reasons, or that proxies act upon.
+_RESERVED = frozenset(
+    name.lower()
+    for name in (
+        *IDENTITY_HEADERS, "X-M2M-Reason", "Cache-Control", "WWW-Authenticate", "Retry-After", "Date", "Server",
+        "Connection", "Keep-Alive", "Transfer-Encoding", "Content-Length", "Content-Type", "Content-Encoding", "TE",
+        "Trailer", "Upgrade", "Set-Cookie", "Location", "Host", "Authorization", "Proxy-Authenticate",
+    )
+)  # fmt: skip
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Cognito(_Model):
+    """An AWS Cognito user pool."""
+
+    region: Annotated[str, _matching(_REGION, "must be an AWS region")] = "us-east-1"
+    user_pool_id: Annotated[str, _matching(_POOL, "must be a user pool id, as in us-east-1_Example")]
+
+    @property
+    def issuers(self) -> tuple[str, str]:
+        """Both forms that the pool's tokens may name as their issuer."""
+        host, pool = f"cognito-idp.{self.region}.amazonaws.com", self.user_pool_id
+        return f"https://{host}/{pool}", f"https://issuer-{host}/{pool}"
+
+
+class ClaimNames(_Model):
+    """Claims to read instead of the profile's."""
+
+    client_id: str | None = None
+    scope: str | None = None
+
+
+class IssuerSettings(_Model):
+    """One issuer, with everything that decides about its tokens."""
+
+    name: Name
+    cognito: Cognito | None = None
+    profile: ProfileName = "generic"
+    issuer: Url | None = None
+    jwks_url: Url | None = None
+    jwks_file: Annotated[Path, AfterValidator(_beside_the_file)] | None = None
+    audience: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_list_of_one)] | None = None
+    algorithms: Annotated[list[Algorithm], Field(min_length=1)] = ["RS256"]
+    claims: ClaimNames = ClaimNames()
+    scope_prefix: Prefix | None = None
+    allow_users: bool = False
+    clients: list[ClientId] | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> IssuerSettings:
+        if (self.cognito is None) == (self.issuer is None):
+            raise ValueError("give one of issuer (a URL) or cognito (region and user_pool_id)")
+        if self.cognito is not None and self.profile not in ("generic", "cognito"):
+            raise ValueError(f"profile {self.profile} does not go with cognito")
+        if self.jwks_url is not None and self.jwks_file is not None:
+            raise ValueError("give jwks_url or jwks_file, not both")
+        if SYMMETRIC_ALGORITHMS.intersection(self.algorithms) and self.jwks_file is None:
+            raise ValueError("HS256, HS384 and HS512 need a jwks_file: a published secret would be none")
+        if self.audience is None and not PROFILES[self.profile_name].audience_optional:
+            raise ValueError("audience is missing: name it, write `any` to accept all, or [] for tokens without aud")
+        if self.clients is None and self.profile in SHARED_BY_STRANGERS:
+            raise ValueError(f"profile {self.profile} needs clients: strangers share this issuer")
+        return self
+
+    @property
+    def profile_name(self) -> str:
+        """The profile, which a Cognito pool implies."""
+        return "cognito" if self.cognito is not None else self.profile
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Values of ``iss`` that count, the first being the one to ask for keys."""
+        if self.cognito is not None:
+            return self.cognito.issuers
+        assert self.issuer is not None  # noqa: S101 - _fits_together saw to it
+        return (self.issuer,)
+
+    @property
+    def key_set_url(self) -> str | None:
+        """Where the keys are, None where the issuer's discovery document has to say."""
+        if self.jwks_url is None and self.cognito is not None:
+            return self.urls[0] + "/.well-known/jwks.json"
+        return self.jwks_url
+
+    @property
+    def audiences(self) -> frozenset[str] | None:
+        """None: any."""
+        if self.audience is not None and "any" in self.audience:
+            return None
+        return frozenset(self.audience or ())
+
+    @property
+    def audience_optional(self) -> bool:
+        """Whether a token without ``aud`` passes: Cognito's have none, and `audience: []` says that these have none."""
+        return not self.audience or PROFILES[self.profile_name].audience_optional
+
+    def read_keys(self) -> list[Key]:
+        """The keys of ``jwks_file``. Raises OSError, ValueError."""
+        assert self.jwks_file is not None  # noqa: S101 - the caller looked
+        return parse_key_set(self.jwks_file.read_bytes(), symmetric=True)
+
+
+class RuleSettings(_Model):
+    """One line of a policy's rules."""
+
+    path: str
+    methods: Annotated[list[Method], Field(min_length=1), BeforeValidator(_list_of_one)] | None = None
+    scope: Annotated[list[Scope], BeforeValidator(_list_of_one)] = []
+    any_scope: Annotated[list[Scope], Field(min_length=1), BeforeValidator(_list_of_one)] | None = None
+
+    @model_validator(mode="after")
+    def _path_is_a_pattern(self) -> RuleSettings:
+        try:
+            PathPattern(self.path)
+        except ValueError as error:
+            raise ValueError(f"path {error}") from error
+        return self
+
+    def build(self) -> Rule:
+        """As the domain wants it."""
+        needs = tuple((scope,) for scope in self.scope) + ((tuple(self.any_scope),) if self.any_scope else ())
+        return Rule(PathPattern(self.path), frozenset(self.methods) if self.methods else None, needs)
+
+
+class ResourceSettings(_Model):
+    """What agents are told about the API (RFC 9728)."""
+
+    url: Url
+    authorization_servers: Annotated[list[Url], Field(min_length=1)]
+    scopes_supported: list[Scope] = []
+
+    @model_validator(mode="after")
+    def _no_query(self) -> ResourceSettings:
+        if "?" in self.url:
+            raise ValueError("url must have no query")
+        return self
+
+    def build(self, prefix: str) -> Resource:
+        """As the domain wants it, with scopes as a token holds them."""
+        scopes = tuple(with_prefix(scope, prefix) for scope in self.scopes_supported)
+        return Resource(self.url, tuple(self.authorization_servers), scopes)
+
+
+class PolicySettings(_Model):
+    """What an auth URL asks of a request."""
+
+    scope: Annotated[list[Scope], BeforeValidator(_list_of_one)] = []
+    rules: list[RuleSettings] = []
+    clients: list[ClientId] | None = None
+    issuers: list[str] | None = None
+    mode: Literal["enforce", "report"] = "enforce"
+    resource: ResourceSettings | None = None
+
+
+class RoleSettings(_Model):
+    """Roles: client first, then scope in file order, else none."""
+
+    clients: dict[ClientId, HeaderValue] = {}
+    scopes: dict[Scope, HeaderValue] = {}
+    required: bool = False
+
+
+class RevokedSettings(_Model):
+    """What no longer counts."""
+
+    clients: list[ClientId] = []
+    tokens: list[Annotated[str, Field(min_length=1)]] = []
+
+
+class CacheSettings(_Model):
+    """Verified tokens kept: how many, and for how many seconds. 0 turns it off."""
+
+    size: Annotated[int, Field(ge=0, le=10_000_000)] = 10_000
+    ttl: Annotated[float, Field(ge=0, le=86_400)] = 300.0
+
+
+class Settings(_Model):
+    """The whole configuration file."""
+
+    issuers: Annotated[list[IssuerSettings], Field(min_length=1)]
+    scope_prefix: Prefix = ""
+    policies: dict[Name, PolicySettings] = {}
+    roles: RoleSettings = RoleSettings()
+    revoked: RevokedSettings = RevokedSettings()
+    headers: dict[HeaderName, Annotated[str, Field(min_length=1)]] = {}
+    leeway: Annotated[float, Field(ge=0, le=300)] = 10.0
+    cache: CacheSettings = CacheSettings()
+    max_header_bytes: Annotated[int, Field(ge=512, le=65_536)] = 3584
+    nginx_cache_ttl: Annotated[int, Field(ge=0, le=3600)] = 0
+    audit: Literal["all", "denied", "off"] = "all"
+
+    @property
+    def client_ids(self) -> ClientIds:
+        """How client ids are written here."""
+        return ClientIds(tuple(issuer.name for issuer in self.issuers))
+
+    def prefix_of(self, issuer: IssuerSettings) -> str:
+        """The scope prefix of one issuer's tokens."""
+        return self.scope_prefix if issuer.scope_prefix is None else issuer.scope_prefix
+
+    def build_policies(self) -> Policies:
+        """As the domain wants them. ``default`` is always there: any valid M2M token, unless the file says more."""
+        prefixes = {self.prefix_of(issuer) for issuer in self.issuers}
+        prefix = prefixes.pop() if len(prefixes) == 1 else self.scope_prefix
+        named = {"default": PolicySettings(), **self.policies}
+        return Policies(
+            {name: self._build_policy(name, given, prefix) for name, given in named.items()}, self.client_ids
+        )
+
+    def _build_policy(self, name: str, given: PolicySettings, prefix: str) -> Policy:
+        return Policy(
+            name,
+            needs=tuple((scope,) for scope in given.scope),
+            rules=tuple(rule.build() for rule in given.rules),
+            clients=None if given.clients is None else frozenset(map(self.client_ids.parse, given.clients)),
+            issuers=None if given.issuers is None else frozenset(given.issuers),
+            report=given.mode == "report",
+            role_required=self.roles.required,
+            challenge_prefix=prefix,
+            resource=given.resource.build(prefix) if given.resource is not None else None,
+        )
+
+    def build_roles(self) -> Roles:
+        """As the domain wants them."""
+        return Roles({self.client_ids.parse(key): role for key, role in self.roles.clients.items()}, self.roles.scopes)
+
+    def build_revoked(self) -> Revoked:
+        """As the domain wants it: an id without issuer counts for all of them."""
+        named: set[Client] = set()
+        for written in self.revoked.clients:
+            name, _, client_id = written.partition("/")
+            if name in self.client_ids.issuers and client_id:
+                named.add((name, client_id))
+        return Revoked(frozenset(named), frozenset(self.revoked.clients), frozenset(self.revoked.tokens))
+
+    def problems(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """What is wrong between the parts, each with its place."""
+        names = [issuer.name for issuer in self.issuers]
+        seen: dict[str, str] = {}
+        for place, issuer in enumerate(self.issuers):
+            if issuer.name in names[:place]:
+                yield ("issuers", place, "name"), "another issuer has this name"
+            for url in issuer.urls:
+                if seen.setdefault(url, issuer.name) != issuer.name:
+                    yield ("issuers", place), f"issuer {seen[url]} has the same issuer URL"
+            if issuer.jwks_file is not None:
+                try:
+                    issuer.read_keys()
+                except (OSError, ValueError) as error:
+                    told = error.strerror if isinstance(error, OSError) else error
+                    yield ("issuers", place, "jwks_file"), f"{issuer.jwks_file}: {told}"
+        for name, policy in self.policies.items():
+            for at, written in enumerate(policy.issuers or ()):
+                if written not in names:
+                    yield ("policies", name, "issuers", at), f"no issuer has this name; there is {', '.join(names)}"
+            yield from self._client_problems(policy.clients or (), ("policies", name, "clients"))
+        yield from self._client_problems(self.roles.clients, ("roles", "clients"), by_key=True)
+        lower: set[str] = set()
+        for header in self.headers:
+            if header.lower() in _RESERVED or header.lower().startswith("x-m2m-"):
+                yield ("headers", header), "is a header that the answer carries for its own reasons"
+            if header.lower() in lower:
+                yield ("headers", header), "is given twice: header names know no case"
+            lower.add(header.lower())
+
+    def _client_problems(
+        self, written: Any, place: tuple[str | int, ...], *, by_key: bool = False
+    ) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        for at, client in enumerate(written):
+            try:
+                self.client_ids.parse(client)
+            except ValueError as error:
+                yield (*place, client if by_key else at), str(error)

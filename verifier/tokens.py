@@ -1,0 +1,299 @@
+"""From a token's bytes to a VerifiedToken, one check after the other; the first to fail gives the reason."""
+
+from __future__ import annotations
+
+import binascii
+import json
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakValueDictionary
+
+from verifier.decision import Reason, Rejected
+from verifier.identity import (
+    HEADER_SAFE,
+    IDENTITY_HEADERS,
+    VISIBLE,
+    Principal,
+    VerifiedToken,
+    encode_headers,
+    wire_size,
+)
+from verifier.keys import Clock, Key, KeySet
+from verifier.profiles import Claims, Profile, scope_values, text
+from verifier.strict_json import parse_object
+
+log = logging.getLogger(__name__)
+
+MAX_TOKEN_BYTES = 16 * 1024
+LARGEST_TIME = 2.0**53  # seconds; beyond it JSON numbers lose precision (RFC 8259 section 6)
+
+# RFC 7515 section 3.1: three base64url parts without padding (section 2); an empty signature is left to the algorithm.
+_COMPACT = re.compile(rb"([\w-]+)\.([\w-]*)\.([\w-]*)", re.ASCII)
+# Bits that no byte uses must be zero, else one token would have many spellings.
+_LAST_OF_ONE, _LAST_OF_TWO = frozenset(b"AQgw"), frozenset(b"AEIMQUYcgkosw048")
+_URLSAFE = bytes.maketrans(b"-_", b"+/")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Issuer:
+    """Everything that decides about one issuer's tokens, in one place."""
+
+    name: str
+    urls: tuple[str, ...]
+    """Values of ``iss`` that count as this issuer."""
+    keys: KeySet
+    profile: Profile
+    algorithms: frozenset[str]
+    audience: frozenset[str] | None
+    """None: any."""
+    audience_optional: bool = False
+    """Whether a token without ``aud`` passes; one that has it must match all the same."""
+    scope_prefix: str = ""
+    allow_users: bool = False
+    clients: frozenset[str] | None = None
+    """The issuer's own allow-list, None where it has none."""
+
+
+class UnverifiedToken(NamedTuple):
+    """A token taken apart. Nothing in it has been checked but its form."""
+
+    algorithm: str
+    kid: str | None
+    typ: str
+    claims_part: bytes
+    signing_input: bytes
+    signature: bytes
+
+
+class Verifier(Protocol):
+    """Verifies tokens: the real one, or a cache in front of it."""
+
+    async def verify(self, token: bytes) -> VerifiedToken:
+        """Raises Rejected."""
+
+
+def decode_part(part: bytes) -> bytes:
+    """Decode canonical base64url without padding (RFC 7515 section 2, RFC 4648 section 3.5). Raises ValueError."""
+    tail = len(part) % 4
+    if tail == 1 or (tail == 2 and part[-1] not in _LAST_OF_ONE) or (tail == 3 and part[-1] not in _LAST_OF_TWO):
+        raise ValueError("not canonical base64url")
+    return binascii.a2b_base64(part.translate(_URLSAFE) + b"=="[: -tail % 4], strict_mode=True)
+
+
+def take_apart(token: bytes) -> UnverifiedToken:
+    """Parse a compact JWS and its header (RFC 7515 sections 3.1, 4, 7.1). Raises Rejected."""
+    if len(token) > MAX_TOKEN_BYTES:
+        raise _malformed(f"the token is longer than {MAX_TOKEN_BYTES // 1024} KiB")
+    form = _COMPACT.fullmatch(token)
+    if form is None:
+        raise _malformed("the token is not three base64url parts with dots between them")
+    try:
+        header = parse_object(decode_part(form[1]))
+    except ValueError as error:
+        raise _malformed("the token's header is not base64url of a JSON object in its one form") from error
+    algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "")
+    if not isinstance(algorithm, str) or not isinstance(typ, str) or not (kid is None or isinstance(kid, str)):
+        raise _malformed("alg, kid or typ in the token's header is missing or not a string")
+    if "crit" in header or header.get("b64", True) is not True:
+        # RFC 7515 section 4.1.11: extensions that we do not know must fail the token; RFC 7797 section 6 asks for crit.
+        raise _malformed("the token's header asks for an extension")
+    if "enc" in header:
+        raise _malformed("the token is encrypted")  # RFC 7516 section 9: enc tells a JWE
+    try:
+        signature = decode_part(form[3])
+    except ValueError as error:
+        raise _malformed("the token's signature is not base64url in its one form") from error
+    return UnverifiedToken(algorithm, kid, typ, form[2], token[: form.end(2)], signature)
+
+
+def _malformed(description: str) -> Rejected:
+    return Rejected(Reason.MALFORMED_TOKEN, description)
+
+
+def unverified_claims(token: UnverifiedToken) -> Claims:
+    """Parse the claims (RFC 7519 section 7.2). Raises Rejected."""
+    try:
+        return parse_object(decode_part(token.claims_part))
+    except ValueError as error:
+        raise Rejected(
+            Reason.INVALID_CLAIMS, "the token's claims are not base64url of a JSON object in its one form"
+        ) from error
+
+
+class TokenVerifier:
+    """Verifies tokens of the configured issuers.
+
+    ``leeway`` is in seconds; ``role_of`` maps an issuer's name, a client id and scopes to a role (empty: none);
+    ``mapped_headers`` maps response headers to claims; ``observe`` is told the issuer's name and the seconds of each
+    signature check.
+    """
+
+    def __init__(
+        self,
+        issuers: Iterable[Issuer],
+        *,
+        clock: Clock,
+        leeway: float,
+        role_of: Callable[[str, str, frozenset[str]], str],
+        mapped_headers: Mapping[str, str],
+        observe: Callable[[str, float], None] = lambda _, __: None,
+    ) -> None:
+        self._issuers = {url: issuer for issuer in issuers for url in issuer.urls}
+        self._algorithms = frozenset[str]().union(*(issuer.algorithms for issuer in self._issuers.values()))
+        self._clock = clock
+        self._leeway = leeway
+        self._role_of = role_of
+        self._mapped_headers = mapped_headers
+        self._warned: set[str] = set()
+        self._principals: WeakValueDictionary[tuple[str, ...], Principal] = WeakValueDictionary()
+        self._observe = observe
+
+    async def verify(self, token: bytes) -> VerifiedToken:
+        """Check form, algorithm, issuer, key, signature and claims, in this order. Raises Rejected."""
+        parts = take_apart(token)
+        if parts.algorithm not in self._algorithms:  # RFC 8725 section 3.1; `none` is on no list
+            raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "no issuer here signs with the token's alg")
+        claims = unverified_claims(parts)
+        url = claims.get("iss")
+        issuer = self._issuers.get(url) if isinstance(url, str) else None  # RFC 8725 section 3.8: exactly
+        if issuer is None:
+            raise Rejected(Reason.UNKNOWN_ISSUER, "iss is not an issuer that is configured here")
+        try:
+            key = await self._verify_signature(issuer, parts)
+            self._check_times(claims)
+            client_id = _check_machine(issuer, parts, claims)
+            _check_audience(issuer, claims)
+            principal = self._principal(issuer, client_id, claims)
+            jti = text(claims, "jti") or ""
+            text(claims, "sub")
+            if "cnf" in claims:  # RFC 7800 section 3.1: bound to a key whose possession nobody proved
+                raise Rejected(Reason.BAD_PROOF, "the token is bound to its sender (cnf) and no proof is supported")
+        except Rejected as rejected:
+            rejected.issuer = issuer.name
+            raise
+        return VerifiedToken(principal, claims["exp"], jti, key)
+
+    async def _verify_signature(self, issuer: Issuer, parts: UnverifiedToken) -> Key:
+        algorithm = parts.algorithm
+        if algorithm not in issuer.algorithms:
+            raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "this issuer does not sign with the token's alg")
+        key = issuer.keys.find(parts.kid, algorithm)
+        if key is None:
+            await issuer.keys.refresh_for_unknown_kid()
+            key = issuer.keys.find(parts.kid, algorithm)
+        if key is None and not len(issuer.keys):
+            raise Rejected(Reason.KEYS_UNAVAILABLE, "the issuer's keys cannot be had at the moment")
+        if key is None:
+            raise Rejected(Reason.UNKNOWN_KEY, "the issuer has no key with the token's kid")
+        if not key.fits(algorithm):
+            raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "the token's alg does not fit its key")
+        start = time.perf_counter()
+        matches = key.verify(algorithm, parts.signing_input, parts.signature)
+        self._observe(issuer.name, time.perf_counter() - start)
+        if not matches:
+            raise Rejected(Reason.BAD_SIGNATURE, "the token's signature does not match")
+        return key
+
+    def _check_times(self, claims: Claims) -> None:
+        """RFC 7519 sections 4.1.4 to 4.1.6, with the leeway they allow."""
+        now = self._clock()
+        exp, nbf, iat = (_number(claims, name) for name in ("exp", "nbf", "iat"))
+        if exp is None:
+            raise Rejected(Reason.INVALID_CLAIMS, "the token has no exp")
+        if now >= exp + self._leeway:
+            raise Rejected(Reason.EXPIRED, f"the token expired {math.ceil(now - exp)} s ago")
+        for name, start in (("nbf", nbf), ("iat", iat)):
+            if start is not None and now < start - self._leeway:
+                raise Rejected(Reason.NOT_YET_VALID, f"{name} is {math.ceil(start - now)} s in the future")
+
+    def _principal(self, issuer: Issuer, client_id: str, claims: Claims) -> Principal:
+        """Everything that becomes a header. Shared by all tokens that say the same, so that a cached one is small."""
+        if not VISIBLE.fullmatch(client_id):
+            raise Rejected(Reason.INVALID_CLAIMS, "the client id holds characters that no header may carry")
+        granted = [scope for scope in scope_values(claims, issuer.profile.scope) if scope]
+        if not all(map(VISIBLE.fullmatch, granted)):
+            raise Rejected(Reason.INVALID_CLAIMS, "a scope holds characters that no header may carry")
+        mapped = [self._mapped(claims, claim) for claim in self._mapped_headers.values()]
+        scope = " ".join(granted)
+        shared = (issuer.name, client_id, scope, *mapped)
+        known = self._principals.get(shared)
+        if known is not None:
+            return known
+        prefix = issuer.scope_prefix
+        bare = [held[len(prefix) :] for held in granted if prefix and held.startswith(prefix)]
+        scopes = frozenset(granted + bare)
+        role = self._role_of(issuer.name, client_id, scopes)
+        values = (client_id, scope, role, issuer.name)
+        headers = encode_headers([*zip(IDENTITY_HEADERS, values), *zip(self._mapped_headers, mapped)])
+        listed = issuer.clients is None or client_id in issuer.clients
+        made = Principal(issuer.name, client_id, scope, scopes, prefix, role, listed, headers, wire_size(headers))
+        self._principals[shared] = made
+        return made
+
+    def _mapped(self, claims: Claims, name: str) -> str:
+        value = claims.get(name, "")
+        if isinstance(value, bool | int | float):
+            value = json.dumps(value)
+        elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+            value = " ".join(value)
+        elif not isinstance(value, str):
+            if name not in self._warned:
+                self._warned.add(name)
+                log.warning("the claim %s is of a type that no header can hold: its header stays empty", name)
+            return ""
+        if not HEADER_SAFE.fullmatch(value):
+            raise Rejected(Reason.INVALID_CLAIMS, f"the claim {name} holds characters that no header may carry")
+        return value
+
+
+def _number(claims: Claims, name: str) -> float | None:
+    """A NumericDate (RFC 7519 section 2) in seconds. Raises Rejected; a boolean is no number, nor is 1e999."""
+    value = claims.get(name)
+    if value is None and name not in claims:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST_TIME:
+        raise Rejected(Reason.INVALID_CLAIMS, f"{name} is not a number of seconds")
+    return value
+
+
+def _check_machine(issuer: Issuer, parts: UnverifiedToken, claims: Claims) -> str:
+    profile = issuer.profile
+    client_id = profile.client_of(claims)
+    if client_id is None:
+        raise Rejected(Reason.NOT_M2M, f"not a machine's access token: it has no {' or '.join(profile.client_id)}")
+    problem = check_typ(parts.typ.lower(), profile.typ) or profile.access(claims, client_id)
+    if problem is None and not issuer.allow_users:
+        problem = profile.machine(claims, client_id)
+    if problem is not None:
+        raise Rejected(Reason.NOT_M2M, f"not a machine's access token: {problem}")
+    return client_id
+
+
+def check_typ(typ: str, wanted: tuple[str, ...]) -> str | None:
+    """Why the header's ``typ``, in lower case, tells another kind of token, or None (RFC 8725 section 3.11).
+
+    Where the profile asks for no certain type, one that names a kind of JWT must still be an access token's:
+    a logout token or a DPoP proof of the same issuer is none.
+    """
+    if wanted:
+        return None if typ in wanted else f"typ is not {wanted[0]}"
+    return "typ names another kind of token" if "+" in typ and not typ.endswith("at+jwt") else None
+
+
+def _check_audience(issuer: Issuer, claims: Claims) -> None:
+    """RFC 7519 section 4.1.3: a string or a list of strings, of which one must be ours."""
+    named: Any = claims.get("aud")
+    if "aud" in claims:
+        if isinstance(named, str):
+            named = [named]
+        if not isinstance(named, list) or not all(isinstance(item, str) for item in named):
+            raise Rejected(Reason.INVALID_CLAIMS, "aud is neither a string nor a list of strings")
+    if issuer.audience is None or (named is None and issuer.audience_optional):
+        return
+    if not issuer.audience.intersection(named or ()):
+        raise Rejected(Reason.WRONG_AUDIENCE, "aud names no audience that this issuer is configured with")

@@ -1,0 +1,198 @@
+"""Several processes on one port, and one ``/metrics`` that speaks for all of them.
+
+The parent holds the sockets, starts workers, restarts one that dies, and asks each for its numbers when Prometheus
+asks. Counters of a worker that died stay in the sums, so that none ever falls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+import struct
+import sys
+from collections.abc import Iterable
+
+from prometheus_client import Metric
+from starlette.applications import Starlette
+
+from verifier import server
+
+log = logging.getLogger(__name__)
+
+ANSWER_LIMIT = 1.0  # seconds for a worker to tell its numbers; after that its last ones count
+RESTART_PAUSE = 1.0  # seconds
+_LENGTH = struct.Struct("!I")
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+Family = tuple[str, str, str, Samples]
+"""Name, type, documentation, samples."""
+
+# A gauge that several workers tell: the one that is worse off counts; all others are added up.
+_WORST = frozenset(
+    {
+        "m2m_verifier_jwks_last_success_timestamp_seconds",
+        "m2m_verifier_jwks_keys",
+        "m2m_verifier_config_last_reload_successful",
+        "m2m_verifier_build_info",
+        "process_start_time_seconds",
+        "process_max_fds",
+    }
+)
+
+
+def snapshot(families: Iterable[Metric]) -> bytes:
+    """A worker's numbers for its parent."""
+    plain = [
+        (f.name, f.type, f.documentation, [(s.name, sorted(s.labels.items()), s.value) for s in f.samples])
+        for f in families
+    ]
+    return json.dumps(plain).encode()
+
+
+def _read(data: bytes) -> list[Family]:
+    return [
+        (name, kind, told, {(sample, tuple(map(tuple, labels))): value for sample, labels, value in samples})
+        for name, kind, told, samples in json.loads(data)
+    ]
+
+
+def merge(parts: Iterable[list[Family]]) -> list[Family]:
+    """Add workers up."""
+    merged: dict[str, Family] = {}
+    for name, kind, told, samples in (family for part in parts for family in part):
+        _, _, _, into = merged.setdefault(name, (name, kind, told, {}))
+        for key, value in samples.items():
+            if key not in into:
+                into[key] = value
+            else:
+                into[key] = min(into[key], value) if name in _WORST else into[key] + value
+    return list(merged.values())
+
+
+def _monotonic(part: list[Family]) -> list[Family]:
+    """What stays of a worker that has gone."""
+    return [family for family in part if family[1] in ("counter", "histogram")]
+
+
+def _metric(family: Family) -> Metric:
+    name, kind, told, samples = family
+    metric = Metric(name, told, kind)
+    for (sample, labels), value in samples.items():
+        metric.add_sample(sample, dict(labels), value)
+    return metric
+
+
+class _Worker:
+    """One child process, as its parent sees it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.last: list[Family] = []
+        self.process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._told = asyncio.Event()
+
+    async def run(self, command: list[str], http: socket.socket) -> int:
+        """Start the process and listen to it until it ends. Its exit status."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = await asyncio.create_subprocess_exec(
+                *command, str(http.fileno()), str(theirs.fileno()), pass_fds=(http.fileno(), theirs.fileno())
+            )
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                length = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))[0]
+                self.last = _read(await reader.readexactly(length))
+                self._told.set()
+        self._writer.close()
+        self._writer = None
+        return await self.process.wait()
+
+    async def ask(self) -> list[Family]:
+        """Its numbers now, or the last that it told."""
+        if self._writer is not None:
+            self._told.clear()
+            self._writer.write(b"?")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_LIMIT):
+                    await self._told.wait()
+        return self.last
+
+
+class Parent:
+    """Keeps ``count`` workers running. ``command`` starts one; it is given the two descriptors as last arguments."""
+
+    def __init__(self, count: int, command: list[str], listeners: server.Listeners) -> None:
+        self._workers = [_Worker(number) for number in range(count)]
+        self._gone: list[Family] = []
+        self._command = command
+        self._listeners = listeners
+        self._stopping = False
+
+    async def collect(self) -> Iterable[Metric]:
+        """The sum of all workers, living and dead."""
+        told = await asyncio.gather(*(worker.ask() for worker in self._workers))
+        return [_metric(family) for family in merge([*told, self._gone])]
+
+    async def _keep(self, worker: _Worker) -> None:
+        while not self._stopping:
+            status = await worker.run(self._command, self._listeners.http)
+            if not self._stopping:
+                log.error("worker %d ended with status %s: starting another", worker.number, status)
+                self._gone = merge([self._gone, _monotonic(worker.last)])
+                worker.last = []
+                await asyncio.sleep(RESTART_PAUSE)
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        stop = server.stop_on_signals()
+        keepers = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
+        metrics = asyncio.create_task(server.serve([(server.metrics_app(self.collect), self._listeners.metrics)], stop))
+        await stop.wait()
+        self._stopping = True
+        self._listeners.http.close()  # or new connections would wait for a worker that never comes
+        for worker in self._workers:
+            if worker.process is not None and worker.process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    worker.process.terminate()
+        _, late = await asyncio.wait(keepers, timeout=server.DRAIN + RESTART_PAUSE + 4)
+        for worker in self._workers:
+            if late and worker.process is not None and worker.process.returncode is None:
+                worker.process.kill()
+        await asyncio.gather(metrics, *keepers, return_exceptions=True)
+
+
+def run_worker(app: Starlette, http: int, control: int) -> None:
+    """A child: answers on the parent's socket, tells its numbers when asked, ends when the parent has gone."""
+
+    async def main() -> None:
+        stop = server.stop_on_signals()
+        reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=control))
+
+        async def tell() -> None:
+            with contextlib.suppress(OSError):
+                while await reader.read(1):
+                    data = snapshot(app.state.service.metrics.registry.collect())
+                    writer.write(_LENGTH.pack(len(data)) + data)
+            stop.set()
+
+        telling = asyncio.create_task(tell())
+        await server.serve([(app, socket.socket(fileno=http))], stop)
+        telling.cancel()
+        writer.close()
+
+    server.run(main)
+
+
+def run_parent(count: int, arguments: list[str], listeners: server.Listeners) -> None:
+    """Start ``count`` workers with the given command-line ``arguments`` and keep them running until a signal."""
+    command = [sys.executable, "-m", "verifier", "worker", *arguments]
+
+    async def main() -> None:
+        await Parent(count, command, listeners).run()
+
+    server.run(main)
