@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from bench import facts, plan, probes, report
@@ -80,23 +81,35 @@ def run(options: argparse.Namespace) -> int:
     tokens = make_token_set(BUILD / "tokens", cold=settings.cold, distinct=settings.distinct)
     os.sched_setaffinity(0, {settings.load_core})  # from here on we only watch, and not on the servers' core
     bench = Bench(settings, Context(BUILD, tokens))
-    results: dict[str, Any] = {"facts": facts.gather(BUILD, settings)}
-    with bench.start(nginx.api(bench.context), beside_the_load=True):
+    machine = facts.Machine()
+    if machine.busy_before > 0.1:
+        say(f"something else keeps {machine.busy_before:.0%} of this machine busy: the figures will not mean much")
+    results: dict[str, Any] = {}
+    failed = False
+    with bench.start(nginx.api(bench.context), beside_the_load=True) as bench.api:
         if not options.no_rounds:
             with bench.up(targets):
                 bench.check(targets)
                 bench.interleave(targets, loads)
             results |= {"windows": bench.windows, "fixed": bench.fixed}
-        if "memory" in chosen:
-            results["memory"] = probes.memory(bench)
-        if "stalls" in chosen:
-            results["stalls"] = probes.stalls(bench)
-        if "fairness" in chosen:
-            results["fairness"] = probes.fairness(bench, targets)
-    complete = not (options.quick or options.only or options.load or options.no_rounds or chosen != set(PROBES))
-    write(results, complete=complete and settings.rounds >= Settings.rounds)
+        wanted: dict[str, Callable[[], Any]] = {
+            "memory": lambda: probes.memory(bench),
+            "stalls": lambda: probes.stalls(bench),
+            "fairness": lambda: probes.fairness(bench, targets),
+        }
+        for name, probe in wanted.items():
+            if name not in chosen:
+                continue
+            try:
+                results[name] = probe()
+            except BenchError as error:  # half an hour of rounds is not thrown away for a probe
+                failed = True
+                say(f"\nthe probe of {name} FAILED: {error}")
+    results["facts"] = facts.gather(BUILD, settings, machine)
+    filtered = options.quick or options.only or options.load or options.no_rounds or chosen != set(PROBES)
+    write(results, complete=not failed and not filtered and settings.rounds >= Settings.rounds)
     say(f"\ndone in {(time.monotonic() - began) / 60:.1f} min")
-    return 0
+    return int(failed)
 
 
 def write(results: dict[str, Any], *, complete: bool) -> None:

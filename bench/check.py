@@ -53,15 +53,21 @@ def check_status(context: Context, target: Target, load: str, status: int) -> No
         raise BenchError(f"{target.name} answers {got} instead of {status} to a token of {load!r}")
 
 
-def cache_hits(context: Context, verifier: str) -> int | None:
-    """How many tokens the verifier's cache has known so far; None where it does not tell."""
+def counters(context: Context, verifier: str) -> dict[str, int]:
+    """What a verifier tells of itself: tokens that its cache knew (`hits`), audit lines given up (`dropped`).
+
+    Empty for the sides that tell nothing.
+    """
     if verifier.startswith("ours"):
         text = get(context.ports[f"{verifier}-metrics"], "/metrics")[2].decode()
-        return metric(text, 'm2m_verifier_token_cache_requests_total{result="hit"}')
+        return {
+            "hits": metric(text, 'm2m_verifier_token_cache_requests_total{result="hit"}'),
+            "dropped": metric(text, "m2m_verifier_audit_lines_dropped_total"),
+        }
     if verifier.startswith("envoy"):
         text = get(context.ports[f"{verifier}-admin"], "/stats?filter=jwt_cache_hit")[2].decode()
-        return sum(int(line.rpartition(": ")[2]) for line in text.splitlines())
-    return None
+        return {"hits": sum(int(line.rpartition(": ")[2]) for line in text.splitlines())}
+    return {}
 
 
 def metric(exposition: str, series: str) -> int:

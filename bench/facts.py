@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,33 @@ from bench.sides import envoy, nginx, others
 PYTHON_PACKAGES = ("uvicorn", "uvloop", "httptools", "starlette", "pyjwt", "cryptography", "fastapi")
 
 
-def gather(build: Path, settings: Any) -> dict[str, str]:
+class Machine:
+    """What the machine was doing besides: before the run, and taken away by its host during the run."""
+
+    def __init__(self, sample: float = 2.0) -> None:
+        began = _jiffies()
+        time.sleep(sample)
+        self._start = _jiffies()
+        self.busy_before = 1 - _share(began, self._start, *IDLE)
+
+    def stolen(self) -> float:
+        """The share of the time since then that the host gave to others."""
+        return _share(self._start, _jiffies(), STEAL)
+
+
+IDLE, STEAL = (3, 4), 7  # columns of /proc/stat: idle and iowait, steal
+
+
+def _jiffies() -> list[int]:
+    return [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+
+
+def _share(before: list[int], after: list[int], *columns: int) -> float:
+    passed = [late - early for early, late in zip(before, after, strict=True)]
+    return sum(passed[column] for column in columns) / max(sum(passed), 1)
+
+
+def gather(build: Path, settings: Any, machine: Machine) -> dict[str, str]:
     memory = int(_proc("meminfo", r"MemTotal:\s*(\d+)") or 0)
     facts = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -28,8 +55,9 @@ def gather(build: Path, settings: Any) -> dict[str, str]:
         "memory": f"{memory / 2**20:.0f} GiB",
         "system": f"{platform.freedesktop_os_release().get('PRETTY_NAME', platform.system())}, "
         f"Linux {platform.release().split('-')[0]}",
-        "Python": platform.python_version(),
     }
+    facts["besides"] = f"{machine.busy_before:.0%} busy before the run; {machine.stolen():.1%} taken by the host in it"
+    facts["Python"] = platform.python_version()
     for package in PYTHON_PACKAGES:
         facts[package] = _version(package)
     facts["nginx"] = _run([nginx.binary(), "-v"], r"nginx/(\S+)")

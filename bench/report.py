@@ -90,13 +90,13 @@ def ratios_table(windows: list[Window]) -> str:
 
 
 def throughput_tables(windows: list[Window]) -> str:
-    values = ("rps", "p50_us", "p99_us", "cpu_us", "rss_mib", "load_busy")
+    values = ("rps", "p50_us", "p99_us", "cpu_us", "rss_mib", "load_busy", "audit_dropped")
     found = medians(windows, ("load", "target"), values)
     parts = []
     for load in plan.LOADS.values():
         rows = [
             (
-                _title(target) + (" ¹" if row["load_busy"] > 0.9 else ""),
+                _title(target) + (" ¹" if row["load_busy"] > 0.9 else "") + (" ²" if row["audit_dropped"] else ""),
                 number(row["rps"]),
                 milliseconds(row["p50_us"]),
                 milliseconds(row["p99_us"]),
@@ -239,7 +239,8 @@ def render(results: dict[str, Any]) -> str:
         parts.append(
             "### As fast as each side can\n\nClosed loop, medians over the rounds; p50 and p99 are those of a "
             "saturated side. CPU and memory are those of all its processes, nginx included where it stands in front. "
-            "¹ wrk used over 90 % of its core: the side may be faster than shown.\n\n" + throughput_tables(windows)
+            "¹ the load's core was over 90 % busy: the side may be faster than shown. "
+            "² it gave up audit lines, which were not written.\n\n" + throughput_tables(windows)
         )
     return "\n\n".join(parts)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import plan
-from bench.check import cache_hits, check, check_status
+from bench.check import check, check_status, counters
 from bench.load import openloop, wrk
 from bench.load.requests import direct_template, proxied_template
 from bench.servers import ROOT, BenchError, Server, ServerSpec, running
@@ -28,8 +28,8 @@ class Settings:
     """How long and how often. Two cores: what is measured runs on one, what measures it on the other."""
 
     rounds: int = 7
-    seconds: int = 3
-    fixed_seconds: float = 4.0
+    seconds: int = 2
+    fixed_seconds: float = 3.0
     connections: int = 32
     server_core: int = 0
     load_core: int = 1
@@ -41,7 +41,7 @@ class Settings:
 
 
 QUICK = Settings(
-    rounds=2, seconds=1, fixed_seconds=1.5, cold=15_000, distinct=20_000, fill=(2_000, 20_000), stall_entries=10_000,
+    rounds=2, seconds=1, fixed_seconds=1.0, cold=15_000, distinct=20_000, fill=(2_000, 20_000), stall_entries=10_000,
     repeats=1,
 )  # fmt: skip
 
@@ -107,6 +107,7 @@ class Bench:
 
     settings: Settings
     context: Context
+    api: Server | None = None
     servers: dict[str, Server] = field(default_factory=dict)
     windows: list[Window] = field(default_factory=list)
     fixed: list[Window] = field(default_factory=list)
@@ -154,12 +155,13 @@ class Bench:
             seconds=seconds,
         )
         servers = [self.servers[name] for name in target.servers]
-        hits = cache_hits(self.context, target.verifier) if load.fresh and target.verifies else None
-        before = sum(server.cpu_seconds() for server in servers)
+        told = counters(self.context, target.verifier)
+        before, api_before = _cpu(servers), self._api_cpu()
         result = wrk.run(argv, timeout=seconds + 60)
-        used = sum(server.cpu_seconds() for server in servers) - before
+        used, api_used = _cpu(servers) - before, self._api_cpu() - api_before
         self._went_on(target, load, result.requests + self.settings.connections)
-        self._verify(target, load, result, hits)
+        told = {key: value - told[key] for key, value in counters(self.context, target.verifier).items()}
+        self._verify(target, load, result, told)
         return {
             "load": load.name,
             "target": target.name,
@@ -170,19 +172,22 @@ class Bench:
             "max_us": result.max_us,
             "cpu_us": round(used / result.requests * 1e6, 2),
             "rss_mib": round(sum(server.rss_bytes() for server in servers) / 2**20, 1),
-            "load_busy": round(result.busy, 3),
+            "load_busy": round(result.busy + api_used / result.seconds, 3),
+            "audit_dropped": told.get("dropped", 0),
         }
 
-    def _verify(self, target: plan.Target, load: plan.Load, result: wrk.WrkResult, hits: int | None) -> None:
+    def _api_cpu(self) -> float:
+        """The API runs beside the load generator, and takes from it."""
+        return self.api.cpu_seconds() if self.api else 0.0
+
+    def _verify(self, target: plan.Target, load: plan.Load, result: wrk.WrkResult, told: dict[str, int]) -> None:
         expected = result.requests if load.status >= 400 else 0
         if target.verifies and result.denied != expected:
             raise BenchError(f"{target.name}, {load.name}: {result.denied} of {result.requests} were denied")
         if target.verifies:
             check_status(self.context, target, load.name, load.status)
-        if hits is not None:
-            known = (cache_hits(self.context, target.verifier) or 0) - hits
-            if known:
-                raise BenchError(f"{target.name}, {load.name}: {known} tokens were not new to the cache")
+        if load.fresh and told.get("hits"):
+            raise BenchError(f"{target.name}, {load.name}: {told['hits']} tokens were not new to the cache")
 
     def _next(self, target: plan.Target, load: plan.Load) -> int:
         """Where a COLD cycle goes on: a least-recently-used cache smaller than the cycle then never knows a token."""
@@ -252,6 +257,10 @@ class Bench:
         path.write_text(json.dumps({"windows": self.windows, "fixed": self.fixed}, indent=1))
 
 
+def _cpu(servers: list[Server]) -> float:
+    return sum(server.cpu_seconds() for server in servers)
+
+
 def openloop_command(
     core: int,
     *,
@@ -284,7 +293,9 @@ def _rounded(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _line(window: Window) -> str:
-    bound = "  (wrk is the limit)" if window["load_busy"] > 0.9 else ""
+    bound = "  (the load generator is the limit)" if window["load_busy"] > 0.9 else ""
+    if window["audit_dropped"]:
+        bound += f"  ({window['audit_dropped']} audit lines given up)"
     return (
         f"{window['load']:<11}{window['target']:<22}{window['rps']:>9.0f}/s  p50 {window['p50_us'] / 1e3:7.2f} ms"
         f"  p99 {window['p99_us'] / 1e3:7.2f} ms  {window['cpu_us']:7.1f} µs CPU  {window['rss_mib']:6.0f} MiB{bound}"

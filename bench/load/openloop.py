@@ -29,7 +29,10 @@ SPIN_NS = 120_000  # a timer wakes late by about its slack (50 µs): sleep until
 
 @dataclass(frozen=True)
 class OpenLoopResult:
-    """Latencies in µs, counted from when a request was due; `late` is how late the generator itself noticed it."""
+    """Latencies in µs, counted from when a request was due; `late` is how late the generator itself noticed it.
+
+    `unfinished` requests count with what they had waited when the run gave up.
+    """
 
     sent: int
     unfinished: int
@@ -127,12 +130,15 @@ class OpenLoop:
                 events = self._poll.poll(0.05)
             for fd, _ in events:
                 self._receive(self._open[fd])
-        elapsed = clock() - start
+        end = clock()
         gc.enable()
+        # What nobody answered has waited until now: left out, the slowest would be the ones that do not count.
+        busy = [connection.due for connection in self._open.values() if connection not in self._idle]
+        unfinished = [(end - due, due) for due in (*waiting, *busy)]
         for connection in self._open.values():
             connection.socket.close()
         self._poll.close()
-        return self._result(start, elapsed / 1e9)
+        return self._result(start, end, unfinished)
 
     def _connect(self) -> None:
         connection = _Connection(self.port)
@@ -182,14 +188,14 @@ class OpenLoop:
             connection.buffer = b""
             self._idle.append(connection)
 
-    def _result(self, start: int, seconds: float) -> OpenLoopResult:
-        self.finished.sort()
+    def _result(self, start: int, end: int, unfinished: list[tuple[int, int]]) -> OpenLoopResult:
+        waits = sorted(self.finished + unfinished)
+        latencies = [latency for latency, _ in waits]
         self.lateness.sort()
-        latencies = [latency for latency, _ in self.finished]
         return OpenLoopResult(
             sent=self.sent,
-            unfinished=self.total - len(latencies),
-            seconds=seconds,
+            unfinished=self.total - len(self.finished),
+            seconds=(end - start) / 1e9,
             p50_us=percentile(latencies, 0.5) / 1e3,
             p99_us=percentile(latencies, 0.99) / 1e3,
             p999_us=percentile(latencies, 0.999) / 1e3,
@@ -198,7 +204,7 @@ class OpenLoop:
             late_p99_us=percentile(self.lateness, 0.99) / 1e3,
             late_max_us=percentile(self.lateness, 1) / 1e3,
             statuses=dict(self.statuses),
-            worst=[((due - start) / 1e9, latency / 1e3) for latency, due in reversed(self.finished[-5:])],
+            worst=[((due - start) / 1e9, latency / 1e3) for latency, due in reversed(waits[-5:])],
         )
 
 

@@ -73,6 +73,8 @@ def spec(context: Context, name: str = "ours", *, uds: Path | None = None, **cha
     """One process of ours, its port and metrics port named after it."""
     config = write_config(context, name, **changes)
     port, metrics = context.ports[name], context.ports[f"{name}-metrics"]
+    if uds:
+        uds.unlink(missing_ok=True)  # a run that was killed leaves it behind
     where = ["--uds", str(uds)] if uds else ["--host", "127.0.0.1", "--port", str(port)]
     return ServerSpec(
         name=name,
