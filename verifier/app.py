@@ -18,22 +18,21 @@ from starlette.routing import Route
 from verifier.answers import Answers
 from verifier.audit import Audit
 from verifier.cache import CachedVerifier
+from verifier.config import Config
 from verifier.dialects import nginx
 from verifier.fetch import Fetch, HttpFetch
 from verifier.gate import AuthEndpoint, Gate
-from verifier.keys import Clock, KeySet, RemoteKeys, StaticKeys, discovered_from, located_at
+from verifier.keys import Clock, KeySet, RemoteKeys, StaticKeys, discovered_from, located_at, parse_key_set
 from verifier.metrics import IssuerState, Metrics, State
-from verifier.profiles import PROFILES
 from verifier.resource_metadata import WELL_KNOWN, ResourceDocuments
-from verifier.settings import IssuerSettings, Settings
-from verifier.tokens import Issuer, TokenVerifier
+from verifier.tokens import IssuerRules, TokenVerifier
 
 log = logging.getLogger(__name__)
 
 READY_ANYWAY = 30.0  # seconds after the start from which one issuer with keys is enough
-FIRST_KEYS = 2.0  # seconds that a reload waits for the keys of issuers that are new
+FIRST_KEYS = 2.0  # seconds that a reload waits for the keys of new issuers, whose tokens would be refused meanwhile
 
-Reload = Callable[[], Settings | None]
+Reload = Callable[[], Config | None]
 """Looks whether the configuration changed on disk: the new one, or None. Raises ConfigError."""
 
 
@@ -41,36 +40,36 @@ class Runtime:
     """Everything made of one configuration. A reload makes another and hands over the keys that stay the same."""
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, *, fetch: Fetch, clock: Clock, previous: Runtime | None = None
+        self, config: Config, metrics: Metrics, *, fetch: Fetch, clock: Clock, previous: Runtime | None = None
     ) -> None:
-        self.settings = settings
+        self.config = config
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.keys: dict[str, KeySet] = {}
         issuers = []
-        for given in settings.issuers:
-            keys = previous.keys[given.name] if previous and previous.serves(given) else _key_set(given, fetch, clock)
-            self.keys[given.name] = keys
-            issuers.append(_issuer(given, keys, settings.prefix_of(given)))
+        for rules in config.issuers:
+            keys = previous.keys[rules.name] if previous and previous.serves(rules) else _key_set(rules, fetch, clock)
+            self.keys[rules.name] = keys
+            issuers.append(rules.with_keys(keys))
         verifier = TokenVerifier(
             issuers,
             clock=clock,
-            leeway=settings.leeway,
-            role_of=settings.build_roles().of,
-            mapped_headers=settings.headers,
+            leeway=config.leeway,
+            role_of=config.roles.of,
+            mapped_headers=config.headers,
             observe=metrics.observe_verification,
         )
-        self.cache = CachedVerifier(verifier, size=settings.cache.size, ttl=settings.cache.ttl, clock=clock)
-        policies = settings.build_policies()
-        answers = Answers(tuple(settings.headers), settings.nginx_cache_ttl, clock)
-        self.gate = Gate(self.cache, policies, settings.build_revoked(), answers, settings.max_header_bytes)
-        self.documents = ResourceDocuments([p.resource for p in policies.by_name.values() if p.resource is not None])
+        self.cache = CachedVerifier(verifier, size=config.cache_size, ttl=config.cache_ttl, clock=clock)
+        answers = Answers(tuple(config.headers), config.nginx_cache_ttl, clock)
+        self.gate = Gate(self.cache, config.policies, config.revoked, answers, config.max_header_bytes)
+        policies = config.policies.by_name.values()
+        self.documents = ResourceDocuments([policy.resource for policy in policies if policy.resource is not None])
 
-    def serves(self, given: IssuerSettings) -> bool:
-        """Whether an issuer with the same keys is running here."""
+    def serves(self, rules: IssuerRules) -> bool:
+        """Whether an issuer with the same remote keys is running here."""
         return any(
-            mine.name == given.name and (mine.urls, mine.key_set_url) == (given.urls, given.key_set_url)
-            for mine in self.settings.issuers
-            if mine.jwks_file is None and given.jwks_file is None
+            (mine.name, mine.urls, mine.key_set_url) == (rules.name, rules.urls, rules.key_set_url)
+            for mine in self.config.issuers
+            if mine.jwks_file is None and rules.jwks_file is None
         )
 
     def start(self, previous: Runtime | None = None) -> None:
@@ -80,6 +79,13 @@ class Runtime:
                 self.tasks[name] = previous.tasks.pop(name)
             elif isinstance(keys, RemoteKeys):
                 self.tasks[name] = asyncio.create_task(keys.run(), name=f"keys of {name}")
+
+    async def first_keys(self, seconds: float) -> None:
+        """Wait until each issuer was asked for its keys once, but no longer than ``seconds``."""
+        tried = [keys.tried.wait() for keys in self.keys.values() if isinstance(keys, RemoteKeys)]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*tried)
 
     async def stop(self) -> None:
         """Cancel what runs."""
@@ -94,40 +100,26 @@ class Runtime:
             yield IssuerState(name, len(keys), keys.last_success, refreshes)
 
 
-def _key_set(given: IssuerSettings, fetch: Fetch, clock: Clock) -> KeySet:
-    if given.jwks_file is not None:
-        return StaticKeys(given.read_keys(), clock())
-    url = given.key_set_url
-    locate = located_at(url) if url is not None else discovered_from(given.urls[0])
-    return RemoteKeys(given.name, fetch, locate, clock)
-
-
-def _issuer(given: IssuerSettings, keys: KeySet, scope_prefix: str) -> Issuer:
-    return Issuer(
-        name=given.name,
-        urls=given.urls,
-        keys=keys,
-        profile=PROFILES[given.profile_name].with_claims(given.claims.client_id, given.claims.scope),
-        algorithms=frozenset(given.algorithms),
-        audience=given.audiences,
-        audience_optional=given.audience_optional,
-        scope_prefix=scope_prefix,
-        allow_users=given.allow_users,
-        clients=None if given.clients is None else frozenset(given.clients),
-    )
+def _key_set(rules: IssuerRules, fetch: Fetch, clock: Clock) -> KeySet:
+    if rules.jwks_file is not None:
+        return StaticKeys(parse_key_set(rules.jwks_file.read_bytes(), symmetric=True), clock())
+    locate = discovered_from(rules.urls[0]) if rules.key_set_url is None else located_at(rules.key_set_url)
+    return RemoteKeys(rules.name, fetch, locate, clock)
 
 
 class Service:
     """The running whole: one runtime at a time, metrics and audit that outlive it."""
 
-    def __init__(self, settings: Settings, *, fetch: Fetch | None, clock: Clock, reload: Reload | None) -> None:
+    def __init__(
+        self, config: Config, *, fetch: Fetch | None, clock: Clock, reload: Reload | None, audit_lock: int | None
+    ) -> None:
         self.metrics = Metrics()
-        self.audit = Audit(settings.audit, clock)
+        self.audit = Audit(config.audit, clock, lock=audit_lock)
         self._own_fetch = HttpFetch() if fetch is None else None
         self._fetch: Fetch = fetch or self._own_fetch  # type: ignore[assignment] # one of them is there
         self._clock = clock
         self._reload = reload
-        self.runtime = Runtime(settings, self.metrics, fetch=self._fetch, clock=clock)
+        self.runtime = Runtime(config, self.metrics, fetch=self._fetch, clock=clock)
         self.endpoint = AuthEndpoint(self.runtime.gate, (self.metrics.observe_decision, self.audit.observe_decision))
         self._hits = self._misses = 0
         self.metrics.state = self._state
@@ -159,20 +151,20 @@ class Service:
         while self._reload is not None:
             await asyncio.sleep(1.0)
             try:
-                settings = await asyncio.to_thread(self._reload)
-                if settings is not None:
-                    await self._take(settings)
+                config = await asyncio.to_thread(self._reload)
+                if config is not None:
+                    await self._take(config)
             except Exception as error:  # whatever is wrong with it: the old configuration stays in force
                 self.metrics.count_reload(successful=False)
                 log.error("the changed configuration is refused, the old one stays in force:\n%s", error)  # noqa: TRY400
 
-    async def _take(self, settings: Settings) -> None:
+    async def _take(self, config: Config) -> None:
         old = self.runtime
-        new = Runtime(settings, self.metrics, fetch=self._fetch, clock=self._clock, previous=old)
+        new = Runtime(config, self.metrics, fetch=self._fetch, clock=self._clock, previous=old)
         new.start(old)
-        await _until_keys(new)
+        await new.first_keys(FIRST_KEYS)
         self._hits, self._misses = self._hits + old.cache.hits, self._misses + old.cache.misses
-        self.runtime, self.endpoint.gate, self.audit.mode = new, new.gate, settings.audit
+        self.runtime, self.endpoint.gate, self.audit.mode = new, new.gate, config.audit
         self.metrics.count_reload(successful=True)
         log.info("the changed configuration is in force")
         await old.stop()
@@ -182,14 +174,6 @@ class Service:
         has_keys = {name: len(keys) > 0 for name, keys in self.runtime.keys.items()}
         waited = self._clock() - self._started >= READY_ANYWAY
         return all(has_keys.values()) or (waited and any(has_keys.values())), has_keys
-
-
-async def _until_keys(runtime: Runtime) -> None:
-    """Wait for the first keys of new issuers, so that their tokens are not refused meanwhile; but not for long."""
-    tried = [keys.tried.wait() for keys in runtime.keys.values() if isinstance(keys, RemoteKeys)]
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(FIRST_KEYS):
-            await asyncio.gather(*tried)
 
 
 class AuthPaths:
@@ -210,14 +194,20 @@ class AuthPaths:
 
 
 def create_app(
-    settings: Settings, *, fetch: Fetch | None = None, clock: Clock = time.time, reload: Reload | None = None
+    config: Config,
+    *,
+    fetch: Fetch | None = None,
+    clock: Clock = time.time,
+    reload: Reload | None = None,
+    audit_lock: int | None = None,
 ) -> Starlette:
     """The application that answers subrequests.
 
     ``fetch`` gets key sets (default: over https), ``clock`` gives seconds since the epoch, ``reload`` is asked every
-    second for a changed configuration. ``app.state.service`` is the running Service.
+    second for a changed configuration, ``audit_lock`` is what workers lock to share stdout. ``app.state.service`` is
+    the running Service.
     """
-    service = Service(settings, fetch=fetch, clock=clock, reload=reload)
+    service = Service(config, fetch=fetch, clock=clock, reload=reload, audit_lock=audit_lock)
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "healthy", "service": "m2m-verifier"})

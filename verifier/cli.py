@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from verifier.config_file import ConfigError, Environment, Watch, load, read_environment
+from verifier.config import Config, ConfigError, Watch, read
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+log = logging.getLogger(__name__)
 
 USAGE_ERROR = 2
 
@@ -15,14 +23,13 @@ USAGE_ERROR = 2
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. The exit status."""
     try:
-        environment = read_environment()
-        options = _parser(environment).parse_args(arguments)
+        options = _parser().parse_args(arguments)
         logging.basicConfig(
             stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
         for chatty in ("httpx", "httpcore", "uvicorn", "asyncio"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
-        return int(options.command(options, environment))
+        return int(options.command(options))
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         return USAGE_ERROR
@@ -30,26 +37,18 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
 
-def _parser(environment: Environment) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="m2m-verifier", description="Verifies machine-to-machine tokens for nginx.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     config = argparse.ArgumentParser(add_help=False)
-    config.add_argument(
-        "--config", type=Path, default=environment.m2m_config, metavar="FILE", help="the configuration (M2M_CONFIG)"
-    )
+    config.add_argument("--config", type=Path, metavar="FILE", help="the configuration (M2M_CONFIG)")
 
     serve = commands.add_parser("serve", parents=[config], help="answer subrequests")
-    serve.add_argument("--host", default=environment.m2m_host, metavar="H", help="address (M2M_HOST, %(default)s)")
-    serve.add_argument(
-        "--port", type=int, default=environment.m2m_port, metavar="N", help="for subrequests (M2M_PORT, %(default)s)"
-    )
-    serve.add_argument(
-        "--metrics-port", type=int, default=environment.m2m_metrics_port, metavar="N",
-        help="for Prometheus (M2M_METRICS_PORT, %(default)s)",
-    )  # fmt: skip
-    serve.add_argument(
-        "--workers", type=int, default=environment.m2m_workers, metavar="N", help="processes (M2M_WORKERS, %(default)s)"
-    )
+    serve.add_argument("--host", metavar="H", help="address to listen on (M2M_HOST, 0.0.0.0)")
+    serve.add_argument("--port", type=int, metavar="N", help="for subrequests (M2M_PORT, 8000)")
+    serve.add_argument("--uds", type=Path, metavar="PATH", help="a Unix socket instead, for nginx on this machine")
+    serve.add_argument("--metrics-port", type=int, metavar="N", help="for Prometheus (M2M_METRICS_PORT, 9090)")
+    serve.add_argument("--workers", type=int, metavar="N", help="processes (M2M_WORKERS, 1)")
     serve.set_defaults(command=_serve)
 
     check = commands.add_parser("check", parents=[config], help="validate the configuration: exit 0 or 2")
@@ -72,8 +71,8 @@ def _parser(environment: Environment) -> argparse.ArgumentParser:
     demo.set_defaults(command=_demo)
 
     worker = commands.add_parser("worker", parents=[config])  # serve starts these; no help: nobody types it
-    worker.add_argument("http", type=int)
-    worker.add_argument("control", type=int)
+    for descriptor in ("http", "lock", "control"):
+        worker.add_argument(descriptor, type=int)
     worker.set_defaults(command=_worker)
     return parser
 
@@ -81,61 +80,65 @@ def _parser(environment: Environment) -> argparse.ArgumentParser:
 # What a command needs is imported when it runs: `check` loads no server, `lint` no cryptography.
 
 
-def _serve(options: argparse.Namespace, environment: Environment) -> int:
+def _serve(options: argparse.Namespace) -> int:
     from verifier import server, workers
 
-    if options.workers < 1:
+    config = read(options.config)
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    listen = replace(config.listen, **{name: given[name] for name in vars(config.listen) if name in given})
+    if listen.workers < 1:
         raise ConfigError(["--workers: must be at least 1"])
-    load(options.config, environment)
     try:
-        http = server.listen(options.host, options.port)
-        metrics = server.listen(options.host, options.metrics_port)
+        http = server.listen_unix(options.uds) if options.uds else server.listen(listen.host, listen.port)
+        metrics = server.listen(listen.host, listen.metrics_port)
     except (OSError, OverflowError) as error:
-        print(f"cannot listen on {options.host}: {error}", file=sys.stderr)
+        print(f"cannot listen: {error}", file=sys.stderr)
         return 1
     listeners = server.Listeners(http, metrics)
-    logging.getLogger(__name__).info(
-        "listening on %s:%d, metrics on port %d", *http.getsockname()[:2], metrics.getsockname()[1]
-    )
-    if options.workers == 1:
-        server.run_single(_application(options, environment), listeners)
+    log.info("listening on %s, metrics on %s", _told(http), _told(metrics))
+    if listen.workers == 1:
+        server.run_single(_application(config), listeners)
     else:
-        named = ["--config", str(options.config)] if options.config else []
-        workers.run_parent(options.workers, named, listeners)
+        named = ["--config", str(config.path)] if config.path else []
+        workers.run_parent(listen.workers, named, listeners)
+    if options.uds:
+        options.uds.unlink(missing_ok=True)
     return 0
 
 
-def _worker(options: argparse.Namespace, environment: Environment) -> int:
+def _told(sock: socket.socket) -> str:
+    address = sock.getsockname()
+    return address if isinstance(address, str) else "{}:{}".format(*address)
+
+
+def _worker(options: argparse.Namespace) -> int:
     from verifier import workers
 
-    workers.run_worker(_application(options, environment), options.http, options.control)
+    app = _application(read(options.config), audit_lock=options.lock)
+    workers.run_worker(app, options.http, options.control)
     return 0
 
 
-def _application(options: argparse.Namespace, environment: Environment):  # type: ignore[no-untyped-def]
+def _application(config: Config, audit_lock: int | None = None) -> Starlette:
     from verifier.app import create_app
 
-    settings = load(options.config, environment)
-    reload = Watch(options.config, environment, settings) if options.config else None
-    return create_app(settings, reload=reload)
+    return create_app(config, reload=Watch(config) if config.path else None, audit_lock=audit_lock)
 
 
-def _check(options: argparse.Namespace, environment: Environment) -> int:
-    settings = load(options.config, environment)
-    issuers = ", ".join(issuer.name for issuer in settings.issuers)
-    policies = ", ".join(settings.build_policies().by_name)
-    print(f"ok: issuers {issuers}; policies {policies}")
+def _check(options: argparse.Namespace) -> int:
+    config = read(options.config)
+    issuers = ", ".join(issuer.name for issuer in config.issuers)
+    print(f"ok: issuers {issuers}; policies {', '.join(config.policies.by_name)}")
     return 0
 
 
-def _explain(options: argparse.Namespace, environment: Environment) -> int:
+def _explain(options: argparse.Namespace) -> int:
     from verifier import explain
 
-    settings = load(options.config, environment)
-    return explain.run(settings, options, sys.stdin.buffer.read(), sys.stdout)
+    return explain.run(read(options.config), options, sys.stdin.buffer.read(), sys.stdout)
 
 
-def _demo(options: argparse.Namespace, _: Environment) -> int:
+def _demo(options: argparse.Namespace) -> int:
     from verifier.demo import stack
 
     return stack.run(options.port, options.check)

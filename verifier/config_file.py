@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
+import pickle
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from verifier import settings as models
+from verifier.config import Config, ConfigError, Listen
 from verifier.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -21,14 +25,6 @@ log = logging.getLogger(__name__)
 Place = tuple[str | int, ...]
 
 _COGNITO_ISSUER = re.compile(r"https://(?:issuer-)?cognito-idp\.[a-z0-9-]+\.amazonaws\.com/[\w-]+")
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used. ``problems`` has one line for each error, with its place."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 class Environment(BaseSettings):
@@ -74,6 +70,10 @@ class Environment(BaseSettings):
             )
         return None
 
+    def listen(self) -> Listen:
+        """As the plain configuration has it."""
+        return Listen(self.m2m_host, self.m2m_port, self.m2m_metrics_port, self.m2m_workers)
+
 
 def _words(value: str) -> list[str] | None:
     return re.split(r"[\s,]+", value.strip(" ,\n\t")) if value.strip(" ,\n\t") else None
@@ -87,8 +87,9 @@ def read_environment() -> Environment:
         raise ConfigError([f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]) from error
 
 
-def load(path: Path | None, environment: Environment) -> Settings:
-    """The configuration of ``path``, or of the environment alone. Raises ConfigError."""
+def load(path: Path | None, environment: Environment) -> Config:
+    """The configuration of ``path``, else of M2M_CONFIG, else of the environment alone. Raises ConfigError."""
+    path = path or environment.m2m_config
     document = _Document(path)
     given = document.content
     variables: Mapping[str, str] = {}
@@ -109,42 +110,8 @@ def load(path: Path | None, environment: Environment) -> Settings:
     else:
         problems = list(settings.problems())
         if not problems:
-            return settings
+            return settings.build(path, environment.listen())
     raise ConfigError([f"{_variable(place, variables) or document.at(place)}: {told}" for place, told in problems])
-
-
-class Watch:
-    """Looks for a change on disk: of the configuration file, or of a key file that it names.
-
-    Compares contents, so that a ConfigMap's symlink swap counts and a touched file does not.
-    """
-
-    def __init__(self, path: Path, environment: Environment, settings: Settings) -> None:
-        self._path = path
-        self._environment = environment
-        self._settings = settings
-        self._seen = self._contents()
-
-    def _contents(self) -> list[bytes | None]:
-        key_files = [issuer.jwks_file for issuer in self._settings.issuers if issuer.jwks_file is not None]
-        return [_contents(path) for path in (self._path, *key_files)]
-
-    def __call__(self) -> Settings | None:
-        """The changed configuration, None if it is as it was. Raises ConfigError, once for each broken version."""
-        contents = self._contents()
-        if contents == self._seen:
-            return None
-        self._seen = contents
-        self._settings = load(self._path, self._environment)
-        self._seen = self._contents()
-        return self._settings
-
-
-def _contents(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
 
 
 _HOW_TO_BEGIN = "set COGNITO_USER_POOL_ID or OAUTH_ISSUER, or name a file (--config, M2M_CONFIG) with `issuers:`"
@@ -239,3 +206,19 @@ def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node, int] | N
             if key.value == str(part):
                 return value, key.start_mark.line + 1
     return None
+
+
+def main(arguments: list[str]) -> int:
+    """Write the configuration to stdout, pickled, or its errors as JSON: see ``verifier.config.read``."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        config = load(Path(arguments[0]) if arguments else None, read_environment())
+    except ConfigError as error:
+        sys.stdout.write(json.dumps(error.problems))
+        return 2
+    sys.stdout.buffer.write(pickle.dumps(config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -19,6 +19,8 @@ from verifier.request import AuthRequest, bearer_token
 
 log = logging.getLogger(__name__)
 
+_CLOSE = (b"connection", b"close")
+
 Observe = Callable[[AuthRequest, Decision, float], None]
 """Is told of each decision and how many seconds it took."""
 
@@ -93,5 +95,10 @@ class AuthEndpoint:
         seconds = perf_counter() - start
         for observe in self._observers:
             observe(request, decision, seconds)
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        headers = answer.headers
+        if (
+            request.body_announced
+        ):  # whoever forgot `proxy_pass_request_body off`: the next request must not be read as it
+            headers = (*headers, _CLOSE)
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})

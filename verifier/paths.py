@@ -125,6 +125,9 @@ class PathPattern:
         self.text = pattern
         self._match = re.compile(_to_regex(segments)).fullmatch
 
+    def __reduce__(self) -> tuple[type[PathPattern], tuple[str]]:
+        return PathPattern, (self.text,)
+
     def matches(self, path: str) -> bool:
         """Whether a decoded path matches."""
         return self._match(path) is not None

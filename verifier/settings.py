@@ -17,13 +17,15 @@ from pydantic import (
     model_validator,
 )
 
+from verifier.config import Config, Listen
 from verifier.fetch import require_secure
 from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS, VISIBLE
-from verifier.keys import SYMMETRIC_ALGORITHMS, Key, parse_key_set
+from verifier.keys import SYMMETRIC_ALGORITHMS, parse_key_set
 from verifier.paths import PathPattern
 from verifier.policy import SCOPE_TOKEN, Client, ClientIds, Policies, Policy, Revoked, Roles, Rule, with_prefix
 from verifier.profiles import PROFILES, SHARED_BY_STRANGERS
 from verifier.resource_metadata import Resource
+from verifier.tokens import IssuerRules
 
 
 def _matching(pattern: re.Pattern[str], told: str) -> AfterValidator:
@@ -139,41 +141,35 @@ class IssuerSettings(_Model):
         return self
 
     @property
-    def profile_name(self) -> str:
+    def profile_name(self) -> ProfileName:
         """The profile, which a Cognito pool implies."""
         return "cognito" if self.cognito is not None else self.profile
 
     @property
     def urls(self) -> tuple[str, ...]:
         """Values of ``iss`` that count, the first being the one to ask for keys."""
-        if self.cognito is not None:
-            return self.cognito.issuers
-        assert self.issuer is not None  # noqa: S101 - _fits_together saw to it
-        return (self.issuer,)
+        return self.cognito.issuers if self.cognito is not None else (str(self.issuer),)
 
-    @property
-    def key_set_url(self) -> str | None:
-        """Where the keys are, None where the issuer's discovery document has to say."""
-        if self.jwks_url is None and self.cognito is not None:
-            return self.urls[0] + "/.well-known/jwks.json"
-        return self.jwks_url
-
-    @property
-    def audiences(self) -> frozenset[str] | None:
-        """None: any."""
-        if self.audience is not None and "any" in self.audience:
-            return None
-        return frozenset(self.audience or ())
-
-    @property
-    def audience_optional(self) -> bool:
-        """Whether a token without ``aud`` passes: Cognito's have none, and `audience: []` says that these have none."""
-        return not self.audience or PROFILES[self.profile_name].audience_optional
-
-    def read_keys(self) -> list[Key]:
-        """The keys of ``jwks_file``. Raises OSError, ValueError."""
-        assert self.jwks_file is not None  # noqa: S101 - the caller looked
-        return parse_key_set(self.jwks_file.read_bytes(), symmetric=True)
+    def build(self, scope_prefix: str) -> IssuerRules:
+        """As the domain wants it. ``scope_prefix`` is the file's."""
+        profile = PROFILES[self.profile_name]
+        url = self.jwks_url
+        if self.cognito is not None and url is None:
+            url = self.urls[0] + "/.well-known/jwks.json"
+        return IssuerRules(
+            name=self.name,
+            urls=self.urls,
+            key_set_url=url,
+            jwks_file=self.jwks_file,
+            profile=profile.with_claims(self.claims.client_id, self.claims.scope),
+            algorithms=frozenset(self.algorithms),
+            audience=None if "any" in (self.audience or ()) else frozenset(self.audience or ()),
+            # Cognito's tokens have none, and `audience: []` says that these have none.
+            audience_optional=profile.audience_optional or not self.audience,
+            scope_prefix=scope_prefix if self.scope_prefix is None else self.scope_prefix,
+            allow_users=self.allow_users,
+            clients=None if self.clients is None else frozenset(self.clients),
+        )
 
 
 class RuleSettings(_Model):
@@ -227,6 +223,20 @@ class PolicySettings(_Model):
     mode: Literal["enforce", "report"] = "enforce"
     resource: ResourceSettings | None = None
 
+    def build(self, name: str, client_ids: ClientIds, prefix: str, *, role_required: bool) -> Policy:
+        """As the domain wants it."""
+        return Policy(
+            name,
+            needs=tuple((scope,) for scope in self.scope),
+            rules=tuple(rule.build() for rule in self.rules),
+            clients=None if self.clients is None else frozenset(map(client_ids.parse, self.clients)),
+            issuers=None if self.issuers is None else frozenset(self.issuers),
+            report=self.mode == "report",
+            role_required=role_required,
+            challenge_prefix=prefix,
+            resource=self.resource.build(prefix) if self.resource is not None else None,
+        )
+
 
 class RoleSettings(_Model):
     """Roles: client first, then scope in file order, else none."""
@@ -270,37 +280,39 @@ class Settings(_Model):
         """How client ids are written here."""
         return ClientIds(tuple(issuer.name for issuer in self.issuers))
 
-    def prefix_of(self, issuer: IssuerSettings) -> str:
-        """The scope prefix of one issuer's tokens."""
-        return self.scope_prefix if issuer.scope_prefix is None else issuer.scope_prefix
+    def build(self, path: Path | None, listen: Listen) -> Config:
+        """As the rest of the program wants it."""
+        return Config(
+            path=path,
+            listen=listen,
+            issuers=tuple(issuer.build(self.scope_prefix) for issuer in self.issuers),
+            policies=self._build_policies(),
+            roles=Roles(
+                {self.client_ids.parse(written): role for written, role in self.roles.clients.items()},
+                self.roles.scopes,
+            ),
+            revoked=self._build_revoked(),
+            headers=self.headers,
+            leeway=self.leeway,
+            cache_size=self.cache.size,
+            cache_ttl=self.cache.ttl,
+            max_header_bytes=self.max_header_bytes,
+            nginx_cache_ttl=self.nginx_cache_ttl,
+            audit=self.audit,
+        )
 
-    def build_policies(self) -> Policies:
-        """As the domain wants them. ``default`` is always there: any valid M2M token, unless the file says more."""
-        prefixes = {self.prefix_of(issuer) for issuer in self.issuers}
+    def _build_policies(self) -> Policies:
+        """``default`` is always there: any valid M2M token, unless the file says more."""
+        prefixes = {issuer.build(self.scope_prefix).scope_prefix for issuer in self.issuers}
         prefix = prefixes.pop() if len(prefixes) == 1 else self.scope_prefix
         named = {"default": PolicySettings(), **self.policies}
-        return Policies(
-            {name: self._build_policy(name, given, prefix) for name, given in named.items()}, self.client_ids
-        )
+        built = {
+            name: given.build(name, self.client_ids, prefix, role_required=self.roles.required)
+            for name, given in named.items()
+        }
+        return Policies(built, self.client_ids)
 
-    def _build_policy(self, name: str, given: PolicySettings, prefix: str) -> Policy:
-        return Policy(
-            name,
-            needs=tuple((scope,) for scope in given.scope),
-            rules=tuple(rule.build() for rule in given.rules),
-            clients=None if given.clients is None else frozenset(map(self.client_ids.parse, given.clients)),
-            issuers=None if given.issuers is None else frozenset(given.issuers),
-            report=given.mode == "report",
-            role_required=self.roles.required,
-            challenge_prefix=prefix,
-            resource=given.resource.build(prefix) if given.resource is not None else None,
-        )
-
-    def build_roles(self) -> Roles:
-        """As the domain wants them."""
-        return Roles({self.client_ids.parse(key): role for key, role in self.roles.clients.items()}, self.roles.scopes)
-
-    def build_revoked(self) -> Revoked:
+    def _build_revoked(self) -> Revoked:
         """As the domain wants it: an id without issuer counts for all of them."""
         named: set[Client] = set()
         for written in self.revoked.clients:
@@ -321,7 +333,7 @@ class Settings(_Model):
                     yield ("issuers", place), f"issuer {seen[url]} has the same issuer URL"
             if issuer.jwks_file is not None:
                 try:
-                    issuer.read_keys()
+                    parse_key_set(issuer.jwks_file.read_bytes(), symmetric=True)
                 except (OSError, ValueError) as error:
                     told = error.strerror if isinstance(error, OSError) else error
                     yield ("issuers", place, "jwks_file"), f"{issuer.jwks_file}: {told}"

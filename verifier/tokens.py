@@ -10,6 +10,8 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
@@ -39,14 +41,16 @@ _LAST_OF_ONE, _LAST_OF_TWO = frozenset(b"AQgw"), frozenset(b"AEIMQUYcgkosw048")
 _URLSAFE = bytes.maketrans(b"-_", b"+/")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Issuer:
-    """Everything that decides about one issuer's tokens, in one place."""
+@dataclass(frozen=True, kw_only=True)
+class IssuerRules:
+    """Everything that decides about one issuer's tokens but its keys."""
 
     name: str
     urls: tuple[str, ...]
-    """Values of ``iss`` that count as this issuer."""
-    keys: KeySet
+    """Values of ``iss`` that count as this issuer; the first is the one to ask for keys."""
+    key_set_url: str | None
+    """None: the issuer's discovery document names it."""
+    jwks_file: Path | None
     profile: Profile
     algorithms: frozenset[str]
     audience: frozenset[str] | None
@@ -58,13 +62,30 @@ class Issuer:
     clients: frozenset[str] | None = None
     """The issuer's own allow-list, None where it has none."""
 
+    def with_keys(self, keys: KeySet) -> Issuer:
+        """The issuer, complete."""
+        return Issuer(**vars(self), keys=keys)
 
-class UnverifiedToken(NamedTuple):
-    """A token taken apart. Nothing in it has been checked but its form."""
+
+@dataclass(frozen=True, kw_only=True)
+class Issuer(IssuerRules):
+    """An issuer and its keys in one object: one's key never checks another's token."""
+
+    keys: KeySet
+
+
+class Header(NamedTuple):
+    """What a token's header says; kid is optional (RFC 7515 section 4.1.4), and so is typ (RFC 7519 section 5.1)."""
 
     algorithm: str
     kid: str | None
     typ: str
+
+
+class UnverifiedToken(NamedTuple):
+    """A token taken apart. Nothing in it has been checked but its form."""
+
+    header: Header
     claims_part: bytes
     signing_input: bytes
     signature: bytes
@@ -86,14 +107,25 @@ def decode_part(part: bytes) -> bytes:
 
 
 def take_apart(token: bytes) -> UnverifiedToken:
-    """Parse a compact JWS and its header (RFC 7515 sections 3.1, 4, 7.1). Raises Rejected."""
+    """Parse a compact JWS and its header (RFC 7515 sections 3.1 and 7.1). Raises Rejected."""
     if len(token) > MAX_TOKEN_BYTES:
         raise _malformed(f"the token is longer than {MAX_TOKEN_BYTES // 1024} KiB")
     form = _COMPACT.fullmatch(token)
     if form is None:
-        raise _malformed("the token is not three base64url parts with dots between them")
+        raise _malformed("after Bearer there must be one token: three base64url parts with dots between them")
+    header = _parse_header(form[1])
     try:
-        header = parse_object(decode_part(form[1]))
+        signature = decode_part(form[3])
+    except ValueError as error:
+        raise _malformed("the token's signature is not base64url in its one form") from error
+    return UnverifiedToken(header, form[2], token[: form.end(2)], signature)
+
+
+@lru_cache(maxsize=256)  # all tokens that one key signs begin with the same header
+def _parse_header(part: bytes) -> Header:
+    """RFC 7515 section 4. Raises Rejected."""
+    try:
+        header = parse_object(decode_part(part))
     except ValueError as error:
         raise _malformed("the token's header is not base64url of a JSON object in its one form") from error
     algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "")
@@ -104,11 +136,7 @@ def take_apart(token: bytes) -> UnverifiedToken:
         raise _malformed("the token's header asks for an extension")
     if "enc" in header:
         raise _malformed("the token is encrypted")  # RFC 7516 section 9: enc tells a JWE
-    try:
-        signature = decode_part(form[3])
-    except ValueError as error:
-        raise _malformed("the token's signature is not base64url in its one form") from error
-    return UnverifiedToken(algorithm, kid, typ, form[2], token[: form.end(2)], signature)
+    return Header(algorithm, kid, typ.lower())
 
 
 def _malformed(description: str) -> Rejected:
@@ -156,7 +184,7 @@ class TokenVerifier:
     async def verify(self, token: bytes) -> VerifiedToken:
         """Check form, algorithm, issuer, key, signature and claims, in this order. Raises Rejected."""
         parts = take_apart(token)
-        if parts.algorithm not in self._algorithms:  # RFC 8725 section 3.1; `none` is on no list
+        if parts.header.algorithm not in self._algorithms:  # RFC 8725 section 3.1; `none` is on no list
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "no issuer here signs with the token's alg")
         claims = unverified_claims(parts)
         url = claims.get("iss")
@@ -179,17 +207,22 @@ class TokenVerifier:
         return VerifiedToken(principal, claims["exp"], jti, key)
 
     async def _verify_signature(self, issuer: Issuer, parts: UnverifiedToken) -> Key:
-        algorithm = parts.algorithm
+        algorithm = parts.header.algorithm
         if algorithm not in issuer.algorithms:
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "this issuer does not sign with the token's alg")
-        key = issuer.keys.find(parts.kid, algorithm)
+        key = issuer.keys.find(parts.header.kid, algorithm)
         if key is None:
             await issuer.keys.refresh_for_unknown_kid()
-            key = issuer.keys.find(parts.kid, algorithm)
+            key = issuer.keys.find(parts.header.kid, algorithm)
         if key is None and not len(issuer.keys):
             raise Rejected(Reason.KEYS_UNAVAILABLE, "the issuer's keys cannot be had at the moment")
         if key is None:
-            raise Rejected(Reason.UNKNOWN_KEY, "the issuer has no key with the token's kid")
+            raise Rejected(
+                Reason.UNKNOWN_KEY,
+                "the token has no kid, and not exactly one key of the issuer fits its alg"
+                if parts.header.kid is None
+                else "the issuer has no key with the token's kid",
+            )
         if not key.fits(algorithm):
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "the token's alg does not fit its key")
         start = time.perf_counter()
@@ -266,7 +299,7 @@ def _check_machine(issuer: Issuer, parts: UnverifiedToken, claims: Claims) -> st
     client_id = profile.client_of(claims)
     if client_id is None:
         raise Rejected(Reason.NOT_M2M, f"not a machine's access token: it has no {' or '.join(profile.client_id)}")
-    problem = check_typ(parts.typ.lower(), profile.typ) or profile.access(claims, client_id)
+    problem = check_typ(parts.header.typ, profile.typ) or profile.access(claims, client_id)
     if problem is None and not issuer.allow_users:
         problem = profile.machine(claims, client_id)
     if problem is not None:

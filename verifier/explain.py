@@ -1,0 +1,195 @@
+"""Tells an engineer, step by step, how a token fares and what would have to change. The gate decides, as in serve."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from typing import Any, NamedTuple, TextIO
+
+from verifier.app import Runtime
+from verifier.config import Config, ConfigError
+from verifier.decision import Decision, Reason, Rejected
+from verifier.dialects import nginx
+from verifier.fetch import TIME_LIMIT, HttpFetch
+from verifier.metrics import Metrics
+from verifier.paths import AmbiguousPathError, parse_url
+from verifier.request import AuthRequest
+from verifier.tokens import take_apart, unverified_claims
+
+ALLOWED, DENIED, CANNOT_TELL = 0, 1, 2
+
+# The line, in its order, and the reasons that end it at each step.
+STEPS: dict[str, tuple[Reason, ...]] = {
+    "auth request": (Reason.UNKNOWN_POLICY, Reason.BAD_AUTH_REQUEST),
+    "token": (Reason.MISSING_TOKEN, Reason.MALFORMED_TOKEN),
+    "algorithm": (Reason.UNSUPPORTED_ALGORITHM,),
+    "issuer": (Reason.UNKNOWN_ISSUER,),
+    "key": (Reason.UNKNOWN_KEY, Reason.KEYS_UNAVAILABLE),
+    "signature": (Reason.BAD_SIGNATURE,),
+    "times": (Reason.EXPIRED, Reason.NOT_YET_VALID),
+    "M2M": (Reason.NOT_M2M,),
+    "audience": (Reason.WRONG_AUDIENCE,),
+    "claims": (Reason.INVALID_CLAIMS,),
+    "proof": (Reason.BAD_PROOF,),
+    "revocation": (Reason.REVOKED,),
+    "client": (Reason.CLIENT_NOT_ALLOWED,),
+    "issuer allowed": (Reason.ISSUER_NOT_ALLOWED,),
+    "rule": (Reason.AMBIGUOUS_PATH, Reason.NO_MATCHING_RULE),
+    "scope": (Reason.INSUFFICIENT_SCOPE,),
+    "role": (Reason.NO_ROLE,),
+    "headers": (Reason.HEADERS_TOO_LARGE,),
+}
+
+REMEDIES: dict[Reason, str] = {
+    Reason.OK: "nothing",
+    Reason.MISSING_TOKEN: "send the header `Authorization: Bearer TOKEN`; is the variable that holds the token empty?",
+    Reason.MALFORMED_TOKEN: "send one access token as the issuer gave it: no quotes, no line break, no second token",
+    Reason.UNSUPPORTED_ALGORITHM: "list the token's alg under the issuer's `algorithms`, if that issuer does sign so",
+    Reason.UNKNOWN_ISSUER: "configure this `iss`, letter by letter, or fetch the token from an issuer that is",
+    Reason.UNKNOWN_KEY: "fetch a new token; if new ones fail too, the token is from another environment of the issuer",
+    Reason.BAD_SIGNATURE: "fetch a new token: this one was changed, cut off, or signed by someone else",
+    Reason.EXPIRED: "fetch a new token, and again before `exp`; if it is new, compare the clocks",
+    Reason.NOT_YET_VALID: "compare the clocks of issuer and verifier, or raise `leeway`",
+    Reason.WRONG_AUDIENCE: "ask the issuer for this API's audience, or add the token's to the issuer's `audience`",
+    Reason.INVALID_CLAIMS: "the issuer writes claims that no client can mend: see RFC 7519 section 4.1",
+    Reason.BAD_PROOF: "ask for a token without `cnf`",
+    Reason.REVOKED: "take the client or the `jti` off `revoked`, if that was a mistake",
+    Reason.NOT_M2M: "fetch it with the client credentials grant, or set `allow_users` for this issuer",
+    Reason.CLIENT_NOT_ALLOWED: "add the client to `clients` of the issuer, the policy or the auth URL",
+    Reason.ISSUER_NOT_ALLOWED: "add the issuer to the policy's `issuers`, or to the auth URL's",
+    Reason.INSUFFICIENT_SCOPE: "grant the client the scope, and fetch a new token that asks for it",
+    Reason.NO_ROLE: "map the client or one of its scopes under `roles`",
+    Reason.NO_MATCHING_RULE: "add a rule for this method and path to the policy",
+    Reason.AMBIGUOUS_PATH: "send the path in its plain form: no dot segments, empty segments or encoded slashes",
+    Reason.UNKNOWN_POLICY: "name a policy of the configuration in the auth URL",
+    Reason.BAD_AUTH_REQUEST: "mend the auth URL's query: it takes scope, client and issuer",
+    Reason.HEADERS_TOO_LARGE: "grant fewer scopes, map fewer claims, or raise `max_header_bytes` and nginx's buffer",
+    Reason.KEYS_UNAVAILABLE: "see whether the issuer's key set can be fetched from here",
+}
+
+
+class Step(NamedTuple):
+    """One step: ``passed`` None where it was not reached."""
+
+    name: str
+    passed: bool | None
+    detail: str
+
+
+def run(config: Config, options: argparse.Namespace, token: bytes, out: TextIO) -> int:
+    """Explain the decision about ``token`` for the request in ``options``. The exit status. Raises ConfigError."""
+    request = _request(options, token.strip())
+    decision = asyncio.run(_decide(config, request))
+    steps = list(_steps(decision, _facts(request, decision)))
+    write = _write_json if options.json else _write_text
+    write(decision, steps, out)
+    if decision.reason.status == 503:
+        return CANNOT_TELL
+    return ALLOWED if decision.reason is Reason.OK else DENIED
+
+
+def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
+    policy, query = options.policy or "default", b""
+    if options.auth_url is not None:
+        if options.policy is not None:
+            raise ConfigError(["--auth-url: names the policy already: leave --policy out"])
+        path, _, written = options.auth_url.partition("?")
+        before, prefix, after = path.partition(nginx.PREFIX)
+        if not prefix or (after and not after.startswith("/")) or ("/" in before and "://" not in before):
+            raise ConfigError([f"--auth-url: must be {nginx.PREFIX}[/POLICY][?QUERY]"])
+        policy, query = after[1:] or "default", written.encode()
+    authorization = b"Bearer " + token if token else None
+    return AuthRequest(policy, query, authorization, options.method, options.url.encode())
+
+
+async def _decide(config: Config, request: AuthRequest) -> Decision:
+    async with HttpFetch() as fetch:
+        runtime = Runtime(config, Metrics(), fetch=fetch, clock=time.time)
+        try:
+            runtime.start()
+            await runtime.first_keys(2 * TIME_LIMIT)
+            return await runtime.gate.decide(request)
+        finally:
+            await runtime.stop()
+
+
+def _facts(request: AuthRequest, decision: Decision) -> dict[str, str]:
+    """What each step looked at. The token's parts are shown as they are; its signature never is."""
+    facts = {"auth request": f"policy {request.policy}" + (f", {request.query.decode()}" if request.query else "")}
+    try:
+        parts = take_apart((request.authorization or b"").removeprefix(b"Bearer "))
+        facts |= {
+            "token": "three parts, well formed",
+            "algorithm": parts.header.algorithm,
+            "key": f"kid {parts.header.kid}",
+        }
+        claims = unverified_claims(parts)
+    except Rejected:
+        return facts
+    facts["issuer"] = json.dumps(claims.get("iss"))
+    facts["times"] = ", ".join(f"{name} {_time(claims[name])}" for name in ("iat", "nbf", "exp") if name in claims)
+    facts["audience"] = f"aud {json.dumps(claims.get('aud'))}"
+    facts["revocation"] = f"jti {json.dumps(claims.get('jti'))}"
+    if decision.token is not None:
+        principal = decision.token.principal
+        facts["M2M"] = facts["client"] = f"client {principal.client_id}"
+        facts["issuer allowed"] = principal.issuer
+        facts["scope"] = f"granted: {principal.scope or 'none'}"
+        facts["role"] = principal.role or "none"
+    if decision.policy is not None and decision.policy.rules:
+        facts["rule"] = f"{request.method} {_path(request.url)}"
+    return facts
+
+
+def _time(value: Any) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(value))
+    except (TypeError, ValueError, OverflowError, OSError):
+        return json.dumps(value)
+
+
+def _path(url: bytes) -> str:
+    try:
+        return parse_url(url).path
+    except AmbiguousPathError:
+        return url.decode("utf-8", "backslashreplace")
+
+
+def _steps(decision: Decision, facts: dict[str, str]) -> list[Step]:
+    steps = []
+    failed = False
+    for name, reasons in STEPS.items():
+        here = decision.reason in reasons
+        detail = f"{facts.get(name, '')}: {decision.description}".lstrip(": ") if here else facts.get(name, "")
+        steps.append(Step(name, None if failed else not here, "" if failed else detail))
+        failed = failed or here
+    return steps
+
+
+def _write_text(decision: Decision, steps: list[Step], out: TextIO) -> None:
+    marks = {True: "ok  ", False: "FAIL", None: "  - "}
+    for step in steps:
+        out.write(f"{marks[step.passed]}  {step.name:<15} {step.detail}".rstrip() + "\n")
+    verdict = "allowed" if decision.reason is Reason.OK else "denied"
+    out.write(f"\n{decision.reason.status} {decision.reason}: {verdict}\n")
+    if decision.reason is not Reason.OK:
+        out.write(f"to change it: {REMEDIES[decision.reason]}\n")
+        if decision.scope:
+            out.write(f"scope needed: {decision.scope}\n")
+        if decision.policy is not None and decision.policy.report:
+            out.write("the policy is in report mode: nginx is told 200 all the same\n")
+
+
+def _write_json(decision: Decision, steps: list[Step], out: TextIO) -> None:
+    told = {
+        "status": decision.reason.status,
+        "reason": decision.reason,
+        "description": decision.description,
+        "remedy": REMEDIES[decision.reason],
+        "scope_needed": decision.scope,
+        "report_mode": decision.policy is not None and decision.policy.report,
+        "steps": [step._asdict() for step in steps],
+    }
+    out.write(json.dumps(told, indent=2) + "\n")
