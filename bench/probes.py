@@ -67,6 +67,13 @@ def _metric(bench: Bench, name: str, series: str) -> int:
 # --- background -------------------------------------------------------------------------------------------------
 
 
+YIELDING = (
+    "nice",
+    "-n",
+    "10",
+)  # on the core that they share, the load makes way for the probe, not the other way round
+
+
 @contextlib.contextmanager
 def _wrk_beside(bench: Bench, target: plan.Target, port: int, load: str, *, connections: int, seconds: float,
                 offset: int = 0) -> Iterator[list[wrk.WrkResult]]:  # fmt: skip
@@ -81,7 +88,7 @@ def _wrk_beside(bench: Bench, target: plan.Target, port: int, load: str, *, conn
         seconds=int(seconds) + 1,
     )
     results: list[wrk.WrkResult] = []
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen([*YIELDING, *argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         time.sleep(0.5)  # it builds its requests first
         yield results
@@ -310,7 +317,7 @@ def _fairness_of(bench: Bench, target: plan.Target) -> dict[str, Any]:
         rate=FLOOD_RATE,
         seconds=FAIR_SECONDS + 1,
     )
-    with _openloop_beside(garbage, seconds=FAIR_SECONDS + 1):
+    with _openloop_beside([*YIELDING, *garbage], seconds=FAIR_SECONDS + 1):
         time.sleep(0.7)
         paced = run_openloop(probe, timeout=60)
     with _wrk_beside(bench, target, port, "garbage", connections=8, seconds=FAIR_SECONDS + 1) as floods:
