@@ -22,7 +22,8 @@ from verifier.config import Config
 from verifier.dialects import nginx
 from verifier.fetch import Fetch, HttpFetch
 from verifier.gate import AuthEndpoint, Gate
-from verifier.keys import Clock, KeySet, RemoteKeys, StaticKeys, discovered_from, located_at, parse_key_set
+from verifier.jwk import parse_key_set
+from verifier.keys import Clock, KeySet, RemoteKeys, StaticKeys, discovered_from, located_at
 from verifier.metrics import IssuerState, Metrics, State
 from verifier.resource_metadata import WELL_KNOWN, ResourceDocuments
 from verifier.tokens import IssuerRules, TokenVerifier

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import socket
 import sys
 from dataclasses import replace
@@ -81,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    # Until the server takes over: the first process of a container would not even notice a SIGTERM.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from verifier import server, workers
 
     config = read(options.config)

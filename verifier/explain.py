@@ -13,10 +13,10 @@ from verifier.config import Config, ConfigError
 from verifier.decision import Decision, Reason, Rejected
 from verifier.dialects import nginx
 from verifier.fetch import TIME_LIMIT, HttpFetch
+from verifier.jws import take_apart, unverified_claims
 from verifier.metrics import Metrics
 from verifier.paths import AmbiguousPathError, parse_url
 from verifier.request import AuthRequest
-from verifier.tokens import take_apart, unverified_claims
 
 ALLOWED, DENIED, CANNOT_TELL = 0, 1, 2
 
