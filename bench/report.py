@@ -15,7 +15,7 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 @dataclass(frozen=True)
 class Ratio:
-    """Ours divided by the other side, taken in each round by itself, so that what slows both down cancels out."""
+    """Taken in each round by itself, so that what slows both sides down cancels out."""
 
     median: float
     low: float
@@ -23,14 +23,14 @@ class Ratio:
     rounds: int
 
 
-def ratio(windows: Iterable[Window], comparison: plan.Comparison) -> Ratio | None:
-    """Over the rounds in which both were measured; None where there is none."""
-    rates: dict[str, dict[int, float]] = {comparison.ours: {}, comparison.other: {}}
+def ratio(windows: Iterable[Window], load: str, over: str, under: str, value: str = "rps") -> Ratio | None:
+    """`value` of target `over` divided by that of `under`, over the rounds that have both; None without any."""
+    seen: dict[str, dict[int, float]] = {over: {}, under: {}}
     for window in windows:
-        if window["load"] == comparison.load and window["target"] in rates:
-            rates[window["target"]][window["round"]] = window["rps"]
-    ours, other = rates[comparison.ours], rates[comparison.other]
-    ratios = [ours[number] / other[number] for number in sorted(ours.keys() & other.keys())]
+        if window["load"] == load and window["target"] in seen:
+            seen[window["target"]][window["round"]] = window[value]
+    both = sorted(seen[over].keys() & seen[under].keys())
+    ratios = [seen[over][number] / seen[under][number] for number in both]
     return Ratio(statistics.median(ratios), min(ratios), max(ratios), len(ratios)) if ratios else None
 
 
@@ -73,20 +73,23 @@ def _title(name: str) -> str:
 def ratios_table(windows: list[Window]) -> str:
     rows = []
     for comparison in plan.COMPARISONS:
-        found = ratio(windows, comparison)
-        if found is None:
+        load, ours, other = comparison.load, comparison.ours, comparison.other
+        found = ratio(windows, load, ours, other)
+        cpu = ratio(windows, load, other, ours, "cpu_us")
+        if found is None or cpu is None:
             continue
         rows.append(
             (
-                plan.LOADS[comparison.load].title.split(":")[0],
-                _title(comparison.ours),
-                _title(comparison.other),
+                plan.LOADS[load].title.split(":")[0],
+                _title(ours),
+                _title(other),
                 f"**{number(found.median)}**",
                 f"{number(found.low)} to {number(found.high)}",
                 comparison.goal,
+                number(cpu.median),
             )
         )
-    return table(("load", "ours", "against", "median ratio", "range", "goal"), rows)
+    return table(("load", "ours", "against", "median ratio", "range", "goal", "by CPU"), rows)
 
 
 def throughput_tables(windows: list[Window]) -> str:
@@ -220,8 +223,8 @@ def render(results: dict[str, Any]) -> str:
     if windows:
         parts.append(
             "### Ours against the others: requests per second\n\nThe median over the rounds of (ours / other) in the "
-            "same round, and its range. A goal is what the project set itself; nothing asserts it.\n\n"
-            + ratios_table(windows)
+            "same round, and its range. A goal is what the project set itself; nothing asserts it. By CPU: how many times "
+            "our CPU time for a request the other side spends.\n\n" + ratios_table(windows)
         )
     if fixed:
         parts.append(
