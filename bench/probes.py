@@ -133,6 +133,7 @@ def _probe_command(bench: Bench, target: plan.Target, port: int, *, rate: int, s
 
 STALL_RATE = 500
 STALL_SECONDS = 8.0
+SAMPLE = 2000  # tokens that tell how long signing and sending take here
 
 
 def stalls(bench: Bench) -> list[Window]:
@@ -261,12 +262,12 @@ def _stall_of_expiry(bench: Bench) -> Iterator[Window]:
     name, entries, context = "ours-expiry", bench.settings.stall_entries, bench.context
     size = 2 * bench.settings.distinct + entries  # nothing is pushed out before its time
     with bench.start(ours.spec(context, name, cache={"size": size, "ttl": 3600}, leeway=0)):
-        # Signing and sending each take a fraction of this for a token; the rest is waited for.
-        expires = int(time.time() + 15 + entries * 400e-6)
-        path = context.tokens.path("expiring")
-        path.write_text("\n".join(sign_many(context.tokens.ec, entries, expires=expires)))
-        _fill(bench, name, path, entries)
-        path.unlink()
+        began = time.monotonic()
+        _fill_expiring(bench, name, SAMPLE, expires=int(time.time()) + 600)
+        each = (time.monotonic() - began) / SAMPLE
+        # As long as it takes, as much again to spare, and the probe's own time.
+        expires = int(time.time() + 2 * entries * each + STALL_SECONDS + 5)
+        _fill_expiring(bench, name, entries, expires=expires)
         held = _metric(bench, name, "m2m_verifier_token_cache_entries")
         spare = expires - time.time() - STALL_SECONDS / 2
         if spare < 0:
@@ -275,6 +276,13 @@ def _stall_of_expiry(bench: Bench) -> Iterator[Window]:
         title = f"{entries:,} cached tokens expire together"
         row = _phase(bench, title, OURS, context.ports[name], _nothing, load="distinct")
         yield row | {"happened": held >= entries}
+
+
+def _fill_expiring(bench: Bench, name: str, count: int, *, expires: int) -> None:
+    path = bench.context.tokens.path("expiring")
+    path.write_text("\n".join(sign_many(bench.context.tokens.ec, count, expires=expires)))
+    _fill(bench, name, path, count)
+    path.unlink()
 
 
 # --- fairness ---------------------------------------------------------------------------------------------------

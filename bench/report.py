@@ -223,8 +223,8 @@ def render(results: dict[str, Any]) -> str:
     if windows:
         parts.append(
             "### Ours against the others: requests per second\n\nThe median over the rounds of (ours / other) in the "
-            "same round, and its range. A goal is what the project set itself; nothing asserts it. By CPU: how many times "
-            "our CPU time for a request the other side spends.\n\n" + ratios_table(windows)
+            "same round, and its range. A goal is what the project set itself; nothing asserts it. By CPU: how many "
+            "times our CPU time for a request the other side spends.\n\n" + ratios_table(windows)
         )
     if fixed:
         parts.append(
