@@ -2,7 +2,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help run test check schema differential fuzz-paths clean nginx prometheus tools lock image manifests pictures shell-tools
+.PHONY: help run test check schema differential fuzz-paths clean nginx prometheus tools lock image manifests pictures shell-tools bench
 
 help: ## what a person can type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -85,6 +85,19 @@ differential: $(VENV)/.ready ## a million bent tokens against PyJWT and joserfc
 FUZZ_PATHS ?= 200000
 fuzz-paths: $(VENV)/.ready nginx ## our reading of FUZZ_PATHS random paths against nginx's own, about a minute
 	FUZZ_PATHS=$(FUZZ_PATHS) FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(PY) -m pytest tests/e2e/test_paths.py -s --timeout 3600
+
+# Everything a comparison needs that the service does not: the other sides, from PyPI and npm.
+NODE_SIDES := build/bench/node
+$(VENV)/.bench-ready: $(VENV)/.ready bench/node/package.json bench/node/package-lock.json
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@mkdir -p $(NODE_SIDES)
+	cp bench/node/package.json bench/node/package-lock.json $(NODE_SIDES)/
+	$(VENV)/bin/npm ci --prefix $(NODE_SIDES) --silent --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+bench: $(VENV)/.bench-ready nginx ## measure against what users would pick instead (about 35 minutes); BENCH=--quick for two short rounds
+	@$(call quietly,command -v wrk,wrk)
+	$(PY) -m bench $(BENCH)
 
 clean: ## forget the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
