@@ -54,7 +54,7 @@ class Answers:
             return Answer(200, headers + self._allow_tail)
         if decision.policy is not None and decision.policy.report:
             # Identity only from a token that is valid, and only where it fits.
-            known = token is not None and decision.reason not in (Reason.REVOKED, Reason.HEADERS_TOO_LARGE)
+            known = token is not None and decision.headers_fit and decision.reason is not Reason.REVOKED
             return Answer(200, (token.principal.headers if known and token else self._nobody) + self._allow_tail)
         return self._denial(decision)
 

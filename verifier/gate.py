@@ -57,7 +57,9 @@ class Gate:
                 raise Rejected(Reason.HEADERS_TOO_LARGE, "the identity headers exceed nginx's buffer")
         except Rejected as no:
             policy = policy or self._policies.by_name.get(request.policy)
-            return Decision(no.reason, policy, no.issuer or issuer, token, no.description, no.scope, cached)
+            # In report mode an earlier check may have failed, and the answer is a 200 with identity all the same.
+            fit = token is None or token.principal.header_bytes <= self._max_identity_bytes
+            return Decision(no.reason, policy, no.issuer or issuer, token, no.description, no.scope, cached, fit)
         except Exception as error:  # fail closed: a defect of ours is a 503, and its text may quote the token
             _log_defect(error)
             return Decision(Reason.KEYS_UNAVAILABLE, policy, issuer, token, "an internal error: nobody can tell")
