@@ -40,7 +40,8 @@ def test_a_watched_request_passes_whatever_its_auth_url_asks(main: World, query:
 
 
 def test_the_real_decision_goes_to_the_metrics(tmp_path: Path) -> None:
-    rows = [case for case in WATCHED if case.reason is not R.OK]
+    # Tokens that are too large lack the policy's scope as well, which is looked at first.
+    rows = [case for case in WATCHED if case.reason not in (R.OK, R.HEADERS_TOO_LARGE)]
     with World(MAIN, tmp_path) as world:
         for case in rows:
             replace(case.request, path="/verify/watched").ask(world, case.encode())
