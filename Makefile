@@ -2,7 +2,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help run test check unit differential clean nginx
+.PHONY: help run test check schema differential fuzz-paths clean nginx
 
 help: ## what a person can type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,10 +33,17 @@ check: $(VENV)/.ready ## format, lint, types, import order
 test: $(VENV)/.ready nginx check ## everything CI runs
 	$(PY) -m pytest
 
+schema: $(VENV)/.ready ## docs/config.schema.json, by which editors complete the configuration
+	$(PY) -c 'import json; from verifier.settings import Settings; print(json.dumps(Settings.model_json_schema(), indent=2))' > docs/config.schema.json
+
 # What we accept, two other libraries accept too: `make test` bends 20,000 tokens, this a million (some ten minutes).
 DIFFERENTIAL ?= 1000000
 differential: $(VENV)/.ready ## a million bent tokens against PyJWT and joserfc
 	DIFFERENTIAL=$(DIFFERENTIAL) $(PY) -m pytest tests/security/test_differential.py
+
+FUZZ_PATHS ?= 200000
+fuzz-paths: $(VENV)/.ready nginx ## our reading of FUZZ_PATHS random paths against nginx's own, about a minute
+	FUZZ_PATHS=$(FUZZ_PATHS) FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(PY) -m pytest tests/e2e/test_paths.py -s --timeout 3600
 
 clean: ## forget the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,10 +7,12 @@ import math
 import re
 from typing import NamedTuple
 
+from cachetools import LRUCache
+
 from verifier.decision import Decision, Reason
 from verifier.identity import IDENTITY_HEADERS, encode_headers, type_headers, wire_size
 from verifier.keys import Clock
-from verifier.policy import challenge_scope
+from verifier.policy import Policy, challenge_scope
 
 RETRY_AFTER = 5  # seconds: by then a failed fetch of keys was tried again
 
@@ -20,8 +22,14 @@ _JSON = (b"content-type", b"application/json")
 # RFC 6750 section 3: what error_description may hold.
 _NOT_DESCRIPTION = re.compile(r"[^ !#-\[\]-~]")
 
-# What an answer carries besides identity: these two, and the status line with Server's Date.
-OTHER_HEADER_BYTES = wire_size((_NO_STORE, _NO_BODY))
+# What an answer carries besides identity: nginx's buffer has to hold the status line and the server's own headers too.
+_OTHERS = (
+    (b"date", b"Sun, 06 Nov 1994 08:49:37 GMT"),
+    (b"connection", b"close"),
+    (b"cache-control", b"max-age=3600"),
+    _NO_BODY,
+)
+OTHER_HEADER_BYTES = len(b"HTTP/1.1 200 OK\r\n\r\n") + wire_size(_OTHERS)
 
 
 class Answer(NamedTuple):
@@ -35,14 +43,18 @@ class Answer(NamedTuple):
 class Answers:
     """Renders decisions.
 
-    ``mapped`` are the names of further response headers; ``nginx_cache_ttl`` is in seconds, 0: no answer may be kept.
+    ``mapped`` are the names of further response headers; ``nginx_cache_ttl`` is in seconds, 0: no answer may be kept;
+    ``max_header_bytes`` is what nginx's buffer takes of a whole answer.
     """
 
-    def __init__(self, mapped: tuple[str, ...], nginx_cache_ttl: int, clock: Clock) -> None:
+    def __init__(self, mapped: tuple[str, ...], nginx_cache_ttl: int, clock: Clock, max_header_bytes: int) -> None:
+        self.max_identity_bytes = max_header_bytes - OTHER_HEADER_BYTES
         self._nobody = encode_headers([(name, "") for name in (*IDENTITY_HEADERS, *mapped)])
         self._ttl = nginx_cache_ttl
         self._clock = clock
         self._allow_tail = (_NO_STORE, _NO_BODY)
+        # Refusals repeat, and are what a flood costs.
+        self._denials: LRUCache[tuple[Reason, Policy | None, str, str], Answer] = LRUCache(1024)
 
     def render(self, decision: Decision) -> Answer:
         """The answer to a decision, in report mode always 200."""
@@ -54,9 +66,15 @@ class Answers:
             return Answer(200, headers + self._allow_tail)
         if decision.policy is not None and decision.policy.report:
             # Identity only from a token that is valid, and only where it fits.
-            known = token is not None and decision.headers_fit and decision.reason is not Reason.REVOKED
-            return Answer(200, (token.principal.headers if known and token else self._nobody) + self._allow_tail)
-        return self._denial(decision)
+            if token is None or decision.reason is Reason.REVOKED:
+                return Answer(200, self._nobody + self._allow_tail)
+            fits = token.principal.header_bytes <= self.max_identity_bytes
+            return Answer(200, (token.principal.headers if fits else self._nobody) + self._allow_tail)
+        known = (decision.reason, decision.policy, decision.description, decision.scope)
+        answer = self._denials.get(known)
+        if answer is None:
+            answer = self._denials[known] = self._denial(decision)
+        return answer
 
     def _cache_control(self, exp: float) -> tuple[bytes, bytes]:
         age = min(self._ttl, math.floor(exp - self._clock()))

@@ -22,7 +22,8 @@ from verifier.config import Config
 from verifier.dialects import nginx
 from verifier.fetch import Fetch, HttpFetch
 from verifier.gate import AuthEndpoint, Gate
-from verifier.keys import Clock, KeySet, RemoteKeys, StaticKeys, discovered_from, located_at, parse_key_set
+from verifier.jwk import parse_key_set
+from verifier.keys import Clock, KeySet, RemoteKeys, StaticKeys, discovered_from, located_at
 from verifier.metrics import IssuerState, Metrics, State
 from verifier.resource_metadata import WELL_KNOWN, ResourceDocuments
 from verifier.tokens import IssuerRules, TokenVerifier
@@ -30,7 +31,7 @@ from verifier.tokens import IssuerRules, TokenVerifier
 log = logging.getLogger(__name__)
 
 READY_ANYWAY = 30.0  # seconds after the start from which one issuer with keys is enough
-FIRST_KEYS = 2.0  # seconds that a reload waits for the keys of issuers that are new
+FIRST_KEYS = 2.0  # seconds that a reload waits for the keys of new issuers, whose tokens would be refused meanwhile
 
 Reload = Callable[[], Config | None]
 """Looks whether the configuration changed on disk: the new one, or None. Raises ConfigError."""
@@ -59,8 +60,8 @@ class Runtime:
             observe=metrics.observe_verification,
         )
         self.cache = CachedVerifier(verifier, size=config.cache_size, ttl=config.cache_ttl, clock=clock)
-        answers = Answers(tuple(config.headers), config.nginx_cache_ttl, clock)
-        self.gate = Gate(self.cache, config.policies, config.revoked, answers, config.max_header_bytes)
+        answers = Answers(tuple(config.headers), config.nginx_cache_ttl, clock, config.max_header_bytes)
+        self.gate = Gate(self.cache, config.policies, config.revoked, answers)
         policies = config.policies.by_name.values()
         self.documents = ResourceDocuments([policy.resource for policy in policies if policy.resource is not None])
 
@@ -79,6 +80,13 @@ class Runtime:
                 self.tasks[name] = previous.tasks.pop(name)
             elif isinstance(keys, RemoteKeys):
                 self.tasks[name] = asyncio.create_task(keys.run(), name=f"keys of {name}")
+
+    async def first_keys(self, seconds: float) -> None:
+        """Wait until each issuer was asked for its keys once, but no longer than ``seconds``."""
+        tried = [keys.tried.wait() for keys in self.keys.values() if isinstance(keys, RemoteKeys)]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*tried)
 
     async def stop(self) -> None:
         """Cancel what runs."""
@@ -103,9 +111,11 @@ def _key_set(rules: IssuerRules, fetch: Fetch, clock: Clock) -> KeySet:
 class Service:
     """The running whole: one runtime at a time, metrics and audit that outlive it."""
 
-    def __init__(self, config: Config, *, fetch: Fetch | None, clock: Clock, reload: Reload | None) -> None:
+    def __init__(
+        self, config: Config, *, fetch: Fetch | None, clock: Clock, reload: Reload | None, audit_lock: int | None
+    ) -> None:
         self.metrics = Metrics()
-        self.audit = Audit(config.audit, clock)
+        self.audit = Audit(config.audit, clock, lock=audit_lock)
         self._own_fetch = HttpFetch() if fetch is None else None
         self._fetch: Fetch = fetch or self._own_fetch  # type: ignore[assignment] # one of them is there
         self._clock = clock
@@ -153,7 +163,7 @@ class Service:
         old = self.runtime
         new = Runtime(config, self.metrics, fetch=self._fetch, clock=self._clock, previous=old)
         new.start(old)
-        await _until_keys(new)
+        await new.first_keys(FIRST_KEYS)
         self._hits, self._misses = self._hits + old.cache.hits, self._misses + old.cache.misses
         self.runtime, self.endpoint.gate, self.audit.mode = new, new.gate, config.audit
         self.metrics.count_reload(successful=True)
@@ -165,14 +175,6 @@ class Service:
         has_keys = {name: len(keys) > 0 for name, keys in self.runtime.keys.items()}
         waited = self._clock() - self._started >= READY_ANYWAY
         return all(has_keys.values()) or (waited and any(has_keys.values())), has_keys
-
-
-async def _until_keys(runtime: Runtime) -> None:
-    """Wait for the first keys of new issuers, so that their tokens are not refused meanwhile; but not for long."""
-    tried = [keys.tried.wait() for keys in runtime.keys.values() if isinstance(keys, RemoteKeys)]
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(FIRST_KEYS):
-            await asyncio.gather(*tried)
 
 
 class AuthPaths:
@@ -193,14 +195,20 @@ class AuthPaths:
 
 
 def create_app(
-    config: Config, *, fetch: Fetch | None = None, clock: Clock = time.time, reload: Reload | None = None
+    config: Config,
+    *,
+    fetch: Fetch | None = None,
+    clock: Clock = time.time,
+    reload: Reload | None = None,
+    audit_lock: int | None = None,
 ) -> Starlette:
     """The application that answers subrequests.
 
     ``fetch`` gets key sets (default: over https), ``clock`` gives seconds since the epoch, ``reload`` is asked every
-    second for a changed configuration. ``app.state.service`` is the running Service.
+    second for a changed configuration, ``audit_lock`` is what workers lock to share stdout. ``app.state.service`` is
+    the running Service.
     """
-    service = Service(config, fetch=fetch, clock=clock, reload=reload)
+    service = Service(config, fetch=fetch, clock=clock, reload=reload, audit_lock=audit_lock)
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "healthy", "service": "m2m-verifier"})

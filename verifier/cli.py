@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", parents=[config], help="answer subrequests")
     serve.add_argument("--host", metavar="H", help="address to listen on (M2M_HOST, 0.0.0.0)")
     serve.add_argument("--port", type=int, metavar="N", help="for subrequests (M2M_PORT, 8000)")
+    serve.add_argument("--uds", type=Path, metavar="PATH", help="a Unix socket instead, for nginx on this machine")
     serve.add_argument("--metrics-port", type=int, metavar="N", help="for Prometheus (M2M_METRICS_PORT, 9090)")
     serve.add_argument("--workers", type=int, metavar="N", help="processes (M2M_WORKERS, 1)")
     serve.set_defaults(command=_serve)
@@ -69,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(command=_demo)
 
     worker = commands.add_parser("worker", parents=[config])  # serve starts these; no help: nobody types it
-    worker.add_argument("http", type=int)
-    worker.add_argument("control", type=int)
+    for descriptor in ("http", "lock", "control"):
+        worker.add_argument(descriptor, type=int)
     worker.set_defaults(command=_worker)
     return parser
 
@@ -79,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    # Until the server takes over: the first process of a container would not even notice a SIGTERM.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from verifier import server, workers
 
     config = read(options.config)
@@ -87,33 +92,40 @@ def _serve(options: argparse.Namespace) -> int:
     if listen.workers < 1:
         raise ConfigError(["--workers: must be at least 1"])
     try:
-        http = server.listen(listen.host, listen.port)
+        http = server.listen_unix(options.uds) if options.uds else server.listen(listen.host, listen.port)
         metrics = server.listen(listen.host, listen.metrics_port)
     except (OSError, OverflowError) as error:
-        print(f"cannot listen on {listen.host}: {error}", file=sys.stderr)
+        print(f"cannot listen: {error}", file=sys.stderr)
         return 1
     listeners = server.Listeners(http, metrics)
-    address, metrics_address = http.getsockname(), metrics.getsockname()
-    log.info("listening on %s:%d, metrics on port %d", *address[:2], metrics_address[1])
+    log.info("listening on %s, metrics on %s", _told(http), _told(metrics))
     if listen.workers == 1:
         server.run_single(_application(config), listeners)
     else:
         named = ["--config", str(config.path)] if config.path else []
         workers.run_parent(listen.workers, named, listeners)
+    if options.uds:
+        options.uds.unlink(missing_ok=True)
     return 0
+
+
+def _told(sock: socket.socket) -> str:
+    address = sock.getsockname()
+    return address if isinstance(address, str) else "{}:{}".format(*address)
 
 
 def _worker(options: argparse.Namespace) -> int:
     from verifier import workers
 
-    workers.run_worker(_application(read(options.config)), options.http, options.control)
+    app = _application(read(options.config), audit_lock=options.lock)
+    workers.run_worker(app, options.http, options.control)
     return 0
 
 
-def _application(config: Config) -> Starlette:
+def _application(config: Config, audit_lock: int | None = None) -> Starlette:
     from verifier.app import create_app
 
-    return create_app(config, reload=Watch(config) if config.path else None)
+    return create_app(config, reload=Watch(config) if config.path else None, audit_lock=audit_lock)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import logging
@@ -18,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from verifier import settings as models
 from verifier.config import Config, ConfigError, Listen
+from verifier.policy import ClientIds
 from verifier.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -102,16 +104,60 @@ def load(path: Path | None, environment: Environment) -> Config:
             raise ConfigError([f"{document.at(())}: no issuer: {_HOW_TO_BEGIN}"])
         issuer, variables = from_environment
         given = {**given, "issuers": [issuer]}
-    try:
-        settings = Settings.model_validate(given, context={"folder": path.parent if path else Path()})
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        problems = [(_place(one["loc"]), _told(one["type"], one["msg"], one["loc"])) for one in found]
-    else:
-        problems = list(settings.problems())
-        if not problems:
-            return settings.build(path, environment.listen())
-    raise ConfigError([f"{_variable(place, variables) or document.at(place)}: {told}" for place, told in problems])
+    settings, problems = _validate(given, path.parent if path else Path())
+    if settings is not None and not problems:
+        return settings.build(path, environment.listen())
+    raise ConfigError(
+        [f"{_variable(place, variables) or document.at(place)}: {told}" for place, told in problems.items()]
+    )
+
+
+def _validate(given: Any, folder: Path) -> tuple[Settings | None, dict[Place, str]]:
+    """What is wrong, by place.
+
+    pydantic looks at what must fit together only once each part is right: so what is wrong is taken out, and the rest
+    looked at again, until nothing new comes.
+    """
+    problems: dict[Place, str] = {}
+    gone: set[Place] = set()
+    given = copy.deepcopy(given)
+    issuers = given["issuers"] if isinstance(given["issuers"], list) else []
+    names = tuple(str(issuer.get("name")) for issuer in issuers if isinstance(issuer, dict))
+    context = models.Context(folder=folder, client_ids=ClientIds(names))
+    while True:
+        try:
+            settings = Settings.model_validate(given, context=context)
+        except ValidationError as error:
+            taken_out: set[Place] = set()
+            for one in error.errors(include_url=False, include_input=False, include_context=False):
+                place = _place(one["loc"])
+                if place in gone:  # it is needed, so what needs it goes too
+                    place = place[:-1]
+                else:
+                    problems[place] = _told(one["type"], one["msg"], one["loc"])
+                if not any(place[: len(known)] == known for known in taken_out):
+                    taken_out |= _take_out(given, place)
+            if not taken_out:
+                return None, problems
+            gone |= taken_out
+        else:
+            return settings, problems | dict(settings.problems(gone))
+
+
+def _take_out(given: Any, place: Place) -> set[Place]:
+    """Delete what is at ``place``, or the smallest member of a mapping that holds it. Where that was, if anywhere."""
+    holders = [given]
+    for part in place[:-1]:
+        try:
+            holders.append(holders[-1][part])
+        except (LookupError, TypeError):
+            break
+    for end in range(min(len(holders), len(place)), 0, -1):
+        holder, member = holders[end - 1], place[end - 1]
+        if isinstance(holder, dict) and member in holder and place[:end] != ("issuers",):
+            del holder[member]
+            return {place[:end]}
+    return set()
 
 
 _HOW_TO_BEGIN = "set COGNITO_USER_POOL_ID or OAUTH_ISSUER, or name a file (--config, M2M_CONFIG) with `issuers:`"

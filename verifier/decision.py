@@ -81,5 +81,3 @@ class Decision(NamedTuple):
     scope: str = ""
     """Space-separated scopes for the challenge of an ``insufficient_scope``."""
     cached: bool = False
-    headers_fit: bool = True
-    """False where the token's identity headers exceed nginx's buffer, whatever the reason is."""

@@ -12,11 +12,11 @@ from verifier.app import Runtime
 from verifier.config import Config, ConfigError
 from verifier.decision import Decision, Reason, Rejected
 from verifier.dialects import nginx
-from verifier.fetch import HttpFetch
+from verifier.fetch import TIME_LIMIT, HttpFetch
+from verifier.jws import take_apart, unverified_claims
 from verifier.metrics import Metrics
 from verifier.paths import AmbiguousPathError, parse_url
 from verifier.request import AuthRequest
-from verifier.tokens import take_apart, unverified_claims
 
 ALLOWED, DENIED, CANNOT_TELL = 0, 1, 2
 
@@ -108,7 +108,8 @@ async def _decide(config: Config, request: AuthRequest) -> Decision:
     async with HttpFetch() as fetch:
         runtime = Runtime(config, Metrics(), fetch=fetch, clock=time.time)
         try:
-            # Nothing runs in the background: the token's own issuer is asked for its keys, once.
+            runtime.start()
+            await runtime.first_keys(2 * TIME_LIMIT)
             return await runtime.gate.decide(request)
         finally:
             await runtime.stop()
@@ -119,8 +120,8 @@ def _facts(request: AuthRequest, decision: Decision) -> dict[str, str]:
     facts = {"auth request": f"policy {request.policy}" + (f", {request.query.decode()}" if request.query else "")}
     try:
         parts = take_apart((request.authorization or b"").removeprefix(b"Bearer "))
-        kid = "no kid" if parts.kid is None else f"kid {_safe(parts.kid)}"
-        facts |= {"token": "three parts, well formed", "algorithm": _safe(parts.algorithm), "key": kid}
+        kid = "no kid" if parts.header.kid is None else f"kid {_safe(parts.header.kid)}"
+        facts |= {"token": "three parts, well formed", "algorithm": _safe(parts.header.algorithm), "key": kid}
         claims = unverified_claims(parts)
     except Rejected:
         return facts

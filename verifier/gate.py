@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from verifier.answers import OTHER_HEADER_BYTES, Answers
+from verifier.answers import Answers
 from verifier.cache import CachedVerifier
 from verifier.decision import Decision, Reason, Rejected
 from verifier.dialects import nginx
@@ -19,6 +19,8 @@ from verifier.request import AuthRequest, bearer_token
 
 log = logging.getLogger(__name__)
 
+_CLOSE = (b"connection", b"close")
+
 Observe = Callable[[AuthRequest, Decision, float], None]
 """Is told of each decision and how many seconds it took."""
 
@@ -26,13 +28,11 @@ Observe = Callable[[AuthRequest, Decision, float], None]
 class Gate:
     """Decides: who asks, may they, and why not."""
 
-    def __init__(
-        self, verifier: CachedVerifier, policies: Policies, revoked: Revoked, answers: Answers, max_header_bytes: int
-    ) -> None:
+    def __init__(self, verifier: CachedVerifier, policies: Policies, revoked: Revoked, answers: Answers) -> None:
         self._verifier = verifier
         self._policies = policies
         self._revoked = revoked
-        self._max_identity_bytes = max_header_bytes - OTHER_HEADER_BYTES
+        self._max_identity_bytes = answers.max_identity_bytes
         self.render = answers.render
 
     async def decide(self, request: AuthRequest) -> Decision:
@@ -57,9 +57,7 @@ class Gate:
                 raise Rejected(Reason.HEADERS_TOO_LARGE, "the identity headers exceed nginx's buffer")
         except Rejected as no:
             policy = policy or self._policies.by_name.get(request.policy)
-            # In report mode an earlier check may have failed, and the answer is a 200 with identity all the same.
-            fit = token is None or token.principal.header_bytes <= self._max_identity_bytes
-            return Decision(no.reason, policy, no.issuer or issuer, token, no.description, no.scope, cached, fit)
+            return Decision(no.reason, policy, no.issuer or issuer, token, no.description, no.scope, cached)
         except Exception as error:  # fail closed: a defect of ours is a 503, and its text may quote the token
             _log_defect(error)
             return Decision(Reason.KEYS_UNAVAILABLE, policy, issuer, token, "an internal error: nobody can tell")
@@ -95,5 +93,10 @@ class AuthEndpoint:
         seconds = perf_counter() - start
         for observe in self._observers:
             observe(request, decision, seconds)
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        headers = answer.headers
+        if (
+            request.body_announced
+        ):  # whoever forgot `proxy_pass_request_body off`: the next request must not be read as it
+            headers = (*headers, _CLOSE)
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote_to_bytes
 
+from cachetools import LRUCache
+
 from verifier.decision import Reason, Rejected
 from verifier.identity import Principal
 from verifier.paths import AmbiguousPathError, PathPattern, parse_url
@@ -124,23 +126,22 @@ class Policies:
 
     by_name: Mapping[str, Policy]
     client_ids: ClientIds
-    _narrowed: dict[tuple[str, bytes], Policy] = field(default_factory=dict)
+    _narrowed: LRUCache[tuple[str, bytes], Policy] = field(default_factory=lambda: LRUCache(1024))
 
     def find(self, name: str, query: bytes) -> Policy:
         """The policy of an auth URL, narrowed by its query. Raises Rejected, whose cause is the auth request itself.
 
         Auth URLs are few and written by operators; should someone manage to vary them, the memory stays bounded.
         """
-        policy = self._narrowed.get((name, query))
+        policy = self.by_name.get(name)
         if policy is None:
-            policy = self.by_name.get(name)
-            if policy is None:
-                raise Rejected(Reason.UNKNOWN_POLICY, "the auth URL names a policy that is not configured")
-            policy = self._narrow(policy, query)
-            if len(self._narrowed) >= 1024:
-                self._narrowed.clear()
-            self._narrowed[name, query] = policy
-        return policy
+            raise Rejected(Reason.UNKNOWN_POLICY, "the auth URL names a policy that is not configured")
+        if not query:
+            return policy
+        narrowed = self._narrowed.get((name, query))
+        if narrowed is None:
+            narrowed = self._narrowed[name, query] = self._narrow(policy, query)
+        return narrowed
 
     def _narrow(self, policy: Policy, query: bytes) -> Policy:
         """``scope=A``, ``client=ID,ID``, ``issuer=NAME``: each can only take away, however often it comes."""

@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import uvicorn
@@ -37,6 +38,20 @@ def listen(host: str, port: int) -> socket.socket:
     """A bound, listening socket. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=BACKLOG)
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """A listening Unix socket that every user of this machine may connect to. Raises OSError.
+
+    A socket that an earlier process left behind is replaced; anything else at ``path`` is not.
+    """
+    if path.is_socket():
+        path.unlink()
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(path))
+    path.chmod(0o666)
+    sock.listen(BACKLOG)
+    return sock
 
 
 class _Server(uvicorn.Server):

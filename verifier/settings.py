@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import (
     AfterValidator,
@@ -20,7 +21,7 @@ from pydantic import (
 from verifier.config import Config, Listen
 from verifier.fetch import require_secure
 from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS, VISIBLE
-from verifier.keys import SYMMETRIC_ALGORITHMS, parse_key_set
+from verifier.jwk import SYMMETRIC_ALGORITHMS, parse_key_set
 from verifier.paths import PathPattern
 from verifier.policy import SCOPE_TOKEN, Client, ClientIds, Policies, Policy, Revoked, Roles, Rule, with_prefix
 from verifier.profiles import PROFILES, SHARED_BY_STRANGERS
@@ -44,14 +45,54 @@ def _secure(url: str) -> str:
     return url
 
 
-def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
-    """A relative path is relative to the configuration file."""
-    folder: Path = (info.context or {}).get("folder", Path())
-    return folder / path
+class Context(TypedDict):
+    """What validators have to know beyond their own value."""
+
+    folder: Path
+    """The configuration file's: relative paths begin there."""
+    client_ids: ClientIds
+
+
+def _key_file(path: Path, info: ValidationInfo[Context]) -> Path:
+    found = info.context["folder"] / path
+    try:
+        parse_key_set(found.read_bytes(), symmetric=True)
+    except OSError as error:
+        raise ValueError(f"{found}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{found}: {error}") from error
+    return found
+
+
+def _known_issuer(name: str, info: ValidationInfo[Context]) -> str:
+    names = info.context["client_ids"].issuers
+    if name not in names:
+        raise ValueError(f"no issuer has this name; there is {', '.join(names)}")
+    return name
+
+
+def _known_client(written: str, info: ValidationInfo[Context]) -> str:
+    info.context["client_ids"].parse(written)
+    return written
+
+
+def _free_header(name: str) -> str:
+    if name.lower() in _RESERVED or name.lower().startswith("x-m2m-"):
+        raise ValueError("is a header that the answer carries for its own reasons")
+    return name
+
+
+def _pattern(path: str) -> str:
+    PathPattern(path)
+    return path
 
 
 def _list_of_one(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
+
+
+OrOne = BeforeValidator(_list_of_one, json_schema_input_type=list[str] | str)
+"""One text may stand for a list of one; editors are told so."""
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -63,10 +104,14 @@ _POOL = re.compile(r"[A-Za-z0-9_-]+")
 Name = Annotated[str, _matching(_NAME, "must be letters, digits, dots, dashes or underscores")]
 Url = Annotated[str, AfterValidator(_secure)]
 ClientId = Annotated[str, _matching(VISIBLE, "must be visible ASCII characters without spaces")]
+IssuerName = Annotated[str, AfterValidator(_known_issuer)]
+ClientReference = Annotated[ClientId, AfterValidator(_known_client)]
 Scope = Annotated[str, _matching(SCOPE_TOKEN, "must be one scope: visible ASCII without spaces, quotes, backslashes")]
 Prefix = Annotated[str, _matching(re.compile(rf"(?:{SCOPE_TOKEN.pattern})?"), "must be part of a scope")]
 Method = Annotated[str, _matching(_METHOD, "must be an HTTP method in upper case, as in GET")]
-HeaderName = Annotated[str, _matching(_HEADER_NAME, "must be a header name of letters, digits and dashes")]
+HeaderName = Annotated[
+    str, _matching(_HEADER_NAME, "must be a header name of letters, digits and dashes"), AfterValidator(_free_header)
+]
 HeaderValue = Annotated[str, _matching(HEADER_SAFE, "must be ASCII without a space at either end")]
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
@@ -116,29 +161,30 @@ class IssuerSettings(_Model):
     profile: ProfileName = "generic"
     issuer: Url | None = None
     jwks_url: Url | None = None
-    jwks_file: Annotated[Path, AfterValidator(_beside_the_file)] | None = None
-    audience: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_list_of_one)] | None = None
+    jwks_file: Annotated[Path, AfterValidator(_key_file)] | None = None
+    audience: Annotated[list[Annotated[str, Field(min_length=1)]], OrOne] | None = None
     algorithms: Annotated[list[Algorithm], Field(min_length=1)] = ["RS256"]
     claims: ClaimNames = ClaimNames()
     scope_prefix: Prefix | None = None
     allow_users: bool = False
     clients: list[ClientId] | None = None
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> IssuerSettings:
+    def misfits(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        """What does not fit together: the key to mend, the others that matter, and what is wrong."""
         if (self.cognito is None) == (self.issuer is None):
-            raise ValueError("give one of issuer (a URL) or cognito (region and user_pool_id)")
+            yield "issuer", ("cognito",), "give one of issuer (a URL) or cognito (region and user_pool_id)"
         if self.cognito is not None and self.profile not in ("generic", "cognito"):
-            raise ValueError(f"profile {self.profile} does not go with cognito")
+            yield "profile", ("cognito",), f"profile {self.profile} does not go with cognito"
         if self.jwks_url is not None and self.jwks_file is not None:
-            raise ValueError("give jwks_url or jwks_file, not both")
+            yield "jwks_file", ("jwks_url",), "give jwks_url or jwks_file, not both"
         if SYMMETRIC_ALGORITHMS.intersection(self.algorithms) and self.jwks_file is None:
-            raise ValueError("HS256, HS384 and HS512 need a jwks_file: a published secret would be none")
+            told = "HS256, HS384 and HS512 need a jwks_file: a published secret would be none"
+            yield "algorithms", ("jwks_file",), told
         if self.audience is None and not PROFILES[self.profile_name].audience_optional:
-            raise ValueError("audience is missing: name it, write `any` to accept all, or [] for tokens without aud")
+            told = "is missing: name it, write `any` to accept all, or [] for tokens without aud"
+            yield "audience", ("cognito", "profile"), told
         if self.clients is None and self.profile in SHARED_BY_STRANGERS:
-            raise ValueError(f"profile {self.profile} needs clients: strangers share this issuer")
-        return self
+            yield "clients", ("profile",), f"profile {self.profile} needs clients: strangers share this issuer"
 
     @property
     def profile_name(self) -> ProfileName:
@@ -148,7 +194,9 @@ class IssuerSettings(_Model):
     @property
     def urls(self) -> tuple[str, ...]:
         """Values of ``iss`` that count, the first being the one to ask for keys."""
-        return self.cognito.issuers if self.cognito is not None else (str(self.issuer),)
+        if self.cognito is not None:
+            return self.cognito.issuers
+        return (self.issuer,) if self.issuer is not None else ()
 
     def build(self, scope_prefix: str) -> IssuerRules:
         """As the domain wants it. ``scope_prefix`` is the file's."""
@@ -175,18 +223,10 @@ class IssuerSettings(_Model):
 class RuleSettings(_Model):
     """One line of a policy's rules."""
 
-    path: str
-    methods: Annotated[list[Method], Field(min_length=1), BeforeValidator(_list_of_one)] | None = None
-    scope: Annotated[list[Scope], BeforeValidator(_list_of_one)] = []
-    any_scope: Annotated[list[Scope], Field(min_length=1), BeforeValidator(_list_of_one)] | None = None
-
-    @model_validator(mode="after")
-    def _path_is_a_pattern(self) -> RuleSettings:
-        try:
-            PathPattern(self.path)
-        except ValueError as error:
-            raise ValueError(f"path {error}") from error
-        return self
+    path: Annotated[str, AfterValidator(_pattern)]
+    methods: Annotated[list[Method], Field(min_length=1), OrOne] | None = None
+    scope: Annotated[list[Scope], OrOne] = []
+    any_scope: Annotated[list[Scope], Field(min_length=1), OrOne] | None = None
 
     def build(self) -> Rule:
         """As the domain wants it."""
@@ -216,10 +256,10 @@ class ResourceSettings(_Model):
 class PolicySettings(_Model):
     """What an auth URL asks of a request."""
 
-    scope: Annotated[list[Scope], BeforeValidator(_list_of_one)] = []
+    scope: Annotated[list[Scope], OrOne] = []
     rules: list[RuleSettings] = []
-    clients: list[ClientId] | None = None
-    issuers: list[str] | None = None
+    clients: list[ClientReference] | None = None
+    issuers: list[IssuerName] | None = None
     mode: Literal["enforce", "report"] = "enforce"
     resource: ResourceSettings | None = None
 
@@ -241,7 +281,7 @@ class PolicySettings(_Model):
 class RoleSettings(_Model):
     """Roles: client first, then scope in file order, else none."""
 
-    clients: dict[ClientId, HeaderValue] = {}
+    clients: dict[ClientReference, HeaderValue] = {}
     scopes: dict[Scope, HeaderValue] = {}
     required: bool = False
 
@@ -321,41 +361,22 @@ class Settings(_Model):
                 named.add((name, client_id))
         return Revoked(frozenset(named), frozenset(self.revoked.clients), frozenset(self.revoked.tokens))
 
-    def problems(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
-        """What is wrong between the parts, each with its place."""
-        names = [issuer.name for issuer in self.issuers]
-        seen: dict[str, str] = {}
+    def problems(self, gone: AbstractSet[tuple[str | int, ...]]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """What does not fit together or is given twice, each with its place; ``gone`` are places not to judge by."""
+        names: set[str] = set()
+        owner: dict[str, str] = {}
         for place, issuer in enumerate(self.issuers):
-            if issuer.name in names[:place]:
+            if issuer.name in names:
                 yield ("issuers", place, "name"), "another issuer has this name"
+            names.add(issuer.name)
+            for key, others, told in issuer.misfits():
+                if gone.isdisjoint(("issuers", place, name) for name in (key, *others)):
+                    yield ("issuers", place, key), told
             for url in issuer.urls:
-                if seen.setdefault(url, issuer.name) != issuer.name:
-                    yield ("issuers", place), f"issuer {seen[url]} has the same issuer URL"
-            if issuer.jwks_file is not None:
-                try:
-                    parse_key_set(issuer.jwks_file.read_bytes(), symmetric=True)
-                except (OSError, ValueError) as error:
-                    told = error.strerror if isinstance(error, OSError) else error
-                    yield ("issuers", place, "jwks_file"), f"{issuer.jwks_file}: {told}"
-        for name, policy in self.policies.items():
-            for at, written in enumerate(policy.issuers or ()):
-                if written not in names:
-                    yield ("policies", name, "issuers", at), f"no issuer has this name; there is {', '.join(names)}"
-            yield from self._client_problems(policy.clients or (), ("policies", name, "clients"))
-        yield from self._client_problems(self.roles.clients, ("roles", "clients"), by_key=True)
-        lower: set[str] = set()
+                if owner.setdefault(url, issuer.name) != issuer.name:
+                    yield ("issuers", place), f"issuer {owner[url]} has the same issuer URL"
+        headers: set[str] = set()
         for header in self.headers:
-            if header.lower() in _RESERVED or header.lower().startswith("x-m2m-"):
-                yield ("headers", header), "is a header that the answer carries for its own reasons"
-            if header.lower() in lower:
+            if header.lower() in headers:
                 yield ("headers", header), "is given twice: header names know no case"
-            lower.add(header.lower())
-
-    def _client_problems(
-        self, written: Any, place: tuple[str | int, ...], *, by_key: bool = False
-    ) -> Iterator[tuple[tuple[str | int, ...], str]]:
-        for at, client in enumerate(written):
-            try:
-                self.client_ids.parse(client)
-            except ValueError as error:
-                yield (*place, client if by_key else at), str(error)
+            headers.add(header.lower())

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import binascii
 import json
 import logging
 import math
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from verifier.decision import Reason, Rejected
@@ -24,20 +22,14 @@ from verifier.identity import (
     encode_headers,
     wire_size,
 )
-from verifier.keys import Clock, Key, KeySet
+from verifier.jwk import Key
+from verifier.jws import UnverifiedToken, take_apart, unverified_claims
+from verifier.keys import Clock, KeySet
 from verifier.profiles import Claims, Profile, scope_values, text
-from verifier.strict_json import parse_object
 
 log = logging.getLogger(__name__)
 
-MAX_TOKEN_BYTES = 16 * 1024
 LARGEST_TIME = 2.0**53  # seconds; beyond it JSON numbers lose precision (RFC 8259 section 6)
-
-# RFC 7515 section 3.1: three base64url parts without padding (section 2); an empty signature is left to the algorithm.
-_COMPACT = re.compile(rb"([\w-]+)\.([\w-]*)\.([\w-]*)", re.ASCII)
-# Bits that no byte uses must be zero, else one token would have many spellings.
-_LAST_OF_ONE, _LAST_OF_TWO = frozenset(b"AQgw"), frozenset(b"AEIMQUYcgkosw048")
-_URLSAFE = bytes.maketrans(b"-_", b"+/")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,70 +65,11 @@ class Issuer(IssuerRules):
     keys: KeySet
 
 
-class UnverifiedToken(NamedTuple):
-    """A token taken apart. Nothing in it has been checked but its form."""
-
-    algorithm: str
-    kid: str | None
-    typ: str
-    claims_part: bytes
-    signing_input: bytes
-    signature: bytes
-
-
 class Verifier(Protocol):
     """Verifies tokens: the real one, or a cache in front of it."""
 
     async def verify(self, token: bytes) -> VerifiedToken:
         """Raises Rejected."""
-
-
-def decode_part(part: bytes) -> bytes:
-    """Decode canonical base64url without padding (RFC 7515 section 2, RFC 4648 section 3.5). Raises ValueError."""
-    tail = len(part) % 4
-    if tail == 1 or (tail == 2 and part[-1] not in _LAST_OF_ONE) or (tail == 3 and part[-1] not in _LAST_OF_TWO):
-        raise ValueError("not canonical base64url")
-    return binascii.a2b_base64(part.translate(_URLSAFE) + b"=="[: -tail % 4], strict_mode=True)
-
-
-def take_apart(token: bytes) -> UnverifiedToken:
-    """Parse a compact JWS and its header (RFC 7515 sections 3.1, 4, 7.1). Raises Rejected."""
-    if len(token) > MAX_TOKEN_BYTES:
-        raise _malformed(f"the token is longer than {MAX_TOKEN_BYTES // 1024} KiB")
-    form = _COMPACT.fullmatch(token)
-    if form is None:
-        raise _malformed("the token is not three base64url parts with dots between them")
-    try:
-        header = parse_object(decode_part(form[1]))
-    except ValueError as error:
-        raise _malformed("the token's header is not base64url of a JSON object in its one form") from error
-    algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "")
-    if not isinstance(algorithm, str) or not isinstance(typ, str) or not isinstance(header.get("kid", ""), str):
-        raise _malformed("alg, kid or typ in the token's header is missing or not a string")
-    if "crit" in header or header.get("b64", True) is not True:
-        # RFC 7515 section 4.1.11: extensions that we do not know must fail the token; RFC 7797 section 6 asks for crit.
-        raise _malformed("the token's header asks for an extension")
-    if "enc" in header:
-        raise _malformed("the token is encrypted")  # RFC 7516 section 9: enc tells a JWE
-    try:
-        signature = decode_part(form[3])
-    except ValueError as error:
-        raise _malformed("the token's signature is not base64url in its one form") from error
-    return UnverifiedToken(algorithm, kid, typ, form[2], token[: form.end(2)], signature)
-
-
-def _malformed(description: str) -> Rejected:
-    return Rejected(Reason.MALFORMED_TOKEN, description)
-
-
-def unverified_claims(token: UnverifiedToken) -> Claims:
-    """Parse the claims (RFC 7519 section 7.2). Raises Rejected."""
-    try:
-        return parse_object(decode_part(token.claims_part))
-    except ValueError as error:
-        raise Rejected(
-            Reason.INVALID_CLAIMS, "the token's claims are not base64url of a JSON object in its one form"
-        ) from error
 
 
 class TokenVerifier:
@@ -170,7 +103,7 @@ class TokenVerifier:
     async def verify(self, token: bytes) -> VerifiedToken:
         """Check form, algorithm, issuer, key, signature and claims, in this order. Raises Rejected."""
         parts = take_apart(token)
-        if parts.algorithm not in self._algorithms:  # RFC 8725 section 3.1; `none` is on no list
+        if parts.header.algorithm not in self._algorithms:  # RFC 8725 section 3.1; `none` is on no list
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "no issuer here signs with the token's alg")
         claims = unverified_claims(parts)
         url = claims.get("iss")
@@ -193,17 +126,22 @@ class TokenVerifier:
         return VerifiedToken(principal, claims["exp"], jti, key)
 
     async def _verify_signature(self, issuer: Issuer, parts: UnverifiedToken) -> Key:
-        algorithm = parts.algorithm
+        algorithm = parts.header.algorithm
         if algorithm not in issuer.algorithms:
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "this issuer does not sign with the token's alg")
-        key = issuer.keys.find(parts.kid, algorithm)
+        key = issuer.keys.find(parts.header.kid, algorithm)
         if key is None:
             await issuer.keys.refresh_for_unknown_kid()
-            key = issuer.keys.find(parts.kid, algorithm)
+            key = issuer.keys.find(parts.header.kid, algorithm)
         if key is None and not len(issuer.keys):
             raise Rejected(Reason.KEYS_UNAVAILABLE, "the issuer's keys cannot be had at the moment")
         if key is None:
-            raise Rejected(Reason.UNKNOWN_KEY, "the issuer has no key with the token's kid")
+            raise Rejected(
+                Reason.UNKNOWN_KEY,
+                "the token has no kid, and not exactly one key of the issuer fits its alg"
+                if parts.header.kid is None
+                else "the issuer has no key with the token's kid",
+            )
         if not key.fits(algorithm):
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "the token's alg does not fit its key")
         start = time.perf_counter()
@@ -280,7 +218,7 @@ def _check_machine(issuer: Issuer, parts: UnverifiedToken, claims: Claims) -> st
     client_id = profile.client_of(claims)
     if client_id is None:
         raise Rejected(Reason.NOT_M2M, f"not a machine's access token: it has no {' or '.join(profile.client_id)}")
-    problem = check_typ(parts.typ.lower(), profile.typ) or profile.access(claims, client_id)
+    problem = check_typ(parts.header.typ, profile.typ) or profile.access(claims, client_id)
     if problem is None and not issuer.allow_users:
         problem = profile.machine(claims, client_id)
     if problem is not None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import socket
 import struct
 import sys
@@ -95,13 +96,12 @@ class _Worker:
         self._writer: asyncio.StreamWriter | None = None
         self._told = asyncio.Event()
 
-    async def run(self, command: list[str], http: socket.socket) -> int:
-        """Start the process and listen to it until it ends. Its exit status."""
+    async def run(self, command: list[str], shared: tuple[int, ...]) -> int:
+        """Start the process, with the ``shared`` descriptors, and listen to it until it ends. Its exit status."""
         ours, theirs = socket.socketpair()
         with theirs:
-            self.process = await asyncio.create_subprocess_exec(
-                *command, str(http.fileno()), str(theirs.fileno()), pass_fds=(http.fileno(), theirs.fileno())
-            )
+            descriptors = (*shared, theirs.fileno())
+            self.process = await asyncio.create_subprocess_exec(*command, *map(str, descriptors), pass_fds=descriptors)
         reader, self._writer = await asyncio.open_connection(sock=ours)
         with contextlib.suppress(EOFError, OSError):
             while True:
@@ -124,13 +124,17 @@ class _Worker:
 
 
 class Parent:
-    """Keeps ``count`` workers running. ``command`` starts one; it is given the two descriptors as last arguments."""
+    """Keeps ``count`` workers running. ``command`` starts one; it is given three descriptors as last arguments:
+
+    the listening socket, a file to lock while writing audit lines, and a socket to tell its numbers on.
+    """
 
     def __init__(self, count: int, command: list[str], listeners: server.Listeners) -> None:
         self._workers = [_Worker(number) for number in range(count)]
         self._gone: list[Family] = []
         self._command = command
         self._listeners = listeners
+        self._lock = os.memfd_create("audit")
         self._stopping = False
 
     async def collect(self) -> Iterable[Metric]:
@@ -140,7 +144,7 @@ class Parent:
 
     async def _keep(self, worker: _Worker) -> None:
         while not self._stopping:
-            status = await worker.run(self._command, self._listeners.http)
+            status = await worker.run(self._command, (self._listeners.http.fileno(), self._lock))
             if not self._stopping:
                 log.error("worker %d ended with status %s: starting another", worker.number, status)
                 self._gone = merge([self._gone, _monotonic(worker.last)])

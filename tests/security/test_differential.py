@@ -22,7 +22,8 @@ from joserfc.jws import JWSRegistry
 
 from verifier.decision import Reason, Rejected
 from verifier.identity import VerifiedToken
-from verifier.keys import StaticKeys, parse_key
+from verifier.jwk import parse_key
+from verifier.keys import StaticKeys
 from verifier.profiles import PROFILES
 from verifier.tokens import IssuerRules, TokenVerifier
 

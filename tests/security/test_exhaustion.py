@@ -118,7 +118,7 @@ def test_a_large_audit_line_is_written_in_linear_time(tmp_path: Path) -> None:
         for filler in filled(b"eyJ", b"eyJa.", b"ew", b"ewaaaaaaaaaaaa.a.", b".eyaaaaaaaaaaa.", b"e", b"ey.")
     ]
     with (tmp_path / "audit").open("wb") as file:
-        audit = Audit("all", lambda: 0.0, file.fileno())
+        audit = Audit("all", lambda: 0.0, descriptor=file.fileno())
         for text in texts:
             request = AuthRequest("default", b"", None, text, b"https://h/" + text.encode(), frozenset(), text, text)
             audit.observe_decision(request, Decision(Reason.MISSING_TOKEN, None), 0.0)
@@ -235,6 +235,6 @@ def test_refused_auth_urls_are_not_remembered(world: World) -> None:
 def test_an_audit_that_nobody_reads_keeps_a_bounded_number_of_lines() -> None:
     audit = Audit("all", lambda: 0.0)
     scope: Any = {"headers": [], "query_string": b"", "client": None}
-    for _ in range(12_000):
+    for _ in range(30_000):
         audit.observe_decision(nginx.parse(scope, "default"), Decision(Reason.MISSING_TOKEN, None), 0.0)
-    assert audit.dropped >= 12_000 - 5_000
+    assert audit.dropped >= 10_000

@@ -16,7 +16,7 @@ import pytest
 from verifier import explain
 from verifier.config import ConfigError
 from verifier.config_file import Environment, load
-from verifier.keys import parse_key, parse_key_set
+from verifier.jwk import parse_key, parse_key_set
 
 from .cases import Request
 from .test_hostile import TABLE

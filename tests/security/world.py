@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from prometheus_client import generate_latest
 
 from verifier.app import create_app
-from verifier.config import Config, Listen
+from verifier.config import Config
+from verifier.config_file import Environment, load
 from verifier.fetch import Fetched, FetchError
-from verifier.settings import Settings
 
 from .tokens import CLAIMS, NOW, POOL, PREFIX, REPOSITORY, SIGNERS, Token, public_jwk
 
@@ -291,11 +291,11 @@ def key_sets() -> dict[str, dict[str, Any]]:
 
 
 def configure(written: dict[str, Any], folder: Path) -> Config:
-    """A configuration as the file's reader would build it, with the internal issuer's secret beside it."""
+    """The configuration as a file has it (JSON is YAML), with the internal issuer's secret beside it."""
     (folder / "internal.json").write_text(json.dumps({"keys": [public_jwk("internal")]}))
-    settings = Settings.model_validate(written, context={"folder": folder})
-    assert list(settings.problems()) == []
-    return settings.build(None, Listen("127.0.0.1", 0, 0, 1))
+    file = folder / "m2m.yaml"
+    file.write_text(json.dumps(written))
+    return load(file, Environment())
 
 
 def check_form(answer: Answer) -> None:

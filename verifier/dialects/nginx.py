@@ -28,6 +28,7 @@ def parse(scope: Any, policy: str) -> AuthRequest:
         frozenset() if len(headers) == len(pairs) else _repeated(pairs),
         get(b"x-request-id", b"").decode("latin-1"),
         get(b"x-real-ip", b"").decode("latin-1") or (peer[0] if peer else ""),
+        b"content-length" in headers or b"transfer-encoding" in headers,
     )
 
 

@@ -1,0 +1,92 @@
+"""A token's form: compact JWS, taken apart in the one way it can be read (RFC 7515). Nothing here is verified."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from verifier.decision import Reason, Rejected
+from verifier.profiles import Claims
+from verifier.strict_json import parse_object
+
+MAX_TOKEN_BYTES = 16 * 1024
+
+# RFC 7515 section 3.1: three base64url parts without padding (section 2); an empty signature is left to the algorithm.
+_COMPACT = re.compile(rb"([\w-]+)\.([\w-]*)\.([\w-]*)", re.ASCII)
+# Bits that no byte uses must be zero, else one token would have many spellings.
+_LAST_OF_ONE, _LAST_OF_TWO = frozenset(b"AQgw"), frozenset(b"AEIMQUYcgkosw048")
+_URLSAFE = bytes.maketrans(b"-_", b"+/")
+
+
+class Header(NamedTuple):
+    """What a token's header says; kid is optional (RFC 7515 section 4.1.4), and so is typ (RFC 7519 section 5.1)."""
+
+    algorithm: str
+    kid: str | None
+    typ: str
+
+
+class UnverifiedToken(NamedTuple):
+    """A token taken apart. Nothing in it has been checked but its form."""
+
+    header: Header
+    claims_part: bytes
+    signing_input: bytes
+    signature: bytes
+
+
+def decode_part(part: bytes) -> bytes:
+    """Decode canonical base64url without padding (RFC 7515 section 2, RFC 4648 section 3.5). Raises ValueError."""
+    tail = len(part) % 4
+    if tail == 1 or (tail == 2 and part[-1] not in _LAST_OF_ONE) or (tail == 3 and part[-1] not in _LAST_OF_TWO):
+        raise ValueError("not canonical base64url")
+    return binascii.a2b_base64(part.translate(_URLSAFE) + b"=="[: -tail % 4], strict_mode=True)
+
+
+def take_apart(token: bytes) -> UnverifiedToken:
+    """Parse a compact JWS and its header (RFC 7515 sections 3.1 and 7.1). Raises Rejected."""
+    if len(token) > MAX_TOKEN_BYTES:
+        raise _malformed(f"the token is longer than {MAX_TOKEN_BYTES // 1024} KiB")
+    form = _COMPACT.fullmatch(token)
+    if form is None:
+        raise _malformed("after Bearer there must be one token: three base64url parts with dots between them")
+    header = _parse_header(form[1])
+    try:
+        signature = decode_part(form[3])
+    except ValueError as error:
+        raise _malformed("the token's signature is not base64url in its one form") from error
+    return UnverifiedToken(header, form[2], token[: form.end(2)], signature)
+
+
+@lru_cache(maxsize=256)  # all tokens that one key signs begin with the same header
+def _parse_header(part: bytes) -> Header:
+    """RFC 7515 section 4. Raises Rejected."""
+    try:
+        header = parse_object(decode_part(part))
+    except ValueError as error:
+        raise _malformed("the token's header is not base64url of a JSON object in its one form") from error
+    algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "")
+    if not isinstance(algorithm, str) or not isinstance(typ, str) or not isinstance(header.get("kid", ""), str):
+        raise _malformed("alg, kid or typ in the token's header is missing or not a string")
+    if "crit" in header or header.get("b64", True) is not True:
+        # RFC 7515 section 4.1.11: extensions that we do not know must fail the token; RFC 7797 section 6 asks for crit.
+        raise _malformed("the token's header asks for an extension")
+    if "enc" in header:
+        raise _malformed("the token is encrypted")  # RFC 7516 section 9: enc tells a JWE
+    return Header(algorithm, kid, typ.lower())
+
+
+def _malformed(description: str) -> Rejected:
+    return Rejected(Reason.MALFORMED_TOKEN, description)
+
+
+def unverified_claims(token: UnverifiedToken) -> Claims:
+    """Parse the claims (RFC 7519 section 7.2). Raises Rejected."""
+    try:
+        return parse_object(decode_part(token.claims_part))
+    except ValueError as error:
+        raise Rejected(
+            Reason.INVALID_CLAIMS, "the token's claims are not base64url of a JSON object in its one form"
+        ) from error
