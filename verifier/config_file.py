@@ -120,6 +120,7 @@ def _validate(given: Any, folder: Path) -> tuple[Settings | None, dict[Place, st
     looked at again, until nothing new comes.
     """
     problems: dict[Place, str] = {}
+    gone: set[Place] = set()
     given = copy.deepcopy(given)
     issuers = given["issuers"] if isinstance(given["issuers"], list) else []
     names = tuple(str(issuer.get("name")) for issuer in issuers if isinstance(issuer, dict))
@@ -128,29 +129,36 @@ def _validate(given: Any, folder: Path) -> tuple[Settings | None, dict[Place, st
         try:
             settings = Settings.model_validate(given, context=context)
         except ValidationError as error:
-            taken_out = False
+            taken_out: set[Place] = set()
             for one in error.errors(include_url=False, include_input=False, include_context=False):
                 place = _place(one["loc"])
-                if not any(place[: len(known)] == known for known in problems):
+                if place in gone:  # it is needed, so what needs it goes too
+                    place = place[:-1]
+                else:
                     problems[place] = _told(one["type"], one["msg"], one["loc"])
+                if not any(place[: len(known)] == known for known in taken_out):
                     taken_out |= _take_out(given, place)
             if not taken_out:
                 return None, problems
+            gone |= taken_out
         else:
-            return settings, problems | dict(settings.problems())
+            return settings, problems | dict(settings.problems(gone))
 
 
-def _take_out(given: Any, place: Place) -> bool:
-    """Delete the member of a mapping at ``place``, if there is one."""
+def _take_out(given: Any, place: Place) -> set[Place]:
+    """Delete what is at ``place``, or the smallest member of a mapping that holds it. Where that was, if anywhere."""
+    holders = [given]
     for part in place[:-1]:
         try:
-            given = given[part]
+            holders.append(holders[-1][part])
         except (LookupError, TypeError):
-            return False
-    if not isinstance(given, dict) or place[-1:] == () or place[-1] not in given:
-        return False
-    del given[place[-1]]
-    return True
+            break
+    for end in range(min(len(holders), len(place)), 0, -1):
+        holder, member = holders[end - 1], place[end - 1]
+        if isinstance(holder, dict) and member in holder and place[:end] != ("issuers",):
+            del holder[member]
+            return {place[:end]}
+    return set()
 
 
 _HOW_TO_BEGIN = "set COGNITO_USER_POOL_ID or OAUTH_ISSUER, or name a file (--config, M2M_CONFIG) with `issuers:`"

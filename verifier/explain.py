@@ -120,11 +120,8 @@ def _facts(request: AuthRequest, decision: Decision) -> dict[str, str]:
     facts = {"auth request": f"policy {request.policy}" + (f", {request.query.decode()}" if request.query else "")}
     try:
         parts = take_apart((request.authorization or b"").removeprefix(b"Bearer "))
-        facts |= {
-            "token": "three parts, well formed",
-            "algorithm": parts.header.algorithm,
-            "key": f"kid {parts.header.kid}",
-        }
+        kid = "no kid" if parts.header.kid is None else f"kid {_safe(parts.header.kid)}"
+        facts |= {"token": "three parts, well formed", "algorithm": _safe(parts.header.algorithm), "key": kid}
         claims = unverified_claims(parts)
     except Rejected:
         return facts
@@ -141,6 +138,11 @@ def _facts(request: AuthRequest, decision: Decision) -> dict[str, str]:
     if decision.policy is not None and decision.policy.rules:
         facts["rule"] = f"{request.method} {_path(request.url)}"
     return facts
+
+
+def _safe(value: str) -> str:
+    """A stranger's text for a terminal: escapes, line breaks and what no encoding holds are spelled out."""
+    return value if value.isascii() and value.isprintable() else json.dumps(value)
 
 
 def _time(value: Any) -> str:

@@ -68,7 +68,7 @@ def _parse_header(part: bytes) -> Header:
     except ValueError as error:
         raise _malformed("the token's header is not base64url of a JSON object in its one form") from error
     algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "")
-    if not isinstance(algorithm, str) or not isinstance(typ, str) or not (kid is None or isinstance(kid, str)):
+    if not isinstance(algorithm, str) or not isinstance(typ, str) or not isinstance(header.get("kid", ""), str):
         raise _malformed("alg, kid or typ in the token's header is missing or not a string")
     if "crit" in header or header.get("b64", True) is not True:
         # RFC 7515 section 4.1.11: extensions that we do not know must fail the token; RFC 7797 section 6 asks for crit.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -90,6 +91,10 @@ def _list_of_one(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+OrOne = BeforeValidator(_list_of_one, json_schema_input_type=list[str] | str)
+"""One text may stand for a list of one; editors are told so."""
+
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _METHOD = re.compile(r"[A-Z][A-Z_-]*")
@@ -157,28 +162,29 @@ class IssuerSettings(_Model):
     issuer: Url | None = None
     jwks_url: Url | None = None
     jwks_file: Annotated[Path, AfterValidator(_key_file)] | None = None
-    audience: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_list_of_one)] | None = None
+    audience: Annotated[list[Annotated[str, Field(min_length=1)]], OrOne] | None = None
     algorithms: Annotated[list[Algorithm], Field(min_length=1)] = ["RS256"]
     claims: ClaimNames = ClaimNames()
     scope_prefix: Prefix | None = None
     allow_users: bool = False
     clients: list[ClientId] | None = None
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> IssuerSettings:
+    def misfits(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        """What does not fit together: the key to mend, the others that matter, and what is wrong."""
         if (self.cognito is None) == (self.issuer is None):
-            raise ValueError("give one of issuer (a URL) or cognito (region and user_pool_id)")
+            yield "issuer", ("cognito",), "give one of issuer (a URL) or cognito (region and user_pool_id)"
         if self.cognito is not None and self.profile not in ("generic", "cognito"):
-            raise ValueError(f"profile {self.profile} does not go with cognito")
+            yield "profile", ("cognito",), f"profile {self.profile} does not go with cognito"
         if self.jwks_url is not None and self.jwks_file is not None:
-            raise ValueError("give jwks_url or jwks_file, not both")
+            yield "jwks_file", ("jwks_url",), "give jwks_url or jwks_file, not both"
         if SYMMETRIC_ALGORITHMS.intersection(self.algorithms) and self.jwks_file is None:
-            raise ValueError("HS256, HS384 and HS512 need a jwks_file: a published secret would be none")
+            told = "HS256, HS384 and HS512 need a jwks_file: a published secret would be none"
+            yield "algorithms", ("jwks_file",), told
         if self.audience is None and not PROFILES[self.profile_name].audience_optional:
-            raise ValueError("audience is missing: name it, write `any` to accept all, or [] for tokens without aud")
+            told = "is missing: name it, write `any` to accept all, or [] for tokens without aud"
+            yield "audience", ("cognito", "profile"), told
         if self.clients is None and self.profile in SHARED_BY_STRANGERS:
-            raise ValueError(f"profile {self.profile} needs clients: strangers share this issuer")
-        return self
+            yield "clients", ("profile",), f"profile {self.profile} needs clients: strangers share this issuer"
 
     @property
     def profile_name(self) -> ProfileName:
@@ -188,7 +194,9 @@ class IssuerSettings(_Model):
     @property
     def urls(self) -> tuple[str, ...]:
         """Values of ``iss`` that count, the first being the one to ask for keys."""
-        return self.cognito.issuers if self.cognito is not None else (str(self.issuer),)
+        if self.cognito is not None:
+            return self.cognito.issuers
+        return (self.issuer,) if self.issuer is not None else ()
 
     def build(self, scope_prefix: str) -> IssuerRules:
         """As the domain wants it. ``scope_prefix`` is the file's."""
@@ -216,9 +224,9 @@ class RuleSettings(_Model):
     """One line of a policy's rules."""
 
     path: Annotated[str, AfterValidator(_pattern)]
-    methods: Annotated[list[Method], Field(min_length=1), BeforeValidator(_list_of_one)] | None = None
-    scope: Annotated[list[Scope], BeforeValidator(_list_of_one)] = []
-    any_scope: Annotated[list[Scope], Field(min_length=1), BeforeValidator(_list_of_one)] | None = None
+    methods: Annotated[list[Method], Field(min_length=1), OrOne] | None = None
+    scope: Annotated[list[Scope], OrOne] = []
+    any_scope: Annotated[list[Scope], Field(min_length=1), OrOne] | None = None
 
     def build(self) -> Rule:
         """As the domain wants it."""
@@ -248,7 +256,7 @@ class ResourceSettings(_Model):
 class PolicySettings(_Model):
     """What an auth URL asks of a request."""
 
-    scope: Annotated[list[Scope], BeforeValidator(_list_of_one)] = []
+    scope: Annotated[list[Scope], OrOne] = []
     rules: list[RuleSettings] = []
     clients: list[ClientReference] | None = None
     issuers: list[IssuerName] | None = None
@@ -353,14 +361,17 @@ class Settings(_Model):
                 named.add((name, client_id))
         return Revoked(frozenset(named), frozenset(self.revoked.clients), frozenset(self.revoked.tokens))
 
-    def problems(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
-        """What is given twice, each with its place."""
+    def problems(self, gone: AbstractSet[tuple[str | int, ...]]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """What does not fit together or is given twice, each with its place; ``gone`` are places not to judge by."""
         names: set[str] = set()
         owner: dict[str, str] = {}
         for place, issuer in enumerate(self.issuers):
             if issuer.name in names:
                 yield ("issuers", place, "name"), "another issuer has this name"
             names.add(issuer.name)
+            for key, others, told in issuer.misfits():
+                if gone.isdisjoint(("issuers", place, name) for name in (key, *others)):
+                    yield ("issuers", place, key), told
             for url in issuer.urls:
                 if owner.setdefault(url, issuer.name) != issuer.name:
                     yield ("issuers", place), f"issuer {owner[url]} has the same issuer URL"
