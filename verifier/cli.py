@@ -66,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--json", action="store_true", help="for programs")
     explain.set_defaults(command=_explain)
 
+    lint = commands.add_parser("lint", help="read Ingress YAML and report each known trap: exit 0 or 1")
+    lint.add_argument("--config", type=Path, metavar="FILE", help="the verifier's, to know its policies and headers")
+    lint.add_argument("files", type=Path, nargs="+", metavar="FILE", help="Ingresses (/dev/stdin for a pipe)")
+    lint.set_defaults(command=_lint)
+
     demo = commands.add_parser("demo", help="everything on this machine: issuer, verifier, nginx and an API")
     demo.add_argument("--port", type=int, default=8080, metavar="N", help="nginx's port (%(default)s)")
     demo.add_argument("--check", action="store_true", help="test itself and exit 0 or 1")
@@ -139,6 +144,13 @@ def _explain(options: argparse.Namespace) -> int:
     from verifier import explain
 
     return explain.run(read(options.config), options, sys.stdin.buffer.read(), sys.stdout)
+
+
+def _lint(options: argparse.Namespace) -> int:
+    from verifier import lint
+
+    known = lint.Known.of(read(options.config)) if options.config else None
+    return lint.main(options.files, known, sys.stdout)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import pickle
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from verifier import settings as models
-from verifier.config import Config, ConfigError, Listen
+from verifier.config import Config, ConfigError, Listen, digest
 from verifier.policy import ClientIds
 from verifier.settings import Settings
 
@@ -106,7 +107,7 @@ def load(path: Path | None, environment: Environment) -> Config:
         given = {**given, "issuers": [issuer]}
     settings, problems = _validate(given, path.parent if path else Path())
     if settings is not None and not problems:
-        return settings.build(path, environment.listen())
+        return replace(settings.build(path, environment.listen()), digest=document.digest)
     raise ConfigError(
         [f"{_variable(place, variables) or document.at(place)}: {told}" for place, told in problems.items()]
     )
@@ -214,10 +215,13 @@ class _Document:
         self._name = str(path) if path else "configuration"
         self._root: yaml.Node | None = None
         self.content: dict[str, Any] = {}
+        self.digest = b""
         if path is None:
             return
         try:
-            text = path.read_text("utf-8")
+            data = path.read_bytes()
+            self.digest = digest(data)
+            text = data.decode("utf-8")
             self._root = yaml.compose(text, _Loader)
             content = yaml.load(text, _Loader)  # noqa: S506 - _Loader is a SafeLoader
         except OSError as error:

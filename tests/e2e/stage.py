@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import collections
 import contextlib
+import hmac
 import http.client
 import json
 import os
@@ -319,7 +319,7 @@ def request(
 
 @dataclass
 class Load:
-    """`with Load(port, token):` threads ask without a pause inside, each on a connection that it keeps.
+    """`with Load(port, token):` threads ask inside, each on a connection that it keeps, ``pause`` seconds in between.
 
     ``results`` counts statuses, and errors by their name: each request sent is in it once.
     """
@@ -327,6 +327,7 @@ class Load:
     port: int
     token: str
     threads: int = 4
+    pause: float = 0.0
     path: str = "/db/x"
     headers: Mapping[str, str] = field(default_factory=dict)
     results: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -368,6 +369,7 @@ class Load:
                 connection.close()
             with self._lock:
                 self.results[result] += 1
+            self._stop.wait(self.pause)
         connection.close()
 
 
@@ -392,9 +394,22 @@ class EcKey:
         return f"{signed}.{b64url(r.to_bytes(32) + s.to_bytes(32))}"
 
 
-def hs256_key(kid: str, secret: bytes) -> dict[str, str]:
-    """A symmetric JWK for a jwks_file."""
-    return {"kty": "oct", "alg": "HS256", "kid": kid, "k": base64.urlsafe_b64encode(secret).decode().rstrip("=")}
+@dataclass
+class HsKey:
+    """A secret for HS256, which only a jwks_file may hold."""
+
+    kid: str
+    secret: bytes = field(default_factory=lambda: os.urandom(32))
+
+    def jwk(self) -> dict[str, str]:
+        """The secret itself."""
+        return {"kty": "oct", "alg": "HS256", "kid": self.kid, "k": b64url(self.secret)}
+
+    def mint(self, claims: Claims) -> str:
+        """A token with these claims."""
+        head = b64url(json.dumps({"alg": "HS256", "kid": self.kid}).encode())
+        signed = f"{head}.{b64url(json.dumps(claims).encode())}"
+        return f"{signed}.{b64url(hmac.digest(self.secret, signed.encode(), 'sha256'))}"
 
 
 def entry(issuer: Issuer, name: str = "lab", **more: Any) -> dict[str, Any]:

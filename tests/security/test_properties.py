@@ -6,11 +6,16 @@ import json
 import logging
 from collections.abc import Iterator
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+
+from verifier.audit import Audit
+from verifier.decision import Decision, Reason
+from verifier.dialects import nginx
 
 from .nginx_uri import matches, nginx_uri
 from .tokens import CLAIMS, NOW, SIGNERS, Token, b64, hmac, ordinary_claims, ordinary_header, part, sign
@@ -390,3 +395,31 @@ ordinary_segments = st.text("abcXYZ019-_~.", min_size=1, max_size=8).filter(lamb
 def test_an_ordinary_path_is_never_refused_as_ambiguous(world: World, segments: list[str], slash: bool) -> None:
     target = "/".join(["/open", *segments]) + "/" * slash
     assert world.ask(READER(), path="/verify/paths", url=HOST + target.encode()).status == 200
+
+
+# --- Whatever is audited ----------------------------------------------------------------------------------------------
+
+
+@settings(bounded, max_examples=max(bounded.max_examples // 4, 10), suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.tuples(known_names, st.binary(max_size=2000)), max_size=6), st.sampled_from(list(Reason))
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_any_request_leaves_one_bounded_line_of_json(
+    tmp_path: Path, requests: list[tuple[list[tuple[bytes, bytes]], Reason]]
+) -> None:
+    with (tmp_path / "audit").open("w+b") as file:
+        audit = Audit("all", lambda: NOW, descriptor=file.fileno())
+        for headers, reason in requests:
+            scope = {"headers": headers, "query_string": b"", "client": ("10.0.0.7", 1)}
+            audit.observe_decision(nginx.parse(scope, "default"), Decision(reason, None), 0.0)
+        audit.start()
+        audit.stop()
+        lines = (tmp_path / "audit").read_bytes().splitlines(keepends=True)
+    assert [json.loads(line)["reason"] for line in lines] == [reason for _, reason in requests]
+    assert max(map(len, lines)) <= 64 * 1024

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 from prometheus_client import generate_latest
 
 from verifier.app import create_app
-from verifier.config import Config, Listen
+from verifier.config import Config
+from verifier.config_file import Environment, load
 from verifier.fetch import Fetched, FetchError
-from verifier.policy import ClientIds
-from verifier.settings import Context, Settings
 
 from .tokens import CLAIMS, NOW, POOL, PREFIX, REPOSITORY, SIGNERS, Token, public_jwk
 
@@ -292,12 +291,11 @@ def key_sets() -> dict[str, dict[str, Any]]:
 
 
 def configure(written: dict[str, Any], folder: Path) -> Config:
-    """A configuration as the file's reader would build it, with the internal issuer's secret beside it."""
+    """The configuration as a file has it (JSON is YAML), with the internal issuer's secret beside it."""
     (folder / "internal.json").write_text(json.dumps({"keys": [public_jwk("internal")]}))
-    names = tuple(issuer["name"] for issuer in written["issuers"])
-    settings = Settings.model_validate(written, context=Context(folder=folder, client_ids=ClientIds(names)))
-    assert list(settings.problems()) == []
-    return settings.build(None, Listen("127.0.0.1", 0, 0, 1))
+    file = folder / "m2m.yaml"
+    file.write_text(json.dumps(written))
+    return load(file, Environment())
 
 
 def check_form(answer: Answer) -> None:

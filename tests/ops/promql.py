@@ -1,0 +1,105 @@
+"""What a PromQL expression names, and what there is to name."""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+ROOT = Path(__file__).parents[2]
+RULE_FILES = sorted((ROOT / "grafana" / "alerts").glob("*.yaml"))
+FIXTURE = ROOT / "tests" / "ops" / "fixtures" / "oauth2-proxy-standin.prom"
+
+# What the verifier promises to its dashboards.
+VERIFIER = {
+    "m2m_verifier_decisions_total": {"status", "reason", "policy", "issuer"},
+    "m2m_verifier_decision_duration_seconds": {"status"},
+    "m2m_verifier_token_verification_duration_seconds": {"issuer"},
+    "m2m_verifier_client_decisions_total": {"issuer", "client_id", "status"},
+    "m2m_verifier_would_deny_total": {"reason", "policy"},
+    "m2m_verifier_token_cache_requests_total": {"result"},
+    "m2m_verifier_token_cache_entries": set(),
+    "m2m_verifier_jwks_refreshes_total": {"issuer", "result"},
+    "m2m_verifier_jwks_last_success_timestamp_seconds": {"issuer"},
+    "m2m_verifier_jwks_keys": {"issuer"},
+    "m2m_verifier_config_reloads_total": {"result"},
+    "m2m_verifier_config_last_reload_successful": set(),
+    "m2m_verifier_audit_lines_dropped_total": set(),
+    "m2m_verifier_build_info": {"version"},
+}
+PROMETHEUS_OWN: dict[str, set[str]] = {"up": set(), "ALERTS": {"alertname", "alertstate"}}
+OF_THE_SCRAPE = {"job", "instance"}
+
+
+class Named(NamedTuple):
+    """A metric, the labels it is selected by, and the labels that the whole expression groups and joins by."""
+
+    metric: str
+    labels: set[str]
+    grouped: set[str]
+
+
+def named(expr: str) -> Iterator[Named]:
+    """Every metric that an expression reads."""
+    bare = re.sub(r'"(?:[^"\\]|\\.)*"', '""', expr)
+    bare = re.sub(r"\[[^]]*\]|\boffset\s+\w+", "", bare)
+    clause = r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\(([^)]*)\)"
+    grouped = set(re.findall(r"\w+", " ".join(re.findall(clause, bare))))
+    bare = re.sub(clause, "", bare)
+    for metric, matchers in re.findall(
+        r"(?<![\w.])([a-zA-Z_:][\w:]*)\b(?!\s*\()(?:\{([^}]*)\})?", re.sub(clause, "", bare)
+    ):
+        if metric not in ("and", "or", "unless", "bool"):
+            yield Named(metric, set(re.findall(r"(\w+)\s*[=!]", matchers)), grouped)
+
+
+@cache
+def existing() -> dict[str, set[str]]:
+    """Each series' name and labels: the verifier's, oauth2-proxy's, the rules' own and Prometheus's."""
+    known = PROMETHEUS_OWN | {rule["record"]: set() for rule in rules() if "record" in rule}
+    for metric, labels in VERIFIER.items():
+        if metric.endswith("_duration_seconds"):
+            known |= {f"{metric}_bucket": labels | {"le"}, f"{metric}_sum": labels, f"{metric}_count": labels}
+        else:
+            known[metric] = labels
+    for family in text_string_to_metric_families(FIXTURE.read_text()):
+        for sample in family.samples:
+            known[sample.name] = known.get(sample.name, set()) | set(sample.labels)
+    return known
+
+
+def unknown(expr: str) -> list[str]:
+    """What an expression names that does not exist, in words."""
+    reads = list(named(expr))
+    wrong = [f"no metric {r.metric}" for r in reads if r.metric not in existing()]
+    wrong += [
+        f"{r.metric} has no label {label}"
+        for r in reads
+        if r.metric in existing()
+        for label in r.labels - existing()[r.metric] - OF_THE_SCRAPE
+    ]
+    all_labels = set(chain.from_iterable(existing().get(r.metric, set()) for r in reads)) | OF_THE_SCRAPE
+    wrong += [f"grouped by {label}, which nothing has" for r in reads for label in r.grouped - all_labels]
+    return wrong
+
+
+@cache
+def rules() -> list[dict[str, Any]]:
+    """Every recording and alerting rule."""
+    groups = chain.from_iterable(yaml.safe_load(path.read_text())["groups"] for path in RULE_FILES)
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def alerts() -> list[dict[str, Any]]:
+    """Every alerting rule."""
+    return [rule for rule in rules() if "alert" in rule]
+
+
+def runbook() -> dict[str, str]:
+    """The runbook's headings and what stands under each."""
+    parts = re.split(r"^## (.+)$", (ROOT / "docs" / "runbook.md").read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))

@@ -1,0 +1,108 @@
+"""The alerts are valid, fire when they should and only then, and each has its page in the runbook."""
+
+import re
+import subprocess
+from itertools import chain
+from typing import Any
+
+import pytest
+import yaml
+from promql import ROOT, RULE_FILES, alerts, rules, runbook, unknown
+
+from grafana import prometheusrule
+from grafana.build import RUNBOOK
+from grafana.live import PrometheusMissing, binary
+
+CASE_FILES = sorted((ROOT / "grafana" / "alerts" / "tests").glob("*.yaml"))
+ALERTS = [pytest.param(alert, id=alert["alert"]) for alert in alerts()]
+
+
+def promtool(*arguments: str) -> None:
+    result = subprocess.run([binary("promtool"), *arguments], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def cases() -> list[dict[str, Any]]:
+    return list(chain.from_iterable(yaml.safe_load(path.read_text())["tests"] for path in CASE_FILES))
+
+
+def test_a_missing_binary_is_an_error_that_names_the_make_target() -> None:
+    with pytest.raises(PrometheusMissing, match="promtool-of-nobody is not installed: run `make prometheus`"):
+        binary("promtool-of-nobody")
+
+
+def test_promtool_finds_the_rules_valid() -> None:
+    promtool("check", "rules", *map(str, RULE_FILES))
+
+
+def test_promtool_sees_every_alert_fire_and_stay_silent_as_its_cases_say() -> None:
+    promtool("test", "rules", *map(str, CASE_FILES))
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_has_a_case_that_fires_and_one_that_must_not(alert: dict[str, Any]) -> None:
+    name = alert["alert"]
+    firing = [sample for case in cases() for test in case.get("promql_expr_test", ()) for sample in test["exp_samples"]]
+    silent = [
+        test["alertname"] for case in cases() for test in case.get("alert_rule_test", ()) if not test["exp_alerts"]
+    ]
+    assert [sample for sample in firing if f'alertname="{name}"' in sample["labels"] and sample["value"] == 1]
+    assert name in silent
+
+
+def test_no_two_cases_have_the_same_sentence_for_the_same_alert() -> None:
+    told = [(case["name"], str(case.get("promql_expr_test") or case.get("alert_rule_test"))) for case in cases()]
+    assert len(set(told)) == len(told)
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_says_what_how_bad_and_where_to_read_on(alert: dict[str, Any]) -> None:
+    assert alert["labels"] in ({"severity": "critical"}, {"severity": "warning"})
+    assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}
+    assert alert["annotations"]["runbook_url"] == f"{RUNBOOK}#{alert['alert'].lower()}"
+
+
+@pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.get("alert") or rule["record"]) for rule in rules()])
+def test_a_rule_names_metrics_and_labels_that_exist(rule: dict[str, Any]) -> None:
+    assert unknown(rule["expr"]) == []
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_a_template_names_a_label_that_the_alert_has(alert: dict[str, Any]) -> None:
+    used = set(re.findall(r"\$labels\.(\w+)", " ".join(alert["annotations"].values())))
+    grouped = set(chain.from_iterable(re.findall(r"\w+", by) for by in re.findall(r"by \(([^)]*)\)", alert["expr"])))
+    if not grouped:  # nothing is summed up: the alert has all labels of the series
+        grouped = {"issuer", "instance"}
+    assert used <= grouped
+
+
+def test_the_runbook_has_one_heading_for_each_alert_and_no_other() -> None:
+    assert sorted(runbook()) == sorted(alert["alert"] for alert in alerts())
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_the_runbook_says_what_an_alert_means_where_to_look_and_what_to_do(alert: dict[str, Any]) -> None:
+    page = runbook()[alert["alert"]]
+    assert [word for word in ("**Means.**", "**Look.**", "**Do.**") if word not in page] == []
+
+
+@pytest.mark.parametrize("heading", list(runbook()))
+def test_the_runbooks_queries_name_metrics_and_labels_that_exist(heading: str) -> None:
+    for query in re.findall(r"```promql\n(.+?)```", runbook()[heading], re.DOTALL):
+        assert unknown(query) == []
+
+
+@pytest.mark.parametrize("heading", list(runbook()))
+def test_the_runbooks_links_meet_a_heading(heading: str) -> None:
+    targets = set(re.findall(r"\]\(#(\w+)\)", runbook()[heading]))
+    assert targets <= {name.lower() for name in runbook()}
+
+
+def test_the_prometheusrule_in_the_manifests_is_what_the_alerts_make() -> None:
+    assert prometheusrule.TARGET.read_text() == prometheusrule.prometheusrule(), "run `make manifests`"
+
+
+def test_the_prometheusrule_holds_every_rule() -> None:
+    manifest = yaml.safe_load(prometheusrule.prometheusrule())
+    assert manifest["kind"] == "PrometheusRule"
+    assert [rule for group in manifest["spec"]["groups"] for rule in group["rules"]] == rules()

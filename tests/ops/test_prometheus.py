@@ -1,0 +1,81 @@
+"""A real Prometheus scrapes a real verifier under mixed traffic, and is asked everything that a person would see."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from promql import ROOT, VERIFIER, runbook
+
+from grafana.live import Live, Prometheus, ask_with
+
+PATIENCE = 30.0
+"""Seconds until every panel must have its data; most have it after five."""
+
+MAY_BE_EMPTY = {
+    "auth-overview: Alerts": "no alert is pending or firing while all is well",
+}
+
+
+def exprs() -> Iterator[Any]:
+    """The panel and the expression of every target."""
+    for path in sorted((ROOT / "grafana" / "dashboards").glob("*.json")):
+        for panel in json.loads(path.read_text())["panels"]:
+            for target in panel.get("targets", ()):
+                name = f"{path.stem}: {panel['title']}"
+                yield pytest.param(name, target["expr"], id=f"{name} [{target['legendFormat']}]")
+
+
+@pytest.fixture(scope="module")
+def prometheus() -> Iterator[Prometheus]:
+    with Live() as live:
+        live.lose_issuer()  # some decisions end in 503, and a reload is counted
+        yield live.prometheus
+
+
+def numbers(series: list[dict[str, Any]]) -> list[float]:
+    return [value for one in series if (value := float(one["value"][1])) == value]  # a NaN is not itself
+
+
+@pytest.mark.parametrize(("panel", "expr"), list(exprs()))
+def test_every_expression_of_every_panel_returns_numbers(prometheus: Prometheus, panel: str, expr: str) -> None:
+    deadline = time.monotonic() + (0 if panel in MAY_BE_EMPTY else PATIENCE)
+    while not (found := numbers(prometheus.query(ask_with(expr)))) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert found or panel in MAY_BE_EMPTY
+
+
+def test_what_may_be_empty_is_on_a_board() -> None:
+    assert set(MAY_BE_EMPTY) <= {param.values[0] for param in exprs()}
+
+
+def test_the_verifier_exposes_every_metric_that_it_promises(prometheus: Prometheus) -> None:
+    scraped = prometheus.get("label/__name__/values")
+    assert {name for name in VERIFIER if name not in scraped and f"{name}_bucket" not in scraped} == set()
+
+
+@pytest.mark.parametrize("metric", sorted(VERIFIER))
+def test_a_metric_has_the_labels_that_it_promises(prometheus: Prometheus, metric: str) -> None:
+    found = prometheus.query(f'{{__name__=~"{metric}(_count)?"}}')
+    assert found
+    labels = set().union(*(one["metric"] for one in found)) - {"__name__", "job", "instance"}
+    assert labels == VERIFIER[metric]
+
+
+def test_every_rule_is_evaluated_without_an_error(prometheus: Prometheus) -> None:
+    def health() -> set[tuple[str, str]]:
+        groups = prometheus.get("rules")["groups"]
+        return {(rule["health"], rule.get("lastError", "")) for group in groups for rule in group["rules"]}
+
+    deadline = time.monotonic() + PATIENCE
+    while ("unknown", "") in health() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert health() == {("ok", "")}
+
+
+@pytest.mark.parametrize("heading", list(runbook()))
+def test_the_runbooks_queries_run_as_they_stand(prometheus: Prometheus, heading: str) -> None:
+    for query in re.findall(r"```promql\n(.+?)```", runbook()[heading], re.DOTALL):
+        prometheus.query(query)
