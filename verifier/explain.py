@@ -106,7 +106,7 @@ def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
         before, prefix, after = path.partition(nginx.PREFIX)
         if not prefix or (after and not after.startswith("/")) or ("/" in before and "://" not in before):
             raise ConfigError([f"--auth-url: must be {nginx.PREFIX}[/POLICY][?QUERY]"])
-        policy, query = after[1:] or "default", written.encode()
+        policy, query = after[1:] if after else "default", written.encode()
     # People paste the whole header, or a part of it.
     token = re.sub(rb"^(?:authorization:)?\s*(?:bearer\s+)?", b"", token, flags=re.IGNORECASE)
     authorization = b"Bearer " + token if token else None

@@ -93,7 +93,7 @@ def test_report_mode_tells_what_it_allows_as_allowed() -> None:
         (b"https://h/a%20b;c?x=y", "h", "/a%20b;c"),
         (b"https://h", "h", ""),
         (b"https://h?x", "h", ""),
-        (b"https://u@h/a#b", "u@h", "/a"),
+        (b"https://u:password@h/a#b", "h", "/a"),
         (b"", "", ""),
         (b"/a", "", ""),
         (b"https://h/\xff\n", "h", "/\\xff\n"),
