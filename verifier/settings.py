@@ -153,9 +153,9 @@ class _Model(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _not_left_empty(cls, value: Any, info: ValidationInfo) -> Any:
-        # An allow-list that lost its last line must not become none at all.
         if value is None and info.field_name not in _SECTIONS:
-            raise ValueError("is empty: give it a value, or leave the line out")
+            # It may be an allow-list that lost its last line, where `[]` was meant.
+            log.warning("%s is left empty in the configuration: that is as if the line were not there", info.field_name)
         return value
 
 

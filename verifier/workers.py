@@ -113,15 +113,14 @@ class _Worker:
         self._writer = None
         return await self.process.wait()
 
-    async def ask(self) -> list[Family]:
-        """Its numbers now, or the last that it told."""
+    async def ask(self) -> None:
+        """Bring ``last`` up to date, if the worker tells its numbers in time."""
         if self._writer is not None:
             self._told.clear()
             self._writer.write(b"?")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ANSWER_LIMIT):
                     await self._told.wait()
-        return self.last
 
 
 class Parent:
@@ -141,8 +140,10 @@ class Parent:
 
     async def collect(self) -> Iterable[Metric]:
         """The sum of all workers, living and dead."""
-        told = await asyncio.gather(*(worker.ask() for worker in self._workers))
-        return [_metric(self._bound_clients(family)) for family in merge([*told, self._gone])]
+        await asyncio.gather(*(worker.ask() for worker in self._workers))
+        # Read in one go: the numbers of a worker that dies while others are asked move to those that have gone.
+        told = merge([*(worker.last for worker in self._workers), self._gone])
+        return [_metric(self._bound_clients(family)) for family in told]
 
     def _bound_clients(self, family: Family) -> Family:
         """Each worker names its first 1,000 clients; the sum names no more than that, and always the same."""

@@ -1,0 +1,179 @@
+"""Several processes that answer as one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.stage import Load, Serve, command_line, configuration, entry, eventually, total
+from verifier.demo.issuer import Issuer
+
+
+@pytest.fixture
+def token(lab: Issuer) -> str:
+    return lab.mint(lab.machine_claims("etl", ["read"]))
+
+
+@pytest.fixture(scope="module")
+def shared(lab: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    with Serve(configuration(entry(lab)), tmp_path_factory.mktemp("workers"), workers=2) as running:
+        yield running
+
+
+@pytest.fixture
+def serve(shared: Serve) -> Serve:
+    """Two workers, both of which answer: a test may kill them, but not their parent."""
+    for _ in range(2):
+        eventually(lambda: len(shared.workers()) == 2, "two workers run")
+        for pid in shared.workers():
+            with only(shared, pid):
+                shared.ask()
+    return shared
+
+
+@contextlib.contextmanager
+def only(serve: Serve, pid: int) -> Iterator[None]:
+    """Requests go to this worker: the others stand still meanwhile."""
+    others = [other for other in serve.workers() if other != pid]
+    for other in others:
+        os.kill(other, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for other in others:
+            os.kill(other, signal.SIGCONT)
+
+
+def send(serve: Serve, token: str | None, count: int) -> None:
+    """Exactly so many requests, over four connections."""
+
+    def some() -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        with httpx.Client(base_url=serve.url, headers=headers, trust_env=False, verify=False, timeout=30) as client:
+            for _ in range(count // 4):
+                client.get("/verify")
+
+    threads = [threading.Thread(target=some) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def decisions(serve: Serve) -> float:
+    return serve.total("decisions_total")
+
+
+def test_metrics_tell_every_request_of_every_worker_once(serve: Serve, token: str) -> None:
+    before = serve.metrics()
+    for pid in serve.workers():
+        with only(serve, pid):
+            send(serve, token, 100)
+            send(serve, None, 20)
+    after = serve.metrics()
+
+    def more(name: str, **labels: str) -> float:
+        return total(after, name, **labels) - total(before, name, **labels)
+
+    assert more("decisions_total", status="200", reason="ok", issuer="lab", policy="default") == 200
+    assert more("decisions_total", reason="missing_token") == 40
+    assert more("client_decisions_total", client_id="etl", status="200") == 200
+    assert more("decision_duration_seconds_count") == 240
+    assert more("decision_duration_seconds_bucket", le="+Inf") == 240
+    assert more("token_cache_requests_total") == 200
+    assert 2 <= more("token_cache_requests_total", result="miss") <= 8  # four connections at once, two workers
+    assert more("token_cache_entries") == 2  # the same token, kept by each of them
+    for gauge in ("build_info", "config_last_reload_successful", "jwks_keys"):
+        assert total(after, gauge) == 1, gauge
+
+
+def test_a_killed_worker_is_replaced_and_what_was_scraped_stays_counted(serve: Serve, token: str) -> None:
+    count = decisions(serve)
+    for victim in serve.workers():
+        with only(serve, victim):
+            send(serve, token, 40)
+        count += 40
+        assert decisions(serve) == count
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: len(set(serve.workers()) - {victim}) == 2, "another worker runs")  # noqa: B023
+        assert decisions(serve) == count
+
+
+def test_counters_never_fall_while_workers_are_killed_under_load(serve: Serve, token: str) -> None:
+    seen = [decisions(serve)]
+    with Load(serve.port, token, threads=2, pause=0.002, path="/verify") as load:
+        for _ in range(2):
+            load.more(50)
+            seen.append(decisions(serve))
+            os.kill(serve.workers()[0], signal.SIGKILL)
+            for _ in range(10):
+                seen.append(decisions(serve))
+                time.sleep(0.02)
+            eventually(lambda: len(serve.workers()) == 2, "another worker runs")
+        results = load.stop()
+    seen.append(decisions(serve))
+    assert seen == sorted(seen)
+    assert 100 < seen[-1] - seen[0] <= sum(results.values())
+
+
+def test_a_worker_that_dies_during_a_scrape_is_counted_once(serve: Serve, token: str) -> None:
+    stopped, killed = serve.workers()
+    with only(serve, killed):
+        send(serve, token, 40)
+    before = decisions(serve)
+    scraped: list[float] = []
+    scrape = threading.Thread(target=lambda: scraped.append(decisions(serve)))
+    os.kill(stopped, signal.SIGSTOP)  # holds the scrape up for a second, so that the other dies in the middle of it
+    try:
+        scrape.start()
+        time.sleep(0.3)
+        os.kill(killed, signal.SIGKILL)
+        scrape.join()
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert scraped == [before]
+    assert decisions(serve) == before
+
+
+def test_workers_end_when_their_parent_is_killed(lab: Issuer, tmp_path: Path) -> None:
+    with Serve(configuration(entry(lab)), tmp_path, workers=2) as serve:
+        workers = eventually(lambda: len(serve.workers()) == 2 and serve.workers(), "two workers run")
+        os.kill(serve.process.pid, signal.SIGKILL)
+        eventually(lambda: not any(map(command_line, workers)), "no worker is left")
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.1", serve.port), 5).close()
+
+
+def test_audit_lines_of_workers_never_mix(lab: Issuer, token: str, tmp_path: Path) -> None:
+    with Serve(configuration(entry(lab), audit="all"), tmp_path, workers=2) as serve:
+        eventually(lambda: len(serve.workers()) == 2, "two workers run")
+
+        def some(number: int) -> None:
+            headers = {"Authorization": f"Bearer {token}"}
+            with httpx.Client(base_url=serve.url, headers=headers, trust_env=False, verify=False, timeout=30) as client:
+                for count in range(150):
+                    path = f"/{number}/" + 'x\u00e9"\\' * (count * 5)  # up to and beyond what a pipe takes at once
+                    url = f"http://api.example{path}".encode()
+                    client.get(
+                        "/verify", headers={b"X-Original-URL": url, b"X-Request-ID": f"{number}-{count}".encode()}
+                    )
+
+        threads = [threading.Thread(target=some, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert serve.stop() == 0
+        lines = [json.loads(line) for line in serve.output]
+    assert sorted(line["request_id"] for line in lines) == sorted(f"{n}-{c}" for n in range(16) for c in range(150))
+    assert {line["status"] for line in lines} == {200}
