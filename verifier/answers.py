@@ -22,8 +22,14 @@ _JSON = (b"content-type", b"application/json")
 # RFC 6750 section 3: what error_description may hold.
 _NOT_DESCRIPTION = re.compile(r"[^ !#-\[\]-~]")
 
-# What an answer carries besides identity: these two, and the status line with Server's Date.
-OTHER_HEADER_BYTES = wire_size((_NO_STORE, _NO_BODY))
+# What an answer carries besides identity: nginx's buffer has to hold the status line and the server's own headers too.
+_OTHERS = (
+    (b"date", b"Sun, 06 Nov 1994 08:49:37 GMT"),
+    (b"connection", b"close"),
+    (b"cache-control", b"max-age=3600"),
+    _NO_BODY,
+)
+OTHER_HEADER_BYTES = len(b"HTTP/1.1 200 OK\r\n\r\n") + wire_size(_OTHERS)
 
 
 class Answer(NamedTuple):
@@ -37,10 +43,12 @@ class Answer(NamedTuple):
 class Answers:
     """Renders decisions.
 
-    ``mapped`` are the names of further response headers; ``nginx_cache_ttl`` is in seconds, 0: no answer may be kept.
+    ``mapped`` are the names of further response headers; ``nginx_cache_ttl`` is in seconds, 0: no answer may be kept;
+    ``max_header_bytes`` is what nginx's buffer takes of a whole answer.
     """
 
-    def __init__(self, mapped: tuple[str, ...], nginx_cache_ttl: int, clock: Clock) -> None:
+    def __init__(self, mapped: tuple[str, ...], nginx_cache_ttl: int, clock: Clock, max_header_bytes: int) -> None:
+        self.max_identity_bytes = max_header_bytes - OTHER_HEADER_BYTES
         self._nobody = encode_headers([(name, "") for name in (*IDENTITY_HEADERS, *mapped)])
         self._ttl = nginx_cache_ttl
         self._clock = clock
@@ -58,9 +66,10 @@ class Answers:
             return Answer(200, headers + self._allow_tail)
         if decision.policy is not None and decision.policy.report:
             # Identity only from a token that is valid, and only where it fits.
-            if token is None or decision.reason in (Reason.REVOKED, Reason.HEADERS_TOO_LARGE):
+            if token is None or decision.reason is Reason.REVOKED:
                 return Answer(200, self._nobody + self._allow_tail)
-            return Answer(200, token.principal.headers + self._allow_tail)
+            fits = token.principal.header_bytes <= self.max_identity_bytes
+            return Answer(200, (token.principal.headers if fits else self._nobody) + self._allow_tail)
         known = (decision.reason, decision.policy, decision.description, decision.scope)
         answer = self._denials.get(known)
         if answer is None:

@@ -23,8 +23,9 @@ MAX_WAITING = 10_000  # lines kept for a reader that takes none; the rest is dro
 INTERVAL = 0.05  # seconds between batches
 MAX_TEXT = 1024  # characters of what a client may choose, in one field
 
-# A token in a path or a request id: base64url parts of which the first is an encoded JSON object.
-_TOKEN = re.compile(r"eyJ[\w-]*(?:\.[\w-]*)*")
+# A token in a path or a request id: base64url parts of which the first is an encoded JSON object. Nearly all begin
+# with `{"`; where white space follows the brace, three parts tell a token from a file's name.
+_TOKEN = re.compile(r"eyJ[\w-]*(?:\.[\w-]*)*|(?<![\w-])e[yw][\w-]{10,}\.[\w-]+\.[\w-]+")
 _HOST_AND_PATH = re.compile(rb"[a-z]+://([^/?#]*)([^?#]*)")
 
 
@@ -98,6 +99,7 @@ def line(now: float, request: AuthRequest, decision: Decision, seconds: float) -
     event = "allow" if status == 200 else "would_deny" if policy is not None and policy.report else "deny"
     found = _HOST_AND_PATH.match(request.url)
     host, path = found.groups() if found else (b"", b"")
+    host = host.rpartition(b"@")[2]  # what stands before it may be a password
     return (
         f'{{"time": "{_second(int(now))}.{int(now % 1 * 1e6):06d}Z", "event": "{event}", "status": {status}, '
         f'"reason": "{reason}", "policy": "{policy.name if policy is not None else ""}", '
@@ -123,6 +125,6 @@ def _who(principal: Principal | None) -> str:
 
 def _told(value: str) -> str:
     """What the client chose, quoted, bounded and without a token."""
-    if "eyJ" in value:
+    if "ey" in value or "ew" in value:
         value = _TOKEN.sub("[token]", value)
     return quoted(value[:MAX_TEXT])

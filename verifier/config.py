@@ -6,6 +6,7 @@ reload takes no time from the event loop.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import subprocess
@@ -59,6 +60,8 @@ class Config:
     nginx_cache_ttl: int
     """Seconds; 0: no answer may be kept."""
     audit: str
+    digest: bytes = b""
+    """Of the file that was read: it may have changed since."""
 
 
 def read(path: Path | None) -> Config:
@@ -84,26 +87,33 @@ class Watch:
     """
 
     def __init__(self, config: Config) -> None:
-        self._config = config
-        self._seen = self._contents()
+        self._take(config)
 
-    def _contents(self) -> list[bytes | None]:
-        files = [self._config.path, *(issuer.jwks_file for issuer in self._config.issuers)]
-        return [_contents(path) for path in files if path is not None]
+    def _take(self, config: Config) -> None:
+        # Not as the file is now: a change that came after it was read is still to be taken. Key files are read later.
+        self._config, self._seen = config, [config.digest, *self._key_files(config)]
 
     def __call__(self) -> Config | None:
         """The changed configuration, None if it is as it was. Raises ConfigError, once for each broken version."""
-        contents = self._contents()
-        if contents == self._seen:
+        now = [_digest_of(self._config.path), *self._key_files(self._config)]
+        if now == self._seen:
             return None
-        self._seen = contents
-        self._config = read(self._config.path)
-        self._seen = self._contents()
+        self._seen = now
+        self._take(read(self._config.path))
         return self._config
 
+    @staticmethod
+    def _key_files(config: Config) -> list[bytes]:
+        return [_digest_of(issuer.jwks_file) for issuer in config.issuers if issuer.jwks_file is not None]
 
-def _contents(path: Path) -> bytes | None:
+
+def digest(content: bytes) -> bytes:
+    """What tells one version of a file from another."""
+    return hashlib.sha256(content).digest()
+
+
+def _digest_of(path: Path | None) -> bytes:
     try:
-        return path.read_bytes()
+        return digest(path.read_bytes()) if path is not None else b""
     except OSError:
-        return None
+        return b""

@@ -10,6 +10,7 @@ import pickle
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,13 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from verifier import settings as models
-from verifier.config import Config, ConfigError, Listen
+from verifier.config import Config, ConfigError, Listen, digest
 from verifier.policy import ClientIds
 from verifier.settings import Settings
 
 log = logging.getLogger(__name__)
 
 Place = tuple[str | int, ...]
-
-_COGNITO_ISSUER = re.compile(r"https://(?:issuer-)?cognito-idp\.[a-z0-9-]+\.amazonaws\.com/[\w-]+")
 
 
 class Environment(BaseSettings):
@@ -54,20 +53,24 @@ class Environment(BaseSettings):
             )
         if self.cognito_user_pool_id:
             pool = {"region": self.cognito_region, "user_pool_id": self.cognito_user_pool_id}
+            clients = _words(self.cognito_client_ids)
             return (
-                {"name": "cognito", "cognito": pool, "clients": _words(self.cognito_client_ids)},
+                {"name": "cognito", "cognito": pool} | ({"clients": clients} if clients else {}),
                 {"region": "COGNITO_REGION", "user_pool_id": "COGNITO_USER_POOL_ID", "clients": "COGNITO_CLIENT_IDS"},
             )
         if self.oauth_issuer:
+            profile = "cognito" if models.COGNITO_ISSUER.fullmatch(self.oauth_issuer) else "generic"
+            if profile == "generic" and not self.oauth_audience:
+                log.warning("OAUTH_AUDIENCE is not set: only tokens without aud pass (`any` accepts every audience)")
             return (
                 {
                     "name": "oauth",
                     "issuer": self.oauth_issuer,
-                    "profile": "cognito" if _COGNITO_ISSUER.fullmatch(self.oauth_issuer) else "generic",
-                    "jwks_url": self.oauth_jwks_url or None,
+                    "profile": profile,
                     # Nobody wrote `any`: without an audience, only tokens without `aud` pass.
                     "audience": _words(self.oauth_audience) or [],
-                },
+                }
+                | ({"jwks_url": self.oauth_jwks_url} if self.oauth_jwks_url else {}),
                 {"issuer": "OAUTH_ISSUER", "jwks_url": "OAUTH_JWKS_URL", "audience": "OAUTH_AUDIENCE"},
             )
         return None
@@ -100,13 +103,12 @@ def load(path: Path | None, environment: Environment) -> Config:
             log.warning("%s names issuers: COGNITO_USER_POOL_ID and OAUTH_ISSUER are not looked at", path)
     else:
         from_environment = environment.issuer()
-        if from_environment is None:
-            raise ConfigError([f"{document.at(())}: no issuer: {_HOW_TO_BEGIN}"])
-        issuer, variables = from_environment
-        given = {**given, "issuers": [issuer]}
+        if from_environment is not None:
+            issuer, variables = from_environment
+            given = {**given, "issuers": [issuer]}
     settings, problems = _validate(given, path.parent if path else Path())
     if settings is not None and not problems:
-        return settings.build(path, environment.listen())
+        return replace(settings.build(path, environment.listen()), digest=document.digest)
     raise ConfigError(
         [f"{_variable(place, variables) or document.at(place)}: {told}" for place, told in problems.items()]
     )
@@ -119,40 +121,48 @@ def _validate(given: Any, folder: Path) -> tuple[Settings | None, dict[Place, st
     looked at again, until nothing new comes.
     """
     problems: dict[Place, str] = {}
+    gone: set[Place] = set()
     given = copy.deepcopy(given)
-    issuers = given["issuers"] if isinstance(given["issuers"], list) else []
+    issuers = given.get("issuers") if isinstance(given.get("issuers"), list) else []
     names = tuple(str(issuer.get("name")) for issuer in issuers if isinstance(issuer, dict))
     context = models.Context(folder=folder, client_ids=ClientIds(names))
     while True:
         try:
             settings = Settings.model_validate(given, context=context)
         except ValidationError as error:
-            taken_out = False
+            taken_out: set[Place] = set()
             for one in error.errors(include_url=False, include_input=False, include_context=False):
                 place = _place(one["loc"])
-                if not any(place[: len(known)] == known for known in problems):
+                if place in gone:  # it is needed, so what needs it goes too
+                    place = place[:-1]
+                else:
                     problems[place] = _told(one["type"], one["msg"], one["loc"])
+                if not any(place[: len(known)] == known for known in taken_out):
                     taken_out |= _take_out(given, place)
             if not taken_out:
                 return None, problems
+            gone |= taken_out
         else:
-            return settings, problems | dict(settings.problems())
+            return settings, problems | dict(settings.problems(gone))
 
 
-def _take_out(given: Any, place: Place) -> bool:
-    """Delete the member of a mapping at ``place``, if there is one."""
+def _take_out(given: Any, place: Place) -> set[Place]:
+    """Delete what is at ``place``, or the smallest member of a mapping that holds it. Where that was, if anywhere."""
+    holders = [given]
     for part in place[:-1]:
         try:
-            given = given[part]
+            holders.append(holders[-1][part])
         except (LookupError, TypeError):
-            return False
-    if not isinstance(given, dict) or place[-1:] == () or place[-1] not in given:
-        return False
-    del given[place[-1]]
-    return True
+            break
+    for end in range(min(len(holders), len(place)), 0, -1):
+        holder, member = holders[end - 1], place[end - 1]
+        if isinstance(holder, dict) and member in holder and place[:end] != ("issuers",):
+            del holder[member]
+            return {place[:end]}
+    return set()
 
 
-_HOW_TO_BEGIN = "set COGNITO_USER_POOL_ID or OAUTH_ISSUER, or name a file (--config, M2M_CONFIG) with `issuers:`"
+_HOW_TO_BEGIN = "no issuer: set COGNITO_USER_POOL_ID or OAUTH_ISSUER, or a file (--config, M2M_CONFIG) with `issuers:`"
 
 
 def _variable(place: Place, variables: Mapping[str, str]) -> str | None:
@@ -175,7 +185,7 @@ def _told(kind: str, message: str, location: Place) -> str:
         close = difflib.get_close_matches(str(location[-1]), sorted(known), n=1)
         return "unknown key" + (f": did you mean `{close[0]}`?" if close else "")
     if kind == "missing":
-        return "is missing"
+        return _HOW_TO_BEGIN if location == ("issuers",) else "is missing"
     if kind == "string_type":
         return "must be text: put it in quotes"
     return message.removeprefix("Value error, ")
@@ -206,10 +216,13 @@ class _Document:
         self._name = str(path) if path else "configuration"
         self._root: yaml.Node | None = None
         self.content: dict[str, Any] = {}
+        self.digest = b""
         if path is None:
             return
         try:
-            text = path.read_text("utf-8")
+            data = path.read_bytes()
+            self.digest = digest(data)
+            text = data.decode("utf-8")
             self._root = yaml.compose(text, _Loader)
             content = yaml.load(text, _Loader)  # noqa: S506 - _Loader is a SafeLoader
         except OSError as error:

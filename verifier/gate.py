@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from verifier.answers import OTHER_HEADER_BYTES, Answers
+from verifier.answers import Answers
 from verifier.cache import CachedVerifier
 from verifier.decision import Decision, Reason, Rejected
 from verifier.dialects import nginx
@@ -28,13 +28,11 @@ Observe = Callable[[AuthRequest, Decision, float], None]
 class Gate:
     """Decides: who asks, may they, and why not."""
 
-    def __init__(
-        self, verifier: CachedVerifier, policies: Policies, revoked: Revoked, answers: Answers, max_header_bytes: int
-    ) -> None:
+    def __init__(self, verifier: CachedVerifier, policies: Policies, revoked: Revoked, answers: Answers) -> None:
         self._verifier = verifier
         self._policies = policies
         self._revoked = revoked
-        self._max_identity_bytes = max_header_bytes - OTHER_HEADER_BYTES
+        self._max_identity_bytes = answers.max_identity_bytes
         self.render = answers.render
 
     async def decide(self, request: AuthRequest) -> Decision:

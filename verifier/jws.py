@@ -60,7 +60,7 @@ def take_apart(token: bytes) -> UnverifiedToken:
     return UnverifiedToken(header, form[2], token[: form.end(2)], signature)
 
 
-@lru_cache(maxsize=256)  # all tokens that one key signs begin with the same header
+@lru_cache(maxsize=64)  # all tokens that one key signs begin with the same header
 def _parse_header(part: bytes) -> Header:
     """RFC 7515 section 4. Raises Rejected."""
     try:
@@ -68,7 +68,7 @@ def _parse_header(part: bytes) -> Header:
     except ValueError as error:
         raise _malformed("the token's header is not base64url of a JSON object in its one form") from error
     algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "")
-    if not isinstance(algorithm, str) or not isinstance(typ, str) or not (kid is None or isinstance(kid, str)):
+    if not isinstance(algorithm, str) or not isinstance(typ, str) or not isinstance(header.get("kid", ""), str):
         raise _malformed("alg, kid or typ in the token's header is missing or not a string")
     if "crit" in header or header.get("b64", True) is not True:
         # RFC 7515 section 4.1.11: extensions that we do not know must fail the token; RFC 7797 section 6 asks for crit.

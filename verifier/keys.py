@@ -99,7 +99,7 @@ class RemoteKeys(StaticKeys):
                 lifetime = await asyncio.shield(self._share_flight())
                 if lifetime is None:
                     failures += 1
-                    wait = min(2.0 ** (failures - 1), BACKOFF_MAX)
+                    wait = min(2.0 ** min(failures - 1, 10), BACKOFF_MAX)  # a float holds no 2.0 ** 1024
                 else:
                     failures = 0
                     wait = min(max(lifetime, REFRESH_MIN), REFRESH_MAX)
@@ -114,7 +114,7 @@ class RemoteKeys(StaticKeys):
         flight = self._flight
         if flight is None:
             now = self._clock()
-            if now - self._last_unknown_kid < UNKNOWN_KID_COOLDOWN:
+            if 0 <= now - self._last_unknown_kid < UNKNOWN_KID_COOLDOWN:  # a clock set back must not prolong it
                 return
             self._last_unknown_kid = now
             flight = self._share_flight()

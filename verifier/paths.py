@@ -20,7 +20,7 @@ class Target(NamedTuple):
     """The same with dots left in place, with slashes unmerged, or without path parameters, where that differs."""
 
 
-_AUTHORITY = re.compile(rb"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?=/)")
+_AUTHORITY = re.compile(rb"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(?=/)")
 _FORM = re.compile(rb"https?://")
 # Nothing to decode, to resolve or to merge, and no path parameter: nearly every request.
 _SEGMENT = rb"[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*"
@@ -45,7 +45,7 @@ def parse_url(url: bytes) -> Target:
     where the path begins.
     """
     authority = _AUTHORITY.match(url)
-    if authority is None:
+    if authority is None or int(authority[1] or 0) > 65535:
         raise AmbiguousPathError("the URL's host is not a plain host with an optional port")
     if b"#" in url:
         raise AmbiguousPathError("the URL holds a raw #")
@@ -60,15 +60,10 @@ def normalise(raw: bytes) -> Target:
     if _PLAIN.fullmatch(raw):
         return Target(raw.decode("ascii") or "/")
     path = _decode(raw)
-    merged = _SLASHES.sub("/", path)
-    segments = path.split("/")
-    has_dots = "." in segments or ".." in segments
-    if has_dots and merged != path:
-        raise AmbiguousPathError("it has an empty segment together with a dot segment")
-    resolved = _resolve(segments) if has_dots else merged
+    resolved = _resolve(path)
     readings = {path, resolved}
-    if ";" in path:  # RFC 3986 section 3.3: some servers cut parameters off each segment
-        readings.add(_SLASHES.sub("/", _PARAMETERS.sub("", resolved)))
+    if ";" in path:  # RFC 3986 section 3.3: some servers cut parameters off each segment, before they resolve dots
+        readings.add(_resolve(_PARAMETERS.sub("", path)))
     return Target(resolved, tuple(sorted(readings - {resolved})))
 
 
@@ -93,8 +88,14 @@ def _decode(raw: bytes) -> str:
     return path
 
 
-def _resolve(segments: list[str]) -> str:
-    """Resolve dot segments (RFC 3986 section 5.2.4), refusing to climb above the root."""
+def _resolve(path: str) -> str:
+    """Merge slashes, or resolve dot segments (RFC 3986 section 5.2.4); which of the two comes first is ambiguous."""
+    merged = _SLASHES.sub("/", path)
+    segments = path.split("/")
+    if "." not in segments and ".." not in segments:
+        return merged
+    if merged != path:
+        raise AmbiguousPathError("it has an empty segment together with a dot segment")
     resolved: list[str] = []
     for segment in segments[1:]:
         if segment == "..":

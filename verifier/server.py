@@ -48,9 +48,13 @@ def listen_unix(path: Path) -> socket.socket:
     if path.is_socket():
         path.unlink()
     sock = socket.socket(socket.AF_UNIX)
-    sock.bind(str(path))
-    path.chmod(0o666)
-    sock.listen(BACKLOG)
+    try:
+        sock.bind(str(path))
+        path.chmod(0o666)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 

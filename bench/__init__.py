@@ -1,0 +1,1 @@
+"""Measures the verifier beside what users would pick instead: ``make bench``."""

@@ -1,0 +1,1 @@
+"""What is measured: ours, what a team would use or write instead, and the floors below which nobody gets."""

@@ -1,0 +1,84 @@
+"""Ours, as a person runs it: `m2m-verifier serve` with a configuration file, all checks, metrics and audit on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from bench.servers import ServerSpec
+from bench.sides.context import CACHE_SIZE, PYTHON_BIN, Context
+from bench.tokens import REGION, SCOPE_PREFIX, USER_POOL_ID
+
+COMMAND = PYTHON_BIN / "m2m-verifier"
+
+# `default` asks for what every other side checks too; `rules` shows what path rules cost on top.
+POLICIES: dict[str, Any] = {
+    "default": {"scope": ["read"]},
+    "rules": {
+        "scope": ["read"],
+        "rules": [
+            {"path": "/db/**", "methods": ["GET", "HEAD"]},
+            {"path": "/db/**", "methods": ["POST", "PUT", "PATCH", "DELETE"], "scope": ["write"]},
+            {"path": "/admin/**", "any_scope": ["admin", "root"]},
+            {"path": "/orders/*", "methods": ["GET", "POST"]},
+        ],
+    },
+}
+
+
+def available() -> bool:
+    """Whether this checkout has the command at all."""
+    return COMMAND.exists() and _help().returncode == 0
+
+
+def offers(option: str) -> bool:
+    """Whether `serve` knows the option."""
+    return option in _help().stdout
+
+
+def _help() -> subprocess.CompletedProcess[str]:
+    return subprocess.run([COMMAND, "serve", "--help"], capture_output=True, text=True, timeout=60, check=False)
+
+
+def configuration(context: Context, **changes: Any) -> dict[str, Any]:
+    return {
+        "issuers": [
+            {
+                "name": "homelab",
+                "cognito": {"region": REGION, "user_pool_id": USER_POOL_ID},
+                "jwks_url": context.jwks_url,
+                "algorithms": ["RS256", "ES256"],
+            }
+        ],
+        "scope_prefix": SCOPE_PREFIX,
+        "policies": POLICIES,
+        "cache": {"size": CACHE_SIZE, "ttl": 3600},
+        "audit": "all",
+    } | changes
+
+
+def config_path(context: Context, name: str) -> Path:
+    return context.folder("config") / f"{name}.yaml"
+
+
+def write_config(context: Context, name: str, **changes: Any) -> Path:
+    path = config_path(context, name)
+    path.write_text(json.dumps(configuration(context, **changes), indent=1))  # JSON is YAML
+    return path
+
+
+def spec(context: Context, name: str = "ours", *, uds: Path | None = None, **changes: Any) -> ServerSpec:
+    """One process of ours, its port and metrics port named after it."""
+    config = write_config(context, name, **changes)
+    port, metrics = context.ports[name], context.ports[f"{name}-metrics"]
+    if uds:
+        uds.unlink(missing_ok=True)  # a run that was killed leaves it behind
+    where = ["--uds", str(uds)] if uds else ["--host", "127.0.0.1", "--port", str(port)]
+    return ServerSpec(
+        name=name,
+        argv=[str(COMMAND), "serve", "--config", str(config), *where, "--metrics-port", str(metrics)],
+        ready=(metrics, "/metrics") if uds else (port, "/ready"),
+        drain_stdout=True,
+    )

@@ -1,0 +1,429 @@
+"""What the end-to-end tests play on: a real `serve`, clients that hide nothing, issuers that can fail."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import hmac
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import yaml
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from verifier.demo.issuer import Claims, Issuer, b64url
+from verifier.demo.serving import bind, free_port, port_of
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+PATIENCE = 30.0  # seconds that anything may take on a busy machine where the contract sets no bound
+
+
+def eventually(holds: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    """Wait until ``holds`` returns something true, and return that. Fails after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = holds()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.02)
+
+
+class Serve:
+    """`with Serve(configuration, directory):` a real `m2m-verifier serve` answers inside; nothing of it is left after.
+
+    ``ready`` False: it is enough that it answers at all. Its standard output goes to a pipe that is read all the time,
+    as a container's is, into ``output``.
+    """
+
+    def __init__(
+        self,
+        configuration: Mapping[str, Any] | Path,
+        directory: Path,
+        *,
+        workers: int = 1,
+        ready: bool = True,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.port, self.metrics_port = free_port(), free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.url = f"http://{self.address}"
+        self._directory = directory / f"serve-{self.port}"
+        self._directory.mkdir(parents=True)
+        if isinstance(configuration, Path):
+            self.config = configuration
+        else:
+            self.config = self._directory / "verifier.yaml"
+            self.write(configuration)
+        self._log = self._directory / "stderr"
+        self._workers = workers
+        self._ready = ready
+        self._environment = environment or {}
+        self.output: list[bytes] = []
+        # A connection for each request, as nginx has it by default.
+        self._client = httpx.Client(
+            trust_env=False, verify=False, timeout=PATIENCE, limits=httpx.Limits(max_keepalive_connections=0)
+        )
+
+    def write(self, configuration: Mapping[str, Any] | str) -> None:
+        """Replace the configuration file in one step."""
+        text = configuration if isinstance(configuration, str) else yaml.safe_dump(dict(configuration), sort_keys=False)
+        fresh = self.config.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.replace(self.config)
+
+    def __enter__(self) -> Self:
+        self.start()
+        try:
+            self.wait_until_up()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def start(self) -> None:
+        """Start it, without waiting for anything."""
+        command = [sys.executable, "-m", "verifier", "serve", "--config", str(self.config), "--host", "127.0.0.1"]
+        command += ["--port", str(self.port), "--metrics-port", str(self.metrics_port)]
+        command += ["--workers", str(self._workers)]
+        own = {name: value for name, value in os.environ.items() if not _FOREIGN.match(name)}
+        with self._log.open("wb") as errors:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors, env=own | self._environment, start_new_session=True
+            )
+        assert self.process.stdout
+        self._reader = threading.Thread(target=self.output.extend, args=(self.process.stdout,), daemon=True)
+        self._reader.start()
+
+    def wait_until_up(self) -> None:
+        """Until it answers, and is ready where that was asked for."""
+        path = "/ready" if self._ready else "/health"
+        eventually(lambda: self._answers(path), f"the verifier answers {path} with 200")
+
+    def _answers(self, path: str) -> bool:
+        assert self.process.poll() is None, f"the verifier ended with {self.process.returncode}:\n{self.log}"
+        with contextlib.suppress(httpx.TransportError):
+            return self._client.get(self.url + path).status_code == 200
+        return False
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal and wait. The exit status."""
+        self.process.send_signal(how)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit status, once it has ended."""
+        status = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return status
+
+    def kill(self) -> None:
+        """End it and all that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._client.close()
+        self._reader.join(PATIENCE)
+        assert self.process.stdout
+        self.process.stdout.close()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(PATIENCE)
+        self.kill()
+
+    @property
+    def log(self) -> str:
+        """Its standard error."""
+        return self._log.read_text(errors="replace")
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers, in the order of their start."""
+        return [pid for pid in children(self.process.pid) if "\0worker\0" in command_line(pid)]
+
+    def ask(self, token: str | None = None, path: str = "/verify", **headers: str) -> httpx.Response:
+        """One subrequest, straight to the verifier."""
+        url = headers.pop("url", "http://api.example/db/x")
+        sent = {"X-Original-URL": url, "X-Original-Method": headers.pop("method", "GET"), **headers}
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token}"
+        return self._client.get(self.url + path, headers=sent)
+
+    def metrics(self) -> Samples:
+        """One scrape."""
+        answer = self._client.get(f"http://127.0.0.1:{self.metrics_port}/metrics")
+        assert answer.status_code == 200
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(answer.text)
+            for sample in family.samples
+        }
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum over all series of ``name`` that carry ``labels``."""
+        return total(self.metrics(), name, **labels)
+
+
+_FOREIGN = re.compile(r"(M2M_|COGNITO_|OAUTH_)|.*_proxy$", re.IGNORECASE)  # a verifier here has its file alone
+
+
+def total(samples: Samples, name: str, **labels: str) -> float:
+    """The sum over all series of ``m2m_verifier_`` + ``name`` that carry ``labels``."""
+    wanted = set(labels.items())
+    full = f"m2m_verifier_{name}"
+    return sum(value for (sample, given), value in samples.items() if sample == full and wanted <= set(given))
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of what ``pid``, or a thread of it, started and what still runs."""
+    found: list[int] = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, listed.read_text().split())
+    return found
+
+
+def command_line(pid: int) -> str:
+    """The arguments of a process, NUL after each; empty once it has gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def resident(pid: int) -> int:
+    """Resident memory of a process, in KiB."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1])
+
+
+class Api:
+    """The API behind nginx: answers anything with what reached it, headers in order and the body's size."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application."""
+        request = Request(scope, receive)
+        body = await request.body()
+        seen = {
+            "method": request.method,
+            "target": scope["raw_path"].decode("latin-1"),
+            "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]],
+            "body": body.decode("latin-1"),
+        }
+        await JSONResponse(seen)(scope, receive, send)
+
+
+@dataclass
+class Answer:
+    """One HTTP answer as it came over the wire."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def seen(self, name: str) -> list[str]:
+        """Values of a header that reached the API."""
+        return [value for header, value in self.json["headers"] if header == name.lower()]
+
+    @property
+    def json(self) -> Any:
+        """What Api said."""
+        return json.loads(self.body)
+
+
+class Wire:
+    """One TCP connection on which a test says exactly what it wants."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self._file = self._socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._socket.close()
+
+    def send(self, data: bytes) -> None:
+        """Send as it is."""
+        self._socket.sendall(data)
+
+    def read(self, method: str = "GET") -> Answer | None:
+        """The next answer, None where the other side has closed."""
+        first = self._file.readline()
+        if not first:
+            return None
+        headers: dict[str, str] = {}
+        while (line := self._file.readline()) not in (b"\r\n", b"\n", b""):
+            name, _, value = line.decode("latin-1").partition(":")
+            headers[name.lower()] = value.strip()
+        status = int(first.split()[1])
+        if method == "HEAD" or status in (101, 204, 304) or status == 100:
+            body = b""
+        elif "chunked" in headers.get("transfer-encoding", ""):
+            body = b""
+            while size := int(self._file.readline(), 16):
+                body += self._file.read(size)
+                self._file.readline()
+            self._file.readline()
+        elif "content-length" in headers:
+            body = self._file.read(int(headers["content-length"]))
+        else:
+            body = self._file.read()
+        return Answer(status, headers, body)
+
+
+def exchange(port: int, data: bytes, method: str = "GET") -> Answer:
+    """Send the bytes on a connection of their own, and read one answer."""
+    with Wire(port) as wire:
+        wire.send(data)
+        answer = wire.read(method)
+    assert answer is not None, "the connection was closed without an answer"
+    return answer
+
+
+def request(
+    target: str = "/db/x", *lines: str, method: str = "GET", token: str | None = None, version: str = "1.1"
+) -> bytes:
+    """The head of a request, byte for byte; ``lines`` are further header lines."""
+    head = [f"{method} {target} HTTP/{version}", "Host: api.example", *lines]
+    if token is not None:
+        head.append(f"Authorization: Bearer {token}")
+    return "\r\n".join([*head, "", ""]).encode("latin-1")
+
+
+@dataclass
+class Load:
+    """`with Load(port, token):` threads ask inside, each on a connection that it keeps, ``pause`` seconds in between.
+
+    ``results`` counts statuses, and errors by their name: each request sent is in it once.
+    """
+
+    port: int
+    token: str
+    threads: int = 4
+    pause: float = 0.0
+    path: str = "/db/x"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    results: collections.Counter[str] = field(default_factory=collections.Counter)
+
+    def __enter__(self) -> Self:
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._running = [threading.Thread(target=self._ask) for _ in range(self.threads)]
+        for thread in self._running:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> collections.Counter[str]:
+        """Let each thread finish its request. What came of them all."""
+        self._stop.set()
+        for thread in self._running:
+            thread.join()
+        return self.results
+
+    def more(self, count: int) -> None:
+        """Wait until so many further requests were answered."""
+        target = sum(self.results.values()) + count
+        eventually(lambda: sum(self.results.values()) >= target, f"{count} more answers")
+
+    def _ask(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        headers = {"Authorization": f"Bearer {self.token}", **self.headers}
+        while not self._stop.is_set():
+            try:
+                connection.request("GET", self.path, headers=headers)
+                answer = connection.getresponse()
+                answer.read()
+                result = str(answer.status)
+            except (OSError, http.client.HTTPException) as error:
+                result = repr(error)
+                connection.close()
+            with self._lock:
+                self.results[result] += 1
+            self._stop.wait(self.pause)
+        connection.close()
+
+
+@dataclass
+class EcKey:
+    """An ES256 key pair: signs ten times faster than RSA."""
+
+    kid: str = "ec-1"
+    private: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
+
+    def jwk(self) -> dict[str, str]:
+        """The public half."""
+        numbers = self.private.public_key().public_numbers()
+        x, y = (b64url(number.to_bytes(32)) for number in (numbers.x, numbers.y))
+        return {"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": self.kid, "x": x, "y": y}
+
+    def mint(self, claims: Claims) -> str:
+        """A token with these claims."""
+        head = b64url(json.dumps({"alg": "ES256", "kid": self.kid}).encode())
+        signed = f"{head}.{b64url(json.dumps(claims).encode())}"
+        r, s = decode_dss_signature(self.private.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
+        return f"{signed}.{b64url(r.to_bytes(32) + s.to_bytes(32))}"
+
+
+@dataclass
+class HsKey:
+    """A secret for HS256, which only a jwks_file may hold."""
+
+    kid: str
+    secret: bytes = field(default_factory=lambda: os.urandom(32))
+
+    def jwk(self) -> dict[str, str]:
+        """The secret itself."""
+        return {"kty": "oct", "alg": "HS256", "kid": self.kid, "k": b64url(self.secret)}
+
+    def mint(self, claims: Claims) -> str:
+        """A token with these claims."""
+        head = b64url(json.dumps({"alg": "HS256", "kid": self.kid}).encode())
+        signed = f"{head}.{b64url(json.dumps(claims).encode())}"
+        return f"{signed}.{b64url(hmac.digest(self.secret, signed.encode(), 'sha256'))}"
+
+
+def entry(issuer: Issuer, name: str = "lab", **more: Any) -> dict[str, Any]:
+    """An issuer as the configuration names it."""
+    return {"name": name, "profile": "cognito", "issuer": issuer.url, "jwks_url": issuer.jwks_url, **more}
+
+
+def configuration(*issuers: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A configuration file's content; no audit, unless asked for."""
+    return {"issuers": list(issuers), "audit": "off", "scope_prefix": "https://api.lab.informationcart.com/", **more}
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with bind() as listening:
+        yield port_of(listening)

@@ -1,0 +1,462 @@
+"""Our reading of a path against nginx's own: what nginx logs as `$uri`, and the location that it chose.
+
+Requests are written to sockets byte for byte, as no HTTP library would. `FUZZ_PATHS` is the number of random targets
+(`make fuzz-paths`), `FUZZ_SEED` another seed.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import posixpath
+import random
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import pytest
+
+from tests.e2e.stage import Serve, Wire, configuration, entry, eventually
+from verifier.config import read
+from verifier.demo import templates
+from verifier.demo.issuer import Issuer
+from verifier.demo.nginx import Gateway, Nginx
+from verifier.demo.serving import free_port
+from verifier.paths import AmbiguousPathError, parse_url
+from verifier.policy import Policy
+
+COUNT = int(os.environ.get("FUZZ_PATHS", "10000"))
+SEED = int(os.environ.get("FUZZ_SEED", "20261122"))
+
+# nginx's locations and what guards each; the token at hand holds `read` alone, so nothing may come from a closed one.
+PLACES = {
+    "/db/private": ["root"],
+    "/db": ["read"],
+    "/admin": ["root"],
+    "/public": [],
+    "/": None,  # no rule
+}
+OPEN = {"/db", "/public"}
+RULES = [{"path": f"{path}/**", "scope": scope} for path, scope in PLACES.items() if scope is not None]
+
+
+@dataclass(frozen=True)
+class Routed:
+    """What became of one request: nginx's log line."""
+
+    raw: bytes
+    """What the verifier was told: `$scheme://$http_host$request_uri`."""
+    uri: bytes
+    place: str
+    status: int
+    reason: str
+
+    @property
+    def ours(self) -> str | None:
+        """Our reading of the path; None where we refuse to have one."""
+        try:
+            return parse_url(self.raw).path
+        except AmbiguousPathError:
+            return None
+
+
+Route = Callable[..., list[Routed]]
+
+
+@pytest.fixture(scope="module")
+def serve(lab: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    settings = configuration(entry(lab), policies={"paths": {"rules": RULES}})
+    with Serve(settings, tmp_path_factory.mktemp("paths")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def policy(serve: Serve) -> Policy:
+    return read(serve.config).policies.by_name["paths"]
+
+
+@pytest.fixture(scope="module")
+def route(lab: Issuer, serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Route]:
+    """Sends targets and tells what nginx made of each that it did not answer with 400 by itself."""
+    prefix = tmp_path_factory.mktemp("front")
+    log = prefix / "seen.log"
+    locations = [
+        templates.AUTH
+        % {
+            "auth_path": "/_auth",
+            "target": "http://verifier/verify/paths",
+            "reuse": 'proxy_set_header Connection "";',
+        }
+    ]
+    for place in PLACES:
+        bare = place.rstrip("/")
+        for match in filter(None, (f"{bare}/", bare and f"= {bare}")):
+            # try_files comes after auth_request, as a proxied API would; `return` would come before it.
+            locations.append(
+                f"location {match} {{ set $place {place}; auth_request /_auth; "
+                "auth_request_set $reason $upstream_http_x_m2m_reason; try_files /nothing-there =204; }"
+            )
+    fields = {
+        "n": "$http_x_n",
+        "uri": "$uri",
+        "place": "$place",
+        "raw": "$scheme://$http_host$request_uri",
+        "status": "$status",
+        "reason": "$reason",
+    }
+    gateway = Gateway(
+        prefix,
+        free_port(),
+        [serve.address],
+        locations=(),
+        keepalive=True,
+        access_log=f"off; log_format seen escape=json '{json.dumps(fields)}'",
+        server_snippet="\n".join([f"access_log {log} seen;", *locations]),
+    )
+    token = lab.mint(lab.machine_claims("fuzz", ["read"], lifetime=36000))
+    with Nginx(gateway):
+        yield functools.partial(_route, gateway.port, log, token)
+
+
+def _route(port: int, log: Path, token: str, targets: list[bytes], hosts: list[bytes] | None = None) -> list[Routed]:
+    heads = []
+    for number, target in enumerate(targets):
+        host = hosts[number] if hosts else b"api.example"
+        lines = (b"GET %b HTTP/1.1" % target, b"Host: " + host, b"X-N: %d" % number)
+        heads.append(b"\r\n".join([*lines, b"Authorization: Bearer " + token.encode(), b"", b""]))
+    log.write_text("")
+    statuses: list[int] = [0] * len(heads)
+
+    def send(numbers: list[int]) -> None:
+        while numbers:
+            with Wire(port) as wire:
+                numbers = _pipeline(wire, heads, numbers, statuses)
+
+    quarter = [list(range(start, len(heads), 4)) for start in range(4)]
+    threads = [threading.Thread(target=send, args=(numbers,)) for numbers in quarter]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert 0 not in statuses
+    for status, target in zip(statuses, targets):
+        assert status in (204, 400, 403, 404), f"{status} for {target!r}"
+    decided = [number for number, status in enumerate(statuses) if status in (204, 403)]
+    seen: dict[int, Routed] = {}
+
+    def read_log() -> bool:
+        for line in log.read_text("latin-1").split("\n")[:-1]:
+            found = json.loads(line)
+            if found["n"]:
+                raw, uri = found["raw"].encode("latin-1"), found["uri"].encode("latin-1")
+                seen[int(found["n"])] = Routed(raw, uri, found["place"], int(found["status"]), found["reason"])
+        return seen.keys() >= set(decided)
+
+    eventually(read_log, "nginx's log is complete")
+    for number in decided:
+        assert seen[number].status == statuses[number]
+    return [seen[number] for number in decided]
+
+
+def _pipeline(wire: Wire, heads: list[bytes], numbers: list[int], statuses: list[int]) -> list[int]:
+    """Send as many as the connection takes; what is left. nginx closes it after a 400, and now and then."""
+    for start in range(0, len(numbers), 40):
+        batch = numbers[start : start + 40]
+        wire.send(b"".join(heads[number] for number in batch))
+        for place, number in enumerate(batch, start):
+            answer = wire.read()
+            assert answer is not None, f"closed without an answer to {heads[number]!r}"
+            statuses[number] = answer.status
+            if answer.headers.get("connection") == "close":
+                return numbers[place + 1 :]
+    return []
+
+
+def assert_safe(routed: Routed, policy: Policy) -> None:
+    """What must hold whatever was sent."""
+    assert routed.reason in ("", "ambiguous_path", "no_matching_rule", "insufficient_scope"), routed
+    ours = routed.ours
+    if ours is None:
+        assert (routed.status, routed.reason) == (403, "ambiguous_path"), routed
+        return
+    assert ours.encode() == routed.uri, f"nginx reads another path: {routed}"
+    if routed.status == 204:
+        assert routed.place in OPEN, routed
+        rule = policy.rule_for("GET", ours)
+        assert rule is not None
+        assert rule.path.text == f"{routed.place}/**", routed
+        for reading in other_readings(routed):
+            assert policy.rule_for("GET", reading) is rule, f"an API may read {reading!r}: {routed}"
+
+
+def other_readings(routed: Routed) -> Iterator[str]:
+    """How an API might read the raw path that nginx hands it."""
+    raw = re.sub(r"^http://[^/]*", "", routed.raw.decode("latin-1")).partition("?")[0]
+    decoded = unquote(raw)
+    yield decoded  # one that resolves nothing
+    yield unquote(decoded)  # one behind another that decodes too
+    for path in (decoded, re.sub(r";[^/]*", "", decoded)):  # one that cuts path parameters off, as servlets do
+        resolved = posixpath.normpath(path).replace("//", "/")
+        yield resolved if resolved.endswith("/") or not path.endswith("/") else resolved + "/"
+
+
+ORDINARY = [
+    "/db/orders",
+    "/db/",
+    "/db",
+    "/db/orders/",
+    "/db/a.b/v1.2.3/file.tar.gz",
+    "/db/.hidden/..data/...",
+    "/db/a..b/c.",
+    "/db/~user/-/_",
+    "/db/%7Euser",
+    "/db/two%20words",
+    "/db/a+b",
+    "/db/a%2Bb",
+    "/db/a;v=1;w=2/b",
+    "/db/100%25",
+    "/db/100%25/of",
+    "/db/50%25%20off",
+    "/db/caf%C3%A9/%E6%97%A5%E6%9C%AC/%F0%9F%9A%80",
+    "/db/caf\u00e9/\u65e5\u672c",
+    "/db/!$&'()*,=:@",
+    "/db/what%3F",
+    "/db/number%23",
+    "/db/a%3Bb",
+    "/db/%22quoted%22",
+    "/db/%7Bid%7D/%5Bx%5D",
+    "/db/{id}/[x]|y^z`",
+    "/db/3fa85f64-5717-4562-b3fc-2c963f66afa6",
+    "/db/x?q=/../../admin&r=%2f%2e%2e%5c#".rstrip("#"),
+    "/db/x?",
+    "/db/x??a=b",
+    "/db/a/./b",
+    "/db/a/../b",
+    "/db/%2e/a/%2E%2e/b",
+    "/db//orders",
+    "/db/orders//",
+    "/db/" + "long/" * 200,
+    "/public/x",
+    "http://elsewhere.example/db/x",
+    "http://elsewhere.example:8080/db/x?y",
+]
+
+
+def test_ordinary_paths_are_allowed_and_read_as_nginx_reads_them(route: Route, policy: Policy) -> None:
+    routed = route([target.encode() for target in ORDINARY])
+    assert [(target, one.status) for target, one in zip(ORDINARY, routed)] == [(target, 204) for target in ORDINARY]
+    for one in routed:
+        assert_safe(one, policy)
+
+
+def test_random_ordinary_paths_are_not_refused(route: Route, policy: Policy) -> None:
+    choose = random.Random(SEED)
+    letters = "abcXYZ019-._~!$&'()*+,=:@"
+    rare = [" ", "%", "\u00e9", "\u4e2d", "\U0001f680", "?", "#", '"', "<", "[", "|", "^", "`"]
+    targets = []
+    for _ in range(COUNT // 4):
+        segments = ["".join(choose.choices([*letters, *rare], k=choose.randint(1, 8))) for _ in range(3)]
+        segments = [segment for segment in segments if segment.strip(".") and not re.search("%[0-9A-Fa-f]{2}", segment)]
+        path = "/".join(quote(segment, safe=letters) for segment in segments)
+        targets.append(f"/public/{path}{choose.choice(['', '/', '?q=%2f', ';v=1'])}".encode())
+    routed = route(targets)
+    assert len(routed) == len(targets)
+    for target, one in zip(targets, routed):
+        assert one.status == 204, f"{target!r} is refused: {one}"
+        assert_safe(one, policy)
+
+
+PARTS = [
+    *("db", "admin", "public", "private", "x", "d%62", "%64b", "DB", "adm%69n", "%70rivate", ""),
+    *(".", "..", "...", "%2e", "%2E%2e", ".%2e", "%2e.", "..;", "..;x", ".;", "%2e%2e;x", ";", ";..", "..%3b", "..%00"),
+    *(
+        "..%20",
+        "..+",
+        ".. ",
+        " ..",
+        "..%09",
+        "..\t",
+        "..%0a",
+        "..\\",
+        "..%5c",
+        "..%2f",
+        "%2f..",
+        "%252e%252e",
+        "%25%32%65",
+    ),
+    *(
+        "%2f",
+        "%2F",
+        "%5c",
+        "\\",
+        "%252f",
+        "%25%32%66",
+        "%c0%ae",
+        "%c0%af",
+        "%e0%80%af",
+        "%ef%bc%8f",
+        "\u2215",
+        "%u002f",
+    ),
+    *("#", "%23", "?", "%3f", "&", "%00", "\x00", "%0d%0a", "%7f", "%80", "%ff", "\xe9", "%", "%4", "%zz", "%%32%65"),
+    *("a b", "+", "%20", "%25", "~", "*", "**", "|", "^", "<", ":", "@", "http:", "api.example"),
+]
+JOINTS = ["/", "/", "/", "/", "/", "//", "/./", "/../", "\\", "%2f", ";/", "", "///"]
+TAKEN = [
+    *PARTS[:10],
+    *PARTS[:10],
+    *(".", "..", "..", "...", "%2e", ".%2e", "..;", ".;", ";", ";v=1", "..%3b", "+", "%20"),
+]
+TAKEN_JOINTS = ["/", "/", "/", "/", "/", "/", "//", "/./", "/../", ";/"]
+STARTS = [
+    "/",
+    "/",
+    "/",
+    "/",
+    "/db/",
+    "/db/",
+    "/public/",
+    "/admin/",
+    "//",
+    "/./",
+    "/../",
+    "",
+    "http://h/",
+    "http://h",
+    "*",
+]
+
+
+def hostile(choose: random.Random) -> bytes:
+    """A target that nobody would send for a good reason."""
+    target = choose.choice(STARTS)
+    for _ in range(choose.randint(1, 6)):
+        # Mostly such parts as nginx takes, or little would be compared.
+        parts, joints = (TAKEN, TAKEN_JOINTS) if choose.random() < 0.8 else (PARTS, JOINTS)
+        target += choose.choice(parts) + choose.choice(joints)
+    data = bytearray(target.encode("latin-1", "ignore") if choose.random() < 0.2 else target.encode())
+    while choose.random() < 0.15:
+        data.insert(choose.randint(0, len(data)), choose.randrange(256))
+    return bytes(data).translate(None, b"\r\n")  # these would end the line
+
+
+def test_random_hostile_targets_are_never_allowed_where_nginx_goes_elsewhere(route: Route, policy: Policy) -> None:
+    choose = random.Random(SEED)
+    compared = allowed = refused = 0
+    for start in range(0, COUNT, 20_000):
+        for one in route([hostile(choose) for _ in range(min(20_000, COUNT - start))]):
+            assert_safe(one, policy)
+            compared += 1
+            allowed += one.status == 204
+            refused += one.ours is None
+    print(
+        f"{COUNT} hostile targets (seed {SEED}): nginx took {compared}; "
+        f"{allowed} of them were allowed, {refused} ambiguous"
+    )
+    assert allowed > COUNT / 20  # else little was compared
+    assert refused > COUNT / 10
+
+
+def test_every_combination_of_hostile_parts_behind_each_place_is_safe(route: Route, policy: Policy) -> None:
+    targets = []
+    for part in PARTS:
+        for joint in sorted(set(JOINTS)):
+            for template in ("/db/%s%sx", "/public/%s%sadmin/x", "/public%s%s../db/private/x", "/%s%sdb/x"):
+                targets.append((template % (part, joint)).encode())
+                targets.append((template % (joint, part)).encode())
+    routed = route([target for target in targets if not {*b"\r\n"} & {*target}])
+    for one in routed:
+        assert_safe(one, policy)
+    assert len(routed) > len(targets) / 2
+
+
+AMBIGUOUS = [
+    "/db/a%2fb",
+    "/public/..%2fdb/private/x",
+    "/db/a\\b",
+    "/db/a%5Cb",
+    "/db/a%0ab",
+    "/db/a%C2%85b",
+    "/db/%252e%252e/private",
+    "/db/%2541",
+    "/db/..;/private",
+    "/db/.;x/y",
+    "/db/%ff",
+    "/db/%c0%ae%c0%ae/private",
+    "/db//../private/x",
+    "/db/x#y",
+    "/db/#/../../admin",
+    "/public/../db/x",
+    "/db/private/../x",
+    "/db//private/x",
+    "//db/x",
+    "/db;x/private",
+    "/public/;/../admin/x",  # a server that cuts parameters off and merges slashes reads /admin/x
+    "/public/;x=1/../../public/x",
+]
+
+
+@pytest.mark.parametrize("target", AMBIGUOUS)
+def test_what_two_parsers_could_read_differently_is_refused(route: Route, target: str) -> None:
+    (one,) = route([target.encode()])
+    assert (one.status, one.reason) == (403, "ambiguous_path")
+
+
+HOSTS = [
+    *(
+        "h?",
+        "h#",
+        "h?x",
+        "u@h",
+        "u:p@h",
+        "a\\b",
+        "h:80",
+        "h:",
+        "h:x",
+        "h:80:80",
+        "[::1]",
+        "[::1]:80",
+        "[::1",
+        "H.EXAMPLE.",
+    ),
+    *(
+        "h%2fx",
+        "h%3f",
+        "h;x",
+        "h,x",
+        "h x",
+        "*",
+        "h&x=/db/",
+        "h_x",
+        "-",
+        ".",
+        "..",
+        "h.",
+        "127.0.0.1",
+        "\xe9",
+        "h\\/db",
+    ),
+    *("h?/db/x", "h#/db/x", "x@h?", "h?=", "'h'", '"h"', "<h>", "h|x", "{h}", "h~", "h!", "h$", "h(", "h+", "h=x"),
+]
+
+
+def test_no_host_moves_the_place_where_the_path_begins(route: Route, policy: Policy) -> None:
+    paths = ["/db/x", "/admin/x", "/db/private/x", "/x?/db/x", "/admin/x/../../db/x", "//db/x"]
+    pairs = [(path.encode(), host.encode("latin-1")) for host in HOSTS for path in paths]
+    routed = route([path for path, _ in pairs], [host for _, host in pairs])
+    for one in routed:
+        assert_safe(one, policy)
+    allowed = {one.raw for one in routed if one.status == 204}
+    for host in ("h:80", "[::1]", "[::1]:80", "H.EXAMPLE.", "127.0.0.1", "h_x"):
+        assert f"http://{host}/db/x".encode() in allowed
+
+
+@pytest.mark.parametrize("host", ["h?", "h#", "u@h", "a\\b"])
+def test_a_host_that_hides_the_path_is_refused(route: Route, host: str) -> None:
+    (one,) = route([b"/db/x"], [host.encode()])
+    assert (one.status, one.reason) == (403, "ambiguous_path")

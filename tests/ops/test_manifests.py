@@ -1,0 +1,509 @@
+"""k8s/: builds, fits Kubernetes' schemas, and agrees with itself and with the program."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from starlette.routing import Route
+
+from verifier import __version__, server
+from verifier.app import create_app
+from verifier.config_file import Environment, load
+from verifier.identity import IDENTITY_HEADERS
+from verifier.metrics import Metrics
+from verifier.resource_metadata import WELL_KNOWN
+
+Manifest = dict[str, Any]
+Build = Callable[[Path], list[Manifest]]
+
+K8S = Path(__file__).parents[2] / "k8s"
+SCHEMAS = Path(__file__).parent / "schemas"
+OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
+OAUTH2_PROXY = Path(__file__).parent / "oauth2-proxy"
+FOLDERS = [K8S / "base", *(K8S / "overlays" / name for name in OVERLAYS), OAUTH2_PROXY]
+KUBERNETES = ["1.30", "1.37"]  # the oldest that knows preStop's sleep, and the newest whose schemas are to be had
+
+DEFAULTS = Environment.model_construct()
+NGINX = "nginx.ingress.kubernetes.io/"
+
+
+def walk(node: object) -> Iterator[Any]:
+    yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from walk(child)
+
+
+def of_kind(objects: list[Manifest], kind: str) -> list[Manifest]:
+    return [manifest for manifest in objects if manifest["kind"] == kind]
+
+
+def named(objects: list[Manifest], kind: str, name: str) -> Manifest:
+    [found] = [manifest for manifest in of_kind(objects, kind) if manifest["metadata"]["name"] == name]
+    return found
+
+
+@pytest.fixture(params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest, build: Build) -> list[Manifest]:
+    return build(K8S / "overlays" / request.param)
+
+
+@pytest.fixture
+def deployment(overlay: list[Manifest]) -> Manifest:
+    return named(overlay, "Deployment", "m2m-verifier")
+
+
+@pytest.fixture
+def pod(deployment: Manifest) -> Manifest:
+    spec: Manifest = deployment["spec"]["template"]["spec"]
+    return spec
+
+
+@pytest.fixture
+def container(pod: Manifest) -> Manifest:
+    [only] = pod["containers"]
+    return only
+
+
+@pytest.fixture
+def service(overlay: list[Manifest]) -> Manifest:
+    return named(overlay, "Service", "m2m-verifier")
+
+
+@pytest.fixture
+def api(overlay: list[Manifest]) -> Manifest:
+    return named(overlay, "Ingress", "m2m-api")
+
+
+@pytest.fixture
+def environment(overlay: list[Manifest], container: Manifest) -> dict[str, str]:
+    """What the container is given, but for the Secret, which is in no repository."""
+    given = {entry["name"]: entry["value"] for entry in container["env"]}
+    for source in container["envFrom"]:
+        if "configMapRef" in source:
+            given |= named(overlay, "ConfigMap", source["configMapRef"]["name"])["data"]
+    return given
+
+
+@pytest.fixture
+def policy(overlay: list[Manifest], tmp_path: Path) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_text(named(overlay, "ConfigMap", "m2m-verifier-policy")["data"]["policy.yaml"])
+    return path
+
+
+# What there is builds, and fits its schema
+
+
+def validate(manifest: Manifest, version: str) -> None:
+    schema = SCHEMAS / f"{manifest['kind'].lower()}.json"
+    if schema.exists():
+        jsonschema.Draft202012Validator(json.loads(schema.read_text())).validate(manifest)
+    else:
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_every_object_fits_its_schema_strictly(build: Build, folder: Path, version: str) -> None:
+    for manifest in build(folder):
+        validate(manifest, version)
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind", "place"),
+    [
+        (K8S / "base", "Deployment", ("spec", "template", "spec")),
+        (K8S / "overlays" / "homelab", "ServiceMonitor", ("spec", "endpoints", 0)),
+        (K8S / "overlays" / "homelab", "Issuer", ("spec", "acme", "solvers", 0, "dns01", "cloudflare")),
+    ],
+)
+def test_a_misspelt_field_would_not_fit(build: Build, folder: Path, kind: str, place: tuple[str | int, ...]) -> None:
+    manifest = json.loads(json.dumps(of_kind(build(folder), kind)[0]))
+    node = manifest
+    for part in place:
+        node = node[part]
+    node["misspelt"] = "x"
+
+    with pytest.raises(jsonschema.ValidationError):
+        validate(manifest, KUBERNETES[-1])
+
+
+@pytest.mark.parametrize("component", sorted(path.name for path in (K8S / "components").iterdir()))
+def test_every_component_is_used_by_something_that_is_tested(component: str) -> None:
+    used = {
+        Path(folder, name).resolve()
+        for folder in FOLDERS
+        for name in yaml.safe_load((folder / "kustomization.yaml").read_text()).get("components", [])
+    }
+
+    assert (K8S / "components" / component).resolve() in used
+
+
+def test_every_file_is_named_by_the_kustomization_beside_it() -> None:
+    for path in K8S.rglob("*"):
+        if path.is_file() and path.name != "kustomization.yaml":
+            kustomization = yaml.safe_load((path.parent / "kustomization.yaml").read_text())
+            assert path.name in list(walk(kustomization)), path
+
+
+@pytest.mark.parametrize("path", sorted(K8S.rglob("kustomization.yaml")), ids=lambda path: path.parent.name)
+def test_no_kustomization_uses_a_deprecated_field(path: Path) -> None:
+    deprecated = {"bases", "commonLabels", "imageTags", "patchesJson6902", "patchesStrategicMerge", "vars"}
+
+    assert deprecated.isdisjoint(yaml.safe_load(path.read_text()))
+
+
+def test_no_secret_is_in_the_repository(overlay: list[Manifest]) -> None:
+    assert of_kind(overlay, "Secret") == []
+
+
+def test_everything_is_in_the_overlays_namespace(overlay: list[Manifest]) -> None:
+    assert len({manifest["metadata"]["namespace"] for manifest in overlay}) == 1
+
+
+# Objects agree with each other
+
+
+def test_every_selector_of_ours_finds_the_pods(overlay: list[Manifest], deployment: Manifest) -> None:
+    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+    selectors = [deployment["spec"]["selector"]["matchLabels"]]
+    selectors += [manifest["spec"]["selector"] for manifest in of_kind(overlay, "Service")]
+    selectors += [m["spec"]["selector"]["matchLabels"] for m in of_kind(overlay, "PodDisruptionBudget")]
+    selectors += [m["spec"]["podSelector"]["matchLabels"] for m in of_kind(overlay, "NetworkPolicy")]
+    spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    selectors += [constraint["labelSelector"]["matchLabels"] for constraint in spread]
+
+    assert [selector for selector in selectors if not selector.items() <= labels] == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [*((K8S / "overlays" / o, "m2m-verifier") for o in OVERLAYS), (OAUTH2_PROXY, "oauth2-proxy")]
+)
+def test_the_servicemonitor_finds_the_service_and_its_port(build: Build, folder: Path, name: str) -> None:
+    monitor, service = named(build(folder), "ServiceMonitor", name), named(build(folder), "Service", name)
+
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= {
+        port["name"] for port in service["spec"]["ports"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [*((K8S / "overlays" / o, "m2m-verifier") for o in OVERLAYS), (OAUTH2_PROXY, "oauth2-proxy")]
+)
+def test_the_services_ports_lead_to_the_containers(build: Build, folder: Path, name: str) -> None:
+    service, deployment = named(build(folder), "Service", name), named(build(folder), "Deployment", name)
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+
+    assert {port["targetPort"] for port in service["spec"]["ports"]} == {port["name"] for port in container["ports"]}
+
+
+def test_probes_ask_a_port_that_the_container_names(container: Manifest) -> None:
+    names = {port["name"] for port in container["ports"]}
+
+    assert {container[probe]["httpGet"]["port"] for probe in PROBES} <= names
+
+
+def test_the_autoscaler_scales_the_deployment_that_leaves_the_number_to_it(build: Build) -> None:
+    production = build(K8S / "overlays" / "production")
+    [target] = [scaler["spec"]["scaleTargetRef"] for scaler in of_kind(production, "HorizontalPodAutoscaler")]
+
+    assert "replicas" not in named(production, target["kind"], target["name"])["spec"]
+
+
+def test_without_an_autoscaler_there_are_two(build: Build) -> None:
+    assert named(build(K8S / "overlays" / "homelab"), "Deployment", "m2m-verifier")["spec"]["replicas"] == 2
+
+
+def test_the_configuration_is_where_the_program_looks(
+    overlay: list[Manifest], pod: Manifest, container: Manifest
+) -> None:
+    [config] = [entry["value"] for entry in container["env"] if entry["name"] == "M2M_CONFIG"]
+    [mount] = [mount for mount in container["volumeMounts"] if mount["mountPath"] == str(Path(config).parent)]
+    [volume] = [volume for volume in pod["volumes"] if volume["name"] == mount["name"]]
+
+    assert Path(config).name in named(overlay, "ConfigMap", volume["configMap"]["name"])["data"]
+    assert "subPath" not in mount  # a ConfigMap's change would never arrive
+
+
+def test_the_auth_url_is_the_services_full_name(api: Manifest, service: Manifest) -> None:
+    url = urlsplit(api["metadata"]["annotations"][NGINX + "auth-url"])
+    name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
+
+    assert (url.scheme, url.hostname) == ("http", f"{name}.{namespace}.svc.cluster.local")
+    assert url.port in {port["port"] for port in service["spec"]["ports"] if port["name"] == "http"}
+
+
+def test_the_guarded_ingress_and_the_open_one_share_host_and_certificate(
+    overlay: list[Manifest], api: Manifest
+) -> None:
+    open_one = named(overlay, "Ingress", "m2m-api-metadata")
+
+    assert open_one["spec"]["tls"] == api["spec"]["tls"]
+    assert open_one["spec"]["rules"][0]["host"] == api["spec"]["rules"][0]["host"] == api["spec"]["tls"][0]["hosts"][0]
+
+
+def test_the_certificate_comes_from_the_issuer_that_is_here(overlay: list[Manifest], api: Manifest) -> None:
+    issuer = named(overlay, "Issuer", api["metadata"]["annotations"]["cert-manager.io/issuer"])
+
+    assert [list(solver) for solver in issuer["spec"]["acme"]["solvers"]] == [["dns01"]]
+
+
+def test_the_homelab_guards_the_demo_at_its_host(build: Build) -> None:
+    rule = named(build(K8S / "overlays" / "homelab"), "Ingress", "m2m-api")["spec"]["rules"][0]
+
+    assert rule["host"] == "api.lab.informationcart.com"
+    assert rule["http"]["paths"][0]["backend"]["service"] == {"name": "otel-demo", "port": {"number": 8080}}
+
+
+def test_oauth2_proxy_tells_its_metrics_on_the_port_that_is_named(build: Build) -> None:
+    [container] = named(build(OAUTH2_PROXY), "Deployment", "oauth2-proxy")["spec"]["template"]["spec"]["containers"]
+    [port] = [port["containerPort"] for port in container["ports"] if port["name"] == "metrics"]
+
+    assert container["args"] == ["--http-address=0.0.0.0:4180", f"--metrics-address=0.0.0.0:{port}"]
+
+
+GRAFANA = K8S.parent / "grafana"
+
+
+def test_grafanas_sidecar_finds_every_dashboard_as_it_is(overlay: list[Manifest]) -> None:
+    boards = [m for m in of_kind(overlay, "ConfigMap") if m["metadata"]["labels"].get("grafana_dashboard") == "1"]
+    texts = {name: text for board in boards for name, text in board["data"].items()}
+
+    assert texts == {path.name: path.read_text() for path in (GRAFANA / "dashboards").iterdir()}
+
+
+def test_the_api_server_takes_every_dashboard(overlay: list[Manifest]) -> None:
+    assert max(len(json.dumps(manifest)) for manifest in of_kind(overlay, "ConfigMap")) < 2**20
+
+
+def test_the_prometheus_operator_selects_rules_and_monitor_alike(overlay: list[Manifest]) -> None:
+    found = of_kind(overlay, "PrometheusRule") + of_kind(overlay, "ServiceMonitor")
+
+    assert {manifest["metadata"]["labels"]["release"] for manifest in found} == {"kube-prometheus-stack"}
+    assert len(found) == 2
+
+
+def test_the_jobs_that_dashboards_and_alerts_name_are_services(build: Build) -> None:
+    # A ServiceMonitor's job is its Service's name.
+    services = {
+        manifest["metadata"]["name"]
+        for folder in (K8S / "overlays" / "homelab", OAUTH2_PROXY)
+        for manifest in of_kind(build(folder), "Service")
+    }
+    text = "".join(
+        path.read_text()
+        for path in GRAFANA.rglob("*")
+        if path.suffix in (".yaml", ".json") and "tests" not in path.parts
+    )
+
+    assert set(re.findall(r'job=\\?"([^"\\]+)', text)) == services
+
+
+# Objects agree with the program
+
+PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
+
+
+def test_ports_are_the_programs(container: Manifest, service: Manifest) -> None:
+    program = {"http": DEFAULTS.m2m_port, "metrics": DEFAULTS.m2m_metrics_port}
+
+    assert {port["name"]: port["containerPort"] for port in container["ports"]} == program
+    assert {port["name"]: port["port"] for port in service["spec"]["ports"]} == program
+
+
+def test_nginx_reaches_one_port_and_prometheus_the_other(overlay: list[Manifest]) -> None:
+    [network] = of_kind(overlay, "NetworkPolicy")
+
+    assert {
+        source["from"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]: source["ports"]
+        for source in network["spec"]["ingress"]
+    } == {
+        "ingress-nginx": [{"protocol": "TCP", "port": DEFAULTS.m2m_port}],
+        "monitoring": [{"protocol": "TCP", "port": DEFAULTS.m2m_metrics_port}],
+    }
+
+
+def routes() -> set[str]:
+    settings = load(None, Environment.model_construct(cognito_user_pool_id="us-east-1_Example"))
+    return {route.path for route in create_app(settings).routes if isinstance(route, Route)}
+
+
+def test_probes_ask_what_the_program_answers(container: Manifest) -> None:
+    assert [container[probe]["httpGet"]["path"] for probe in PROBES] == ["/health", "/health", "/ready"]
+    assert {"/health", "/ready"} <= routes()
+
+
+def test_prometheus_asks_what_the_program_answers(overlay: list[Manifest]) -> None:
+    async def nothing() -> list[Any]:
+        return []
+
+    paths = {e["path"] for m in of_kind(overlay, "ServiceMonitor") for e in m["spec"]["endpoints"]}
+
+    assert paths == {route.path for route in server.metrics_app(nothing).routes if isinstance(route, Route)}
+
+
+def test_the_open_ingress_opens_the_metadata_document_alone(overlay: list[Manifest]) -> None:
+    [rule] = named(overlay, "Ingress", "m2m-api-metadata")["spec"]["rules"]
+
+    assert [path["path"] for path in rule["http"]["paths"]] == [WELL_KNOWN]
+    assert WELL_KNOWN in routes()
+
+
+def test_every_variable_is_one_that_the_program_reads(environment: dict[str, str]) -> None:
+    assert environment.keys() <= {name.upper() for name in Environment.model_fields}
+
+
+def test_the_arguments_are_a_command_of_the_program(container: Manifest) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "verifier", *container["args"]], env={}, capture_output=True, text=True, timeout=30
+    )
+
+    assert (done.returncode, "no issuer" in done.stderr) == (2, True)  # an argument it does not know is told first
+
+
+def test_nginx_passes_on_exactly_the_headers_that_the_verifier_sends(api: Manifest) -> None:
+    listed = api["metadata"]["annotations"][NGINX + "auth-response-headers"]
+
+    assert listed == ", ".join(IDENTITY_HEADERS)
+
+
+def test_every_metric_is_one_that_the_program_has(overlay: list[Manifest]) -> None:
+    families = list(Metrics().collect())
+    names = {name for family in families for name in (family.name, *(sample.name for sample in family.samples))}
+    names |= {f"{family.name}_{suffix}" for family in families for suffix in ("total", "bucket", "sum", "count")}
+    text = json.dumps([rule.get("expr", "") for rules in of_kind(overlay, "PrometheusRule") for rule in walk(rules)
+                       if isinstance(rule, dict)])  # fmt: skip
+
+    assert set(re.findall(r"\bm2m_verifier_\w+(?![\w:])", text)) <= names
+
+
+def test_check_accepts_the_policy(policy: Path, environment: dict[str, str]) -> None:
+    given = {"COGNITO_USER_POOL_ID": "us-east-1_FromSecret"} | environment | {"M2M_CONFIG": str(policy)}
+    done = subprocess.run(
+        [sys.executable, "-m", "verifier", "check"], env=given, capture_output=True, text=True, timeout=30
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_base_starts_nothing_without_an_issuer(build: Build, tmp_path: Path) -> None:
+    base = build(K8S / "base")
+    (tmp_path / "policy.yaml").write_text(named(base, "ConfigMap", "m2m-verifier-policy")["data"]["policy.yaml"])
+    done = subprocess.run(
+        [sys.executable, "-m", "verifier", "check", "--config", tmp_path / "policy.yaml"],
+        env={}, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+
+    assert done.returncode == 2
+    assert "no issuer" in done.stderr
+
+
+def test_lint_finds_no_trap(overlay: list[Manifest], policy: Path, tmp_path: Path) -> None:
+    built = tmp_path / "built.yaml"
+    built.write_text(yaml.safe_dump_all(overlay))
+    done = subprocess.run(
+        [sys.executable, "-m", "verifier", "lint", "--config", policy, built],
+        env={"COGNITO_USER_POOL_ID": "us-east-1_FromSecret"}, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+
+    assert done.stdout == "1 file(s), 2 Ingress(es), 1 guarded by the verifier: no finding(s)\n"
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_version_is_this_one(container: Manifest) -> None:
+    assert container["image"].rpartition(":")[2] == __version__
+
+
+def test_the_drain_fits_into_the_grace_period(pod: Manifest, container: Manifest) -> None:
+    pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+
+    assert pause + server.DRAIN < pod["terminationGracePeriodSeconds"]
+
+
+def test_production_does_not_start_without_its_secret(build: Build) -> None:
+    [container] = named(build(K8S / "overlays" / "production"), "Deployment", "m2m-verifier")["spec"]["template"][
+        "spec"
+    ]["containers"]
+
+    assert container["envFrom"][1] == {"secretRef": {"name": "m2m-verifier-env", "optional": False}}
+
+
+# What the pod may do
+
+
+def test_the_pod_meets_the_restricted_standard(pod: Manifest, container: Manifest) -> None:
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_the_pod_has_no_token_of_its_own(overlay: list[Manifest], pod: Manifest) -> None:
+    account = named(overlay, "ServiceAccount", pod["serviceAccountName"])
+
+    assert (pod["automountServiceAccountToken"], account["automountServiceAccountToken"]) == (False, False)
+
+
+def test_memory_is_limited_and_cpu_is_not(container: Manifest) -> None:
+    assert container["resources"] == {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}}
+
+
+READ = """
+import runpy, sys
+sys.argv = ["config_file", sys.argv[1]]
+try:
+    runpy.run_module("verifier.config_file", run_name="__main__")
+finally:
+    sys.stderr.write(open("/proc/self/status").read())
+"""
+
+
+def kilobytes(status: str, field: str) -> int:
+    return int(re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)[1])
+
+
+def test_the_server_and_a_reload_beside_it_fit_into_the_memory(container: Manifest, tmp_path: Path) -> None:
+    # Measured beside it: 10,000 cached tokens take 6 MB more.
+    (tmp_path / "keys.json").write_text('{"keys": [{"kty": "oct", "alg": "HS256", "k": "%s"}]}' % ("c2VjcmV0" * 6))
+    config = tmp_path / "verifier.yaml"
+    config.write_text(
+        "issuers: [{name: a, issuer: https://a.example, jwks_file: keys.json, algorithms: [HS256], audience: [b]}]"
+    )
+    command = [sys.executable, "-m", "verifier", "serve", "--host=127.0.0.1", "--port=0", "--metrics-port=0"]
+    with subprocess.Popen([*command, f"--config={config}"], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr
+            assert "listening on" in process.stderr.readline()
+            time.sleep(1)  # imports go on after the sockets are there
+            serving = kilobytes(Path(f"/proc/{process.pid}/status").read_text(), "VmRSS")
+        finally:
+            process.terminate()
+    reader = subprocess.run([sys.executable, "-c", READ, config], capture_output=True, timeout=30)
+    reading = kilobytes(reader.stderr.decode(), "VmHWM")
+    limit = int(container["resources"]["limits"]["memory"].removesuffix("Mi")) * 1024
+
+    assert serving + reading + 6_000 < limit
+
+
+def test_the_pod_may_ask_dns_and_public_https_alone(overlay: list[Manifest]) -> None:
+    [network] = of_kind(overlay, "NetworkPolicy")
+    dns, https = network["spec"]["egress"]
+
+    assert sorted(network["spec"]["policyTypes"]) == ["Egress", "Ingress"]
+    assert ({port["port"] for port in dns["ports"]}, {port["port"] for port in https["ports"]}) == ({53}, {443})
+    assert all("169.254.0.0/16" in to["ipBlock"]["except"] or ":" in to["ipBlock"]["cidr"] for to in https["to"])

@@ -1,0 +1,121 @@
+""".github/workflows: linted, pinned, and allowed no more than they need."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from verifier import __version__
+
+ROOT = Path(__file__).parents[2]
+PATHS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+Workflow = dict[Any, Any]
+
+
+def read(name: str) -> Workflow:
+    workflow: Workflow = yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text())
+    return workflow
+
+
+def steps() -> Iterator[dict[str, Any]]:
+    for path in PATHS:
+        for job in read(path.name)["jobs"].values():
+            yield from job.get("steps", [])
+
+
+def test_actionlint_finds_nothing(tool: Callable[..., str]) -> None:
+    # Without its helpers, which would find something on one machine and nothing on the next.
+    done = subprocess.run(
+        [tool("actionlint"), "-shellcheck=", "-pyflakes=", *PATHS], capture_output=True, text=True, timeout=60
+    )
+
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_zizmor_finds_nothing() -> None:
+    zizmor = Path(sys.executable).parent / "zizmor"
+    done = subprocess.run([zizmor, "--offline", "--quiet", *PATHS], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_action_is_pinned_by_a_commit_that_names_its_version() -> None:
+    uses = [line for path in PATHS for line in path.read_text().splitlines() if re.search(r"uses: [^.]", line)]
+
+    assert uses
+    assert [line for line in uses if not re.search(r"uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line)] == []
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+def test_a_workflow_may_do_nothing_that_a_job_does_not_ask_for(path: Path) -> None:
+    assert read(path.name)["permissions"] == {}
+
+
+def test_only_the_releases_image_may_write() -> None:
+    writers = {
+        (path.name, job): {name for name, level in given["permissions"].items() if level == "write"}
+        for path in PATHS
+        for job, given in read(path.name)["jobs"].items()
+    }
+
+    assert {where: what for where, what in writers.items() if what} == {
+        ("release.yml", "image"): {"packages", "id-token", "attestations"}
+    }
+
+
+def test_a_release_is_tested_first_and_only_a_tag_makes_one() -> None:
+    release = read("release.yml")
+
+    assert release[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads `on` as true
+    assert release["jobs"]["image"]["needs"] == "test"
+    assert release["jobs"]["test"]["uses"] == "./.github/workflows/test.yml"
+
+
+def test_the_image_is_pushed_with_sbom_and_provenance_for_both_architectures() -> None:
+    [build] = [step for step in steps() if step.get("uses", "").startswith("docker/build-push-action@")]
+
+    assert (build["with"]["push"], build["with"]["sbom"], build["with"]["provenance"]) == (True, True, "mode=max")
+    assert build["with"]["platforms"] == "linux/amd64,linux/arm64"
+
+
+@pytest.mark.parametrize(("tag", "passes"), [(f"v{__version__}", True), ("v0.0.0", False), (__version__, False)])
+def test_a_tag_that_is_not_the_version_stops_the_release(tag: str, passes: bool) -> None:
+    [step] = [step for step in steps() if step.get("name") == "The tag is the version that the program tells"]
+    done = subprocess.run(
+        ["bash", "-e", "-c", step["run"]], cwd=ROOT, env={"GITHUB_REF_NAME": tag, "PATH": "/usr/bin:/bin"}
+    )
+
+    assert (done.returncode == 0) is passes
+
+
+def test_the_images_tag_is_the_one_that_the_manifests_name(tmp_path: Path) -> None:
+    [step] = [step for step in steps() if step.get("id") == "version"]
+    output = tmp_path / "output"
+    subprocess.run(
+        ["bash", "-e", "-c", step["run"]],
+        check=True, env={"GITHUB_REF_NAME": f"v{__version__}", "GITHUB_OUTPUT": str(output)},
+    )  # fmt: skip
+
+    assert output.read_text() == f"version={__version__}\n"
+
+
+def test_what_they_make_is_in_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    made = {step["run"].removeprefix("make ") for step in steps() if step.get("run", "").startswith("make ")}
+
+    assert made == {"test", "image"} <= targets
+
+
+def test_the_oldest_python_that_is_promised_and_the_images_are_tested() -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    image = re.search(r"^FROM python:(\d+\.\d+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    oldest = re.search(r'^requires-python = ">=([\d.]+)"$', pyproject, re.MULTILINE)
+
+    assert image
+    assert oldest
+    assert read("test.yml")["jobs"]["test"]["strategy"]["matrix"]["python"] == [oldest[1], image[1]]

@@ -1,0 +1,235 @@
+"""Tokens good and bad: each issuer's keys and ordinary claims, and recipes that bend one thing."""
+
+from __future__ import annotations
+
+import hmac as mac
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import get_default_algorithms
+
+NOW = 1_750_000_000
+PREFIX = "https://api.lab.informationcart.com/"
+POOL = "us-east-1_Example"
+COGNITO = f"https://cognito-idp.us-east-1.amazonaws.com/{POOL}"
+COGNITO_OTHER_FORM = f"https://issuer-cognito-idp.us-east-1.amazonaws.com/{POOL}"
+SERVICE_ACCOUNT = "system:serviceaccount:batch:loader"
+REPOSITORY = "repo:informationcart/app:ref:refs/heads/main"
+SECRET = b"an internal secret of forty-eight random octets!"
+ABSENT: Any = object()
+"""As a header's or claim's value: leave it out."""
+
+ALGORITHMS = get_default_algorithms()
+
+
+class Signer(NamedTuple):
+    """A key: how it signs, and its ``kid``."""
+
+    algorithm: str
+    kid: str
+    curve: type[ec.EllipticCurve] = ec.SECP256R1
+
+
+# `twin` publishes another key under the same kid as `generic`; `rogue` is nobody's.
+SIGNERS = {
+    "homelab": Signer("RS256", "homelab-1"),
+    "generic": Signer("RS256", "key-1"),
+    "twin": Signer("RS256", "key-1"),
+    "okta": Signer("RS256", "okta-1"),
+    "auth0": Signer("RS256", "auth0-1"),
+    "entra": Signer("RS256", "entra-1"),
+    "keycloak": Signer("RS256", "keycloak-1"),
+    "rfc9068": Signer("RS256", "at-1"),
+    "kubernetes": Signer("RS256", "cluster-1"),
+    "github": Signer("RS256", "actions-1"),
+    "internal": Signer("HS256", "internal-1"),
+    "es": Signer("ES256", "es-1"),
+    "es384": Signer("ES384", "es384-1", ec.SECP384R1),
+    "ps": Signer("PS256", "ps-1"),
+    "ed": Signer("EdDSA", "ed-1"),
+    "people": Signer("ES256", "people-1"),
+    "dark": Signer("ES256", "dark-1"),
+    "rogue": Signer("RS256", "key-1"),
+}
+
+_AGENT = {"client_id": "agent-1", "sub": "agent-1", "aud": "api://m2m", "scope": "read"}
+CLAIMS: Mapping[str, Mapping[str, Any]] = {
+    "homelab": {
+        "iss": COGNITO,
+        "sub": "agent-1",
+        "client_id": "agent-1",
+        "token_use": "access",
+        "scope": f"{PREFIX}read",
+        "auth_time": NOW - 60,
+        "version": 2,
+    },
+    "generic": {"iss": "https://id.example.net", **_AGENT},
+    "twin": {"iss": "https://twin.example.net", **_AGENT},
+    "okta": {
+        "iss": "https://example.okta.com/oauth2/default",
+        "cid": "agent-1",
+        "sub": "agent-1",
+        "scp": ["read"],
+        "aud": "api://default",
+        "ver": 1,
+    },
+    "auth0": {
+        "iss": "https://example.auth0.com/",
+        "azp": "agent-1",
+        "sub": "agent-1@clients",
+        "gty": "client-credentials",
+        "aud": "api://m2m",
+        "scope": "read",
+    },
+    "entra": {
+        "iss": "https://login.microsoftonline.com/8f1c/v2.0",
+        "azp": "agent-1",
+        "sub": "5b3f",
+        "oid": "5b3f",
+        "roles": ["read"],
+        "aud": "api://m2m",
+    },
+    "keycloak": {
+        "iss": "https://keycloak.example.net/realms/lab",
+        "azp": "agent-1",
+        "sub": "0c9d",
+        "typ": "Bearer",
+        "preferred_username": "service-account-agent-1",
+        "aud": ["api://m2m", "account"],
+        "scope": "read",
+    },
+    "rfc9068": {"iss": "https://at.example.net", **_AGENT},
+    "kubernetes": {"iss": "https://cluster.example.net", "sub": SERVICE_ACCOUNT, "aud": ["api://m2m"]},
+    "github": {"iss": "https://token.actions.githubusercontent.com", "sub": REPOSITORY, "aud": "api://m2m"},
+    "internal": {"iss": "https://internal.example.net", **_AGENT},
+    "es": {"iss": "https://es.example.net", **_AGENT},
+    "es384": {"iss": "https://es384.example.net", **_AGENT},
+    "ps": {"iss": "https://ps.example.net", **_AGENT},
+    "ed": {"iss": "https://ed.example.net", **_AGENT},
+    "people": {"iss": "https://people.example.net", **_AGENT},
+    "dark": {"iss": "https://dark.example.net", **_AGENT},
+}
+
+
+@cache
+def private_key(name: str) -> Any:
+    """The private key of a signer, made at its first use."""
+    algorithm, _, curve = SIGNERS[name]
+    if algorithm.startswith("HS"):
+        return SECRET
+    if algorithm.startswith("ES"):
+        return ec.generate_private_key(curve())
+    if algorithm == "EdDSA":
+        return ed25519.Ed25519PrivateKey.generate()
+    return rsa.generate_private_key(65537, 2048)
+
+
+def public_jwk(name: str, **members: Any) -> dict[str, Any]:
+    """What an issuer publishes of a key; an HS key's JWK holds the secret itself."""
+    key = private_key(name)
+    algorithm, kid, _ = SIGNERS[name]
+    public = key if isinstance(key, bytes) else key.public_key()
+    return {**ALGORITHMS[algorithm].to_jwk(public, as_dict=True), "kid": kid, **members}
+
+
+def public_bytes(name: str, encoding: Encoding, form: PublicFormat) -> bytes:
+    """A public key as text or DER, which an attacker may try as an HMAC secret."""
+    found: bytes = private_key(name).public_key().public_bytes(encoding, form)
+    return found
+
+
+def sign(name: str, data: bytes, algorithm: str = "") -> bytes:
+    """A signature made with a signer's private key."""
+    made: bytes = ALGORITHMS[algorithm or SIGNERS[name].algorithm].sign(data, private_key(name))
+    return made
+
+
+def hmac(secret: bytes, algorithm: str = "HS256") -> Callable[[bytes], bytes]:
+    """Signs with a secret of the attacker's choice; PyJWT itself refuses to use a public key so."""
+    digest = {"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"}[algorithm]
+    return lambda data: mac.digest(secret, data, digest)
+
+
+def b64(data: bytes) -> bytes:
+    """Canonical base64url without padding."""
+    return urlsafe_b64encode(data).rstrip(b"=")
+
+
+def part(value: Mapping[str, Any] | bytes) -> bytes:
+    """A header or claims as a token's part: bytes stay as they are, everything else becomes JSON."""
+    return b64(value if isinstance(value, bytes) else json.dumps(value).encode())
+
+
+def ordinary_header(issuer: str) -> dict[str, Any]:
+    """The header of an issuer's ordinary token."""
+    algorithm, kid, _ = SIGNERS[issuer]
+    return {"alg": algorithm, "kid": kid, "typ": "at+jwt" if issuer == "rfc9068" else "JWT"}
+
+
+def ordinary_claims(issuer: str) -> dict[str, Any]:
+    """The claims of an issuer's ordinary token."""
+    return {**CLAIMS[issuer], "iat": NOW - 60, "exp": NOW + 3600, "jti": f"jti-{issuer}"}
+
+
+def edited(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with other, further or (ABSENT) fewer members."""
+    return {name: value for name, value in {**base, **changes}.items() if value is not ABSENT}
+
+
+@dataclass(frozen=True)
+class Token:
+    """A recipe: an issuer's ordinary token with some changes, correctly signed unless it says otherwise.
+
+    ``header`` and ``claims`` are changes to the ordinary ones, or the raw bytes of the part. ``signer`` names another
+    key, ``algorithm`` another way to use it, ``signature`` makes the signature of the signing input, and ``edit`` bends
+    the finished token.
+    """
+
+    issuer: str = "generic"
+    header: Mapping[str, Any] | bytes = field(default_factory=dict)
+    claims: Mapping[str, Any] | bytes = field(default_factory=dict)
+    signer: str = ""
+    algorithm: str = ""
+    signature: Callable[[bytes], bytes] | None = None
+    edit: Callable[[bytes], bytes] = lambda token: token
+
+    def encode(self) -> bytes:
+        """The token."""
+        header, claims = self.header, self.claims
+        if not isinstance(header, bytes):
+            header = edited(ordinary_header(self.issuer), header)
+        if not isinstance(claims, bytes):
+            claims = edited(ordinary_claims(self.issuer), claims)
+        data = part(header) + b"." + part(claims)
+        signer = self.signer or self.issuer
+        signature = self.signature(data) if self.signature else sign(signer, data, self.algorithm)
+        return self.edit(data + b"." + b64(signature))
+
+
+def raw_claims(issuer: str, extra: bytes) -> bytes:
+    """An issuer's ordinary claims as JSON, with further members written by hand."""
+    return json.dumps(ordinary_claims(issuer)).encode()[:-1] + b", " + extra + b"}"
+
+
+def raw_header(issuer: str, extra: bytes) -> bytes:
+    """The same for a header."""
+    return json.dumps(ordinary_header(issuer)).encode()[:-1] + b", " + extra + b"}"
+
+
+def of_length(length: int) -> bytes:
+    """A good token of exactly so many bytes."""
+    rest = length - len(Token(header={"pad": ""}, claims={"pad": ""}).encode())
+    for in_header in range(4):
+        for in_claims in range(rest * 3 // 4 - 8, rest * 3 // 4 + 1):
+            data = Token(
+                header={"pad": "x" * in_header}, claims={"pad": "x" * in_claims}, signature=lambda _: bytes(256)
+            )
+            if len(data.encode()) == length:
+                return Token(header={"pad": "x" * in_header}, claims={"pad": "x" * in_claims}).encode()
+    raise AssertionError(f"no token has {length} bytes")

@@ -1,0 +1,131 @@
+"""Fixtures of the unit tests: keys made once, and coroutines run on a loop whose time jumps."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.unit.support import (
+    JWKS_URL,
+    Clock,
+    FakeFetch,
+    JumpingLoop,
+    SigningKey,
+    claims,
+    ec_key,
+    ed_key,
+    jwks,
+    rsa_key,
+)
+from verifier.config import Config
+from verifier.config_file import Environment, load
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run ``async def`` tests on a JumpingLoop."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        runner.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
+
+
+@pytest.fixture(scope="session")
+def signer() -> SigningKey:
+    """RSA-2048, the key that most tokens here are signed with."""
+    return rsa_key()
+
+
+@pytest.fixture(scope="session")
+def other_signer() -> SigningKey:
+    """Another RSA-2048 key."""
+    return rsa_key("other")
+
+
+@pytest.fixture(scope="session")
+def weak_signer() -> SigningKey:
+    """RSA-1024: too short to be taken."""
+    return rsa_key("weak", bits=1024)
+
+
+@pytest.fixture(scope="session")
+def ec_signer() -> SigningKey:
+    """P-256."""
+    return ec_key()
+
+
+@pytest.fixture(scope="session")
+def ed_signer() -> SigningKey:
+    """Ed25519."""
+    return ed_key()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def fetch(signer: SigningKey) -> FakeFetch:
+    """A network on which the issuer publishes its one key."""
+    return FakeFetch({JWKS_URL: jwks(signer)})
+
+
+@pytest.fixture
+def mint(signer: SigningKey) -> Callable[..., bytes]:
+    """Make a valid token, with changed claims."""
+
+    def make(**changes: Any) -> bytes:
+        return signer.sign(claims(**changes)).encode()
+
+    return make
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> Callable[[str | dict[str, Any]], Path]:
+    """Write a configuration file."""
+
+    def write(content: str | dict[str, Any]) -> Path:
+        path = tmp_path / "m2m.yaml"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False), "utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of the variables that the verifier reads is set."""
+    for name in Environment.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def make_config(
+    write_config: Callable[[str | dict[str, Any]], Path], no_environment: None
+) -> Callable[[str | dict[str, Any]], Config]:
+    """Load a configuration as the commands do, from a file. Raises ConfigError."""
+
+    def make(content: str | dict[str, Any], **environment: Any) -> Config:
+        return load(write_config(content), Environment(**environment))
+
+    return make
+
+
+ONE_ISSUER: dict[str, Any] = {
+    "name": "lab", "issuer": "https://issuer.example", "jwks_url": JWKS_URL, "audience": ["api"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def lab() -> dict[str, Any]:
+    """The configuration of one issuer, as a file would have it."""
+    return {"issuers": [dict(ONE_ISSUER)]}

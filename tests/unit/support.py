@@ -1,0 +1,223 @@
+"""What the unit tests pass in: keys, tokens, a clock, a network, and an event loop whose time jumps."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import selectors
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from verifier.fetch import Fetched, FetchError
+from verifier.identity import IDENTITY_HEADERS, Principal, VerifiedToken, encode_headers, wire_size
+from verifier.jwk import Key, parse_key
+from verifier.keys import KeySet, StaticKeys
+from verifier.profiles import PROFILES
+from verifier.tokens import Issuer
+
+NOW = 1_800_000_000.0
+ISSUER = "https://issuer.example"
+JWKS_URL = "https://issuer.example/keys"
+
+Jwk = dict[str, Any]
+Handler = Callable[[str], Any]
+
+
+class SigningKey:
+    """A private key that an issuer would hold, and its public half as the issuer publishes it."""
+
+    def __init__(self, private: Any, algorithm: str, kid: str) -> None:
+        self.private = private
+        self.algorithm = algorithm
+        self.kid = kid
+
+    def jwk(self, **changes: Any) -> Jwk:
+        """The public JWK, with ``changes``; a value of None leaves the member out."""
+        algorithm = {"RS": RSAAlgorithm, "PS": RSAAlgorithm, "ES": ECAlgorithm, "Ed": OKPAlgorithm}[self.algorithm[:2]]
+        public = json.loads(algorithm.to_jwk(self.private.public_key()))
+        public.pop("key_ops", None)
+        made = {**public, "kid": self.kid, "use": "sig", "alg": self.algorithm, **changes}
+        return {name: value for name, value in made.items() if value is not None}
+
+    def public(self, **changes: Any) -> Key:
+        """The key as the verifier holds it."""
+        return parse_key(self.jwk(**changes))
+
+    def sign(self, claims: Mapping[str, Any], *, algorithm: str = "", header: Mapping[str, Any] | None = None) -> str:
+        """A compact JWS over ``claims``; a header value of None leaves the member out."""
+        given = {"kid": self.kid, **(header or {})}
+        members = {name: value for name, value in given.items() if value is not None}
+        return jwt.encode(dict(claims), self.private, algorithm or self.algorithm, headers=members)
+
+
+def rsa_key(kid: str = "rsa", *, bits: int = 2048) -> SigningKey:
+    return SigningKey(rsa.generate_private_key(65537, bits), "RS256", kid)
+
+
+def ec_key(kid: str = "ec") -> SigningKey:
+    return SigningKey(ec.generate_private_key(ec.SECP256R1()), "ES256", kid)
+
+
+def ed_key(kid: str = "ed") -> SigningKey:
+    return SigningKey(ed25519.Ed25519PrivateKey.generate(), "EdDSA", kid)
+
+
+def jwks(*keys: SigningKey | Jwk) -> bytes:
+    """A JWK Set."""
+    return json.dumps({"keys": [key.jwk() if isinstance(key, SigningKey) else key for key in keys]}).encode()
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    """The claims of a machine's token, generic profile, with ``changes``; a value of ABSENT leaves one out."""
+    made = {
+        "iss": ISSUER, "sub": "etl", "client_id": "etl", "aud": "api", "scope": "read write",
+        "iat": int(NOW), "exp": int(NOW) + 3600, "jti": "token-1",
+    } | changes  # fmt: skip
+    return {name: value for name, value in made.items() if value is not ABSENT}
+
+
+ABSENT: Any = object()
+
+
+def b64(data: bytes) -> str:
+    """base64url without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class Clock:
+    """Seconds since the epoch, as far as a test says."""
+
+    def __init__(self, now: float = NOW) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeFetch:
+    """A network: answers by URL, counts, and can fail or hang.
+
+    An answer is bytes, a Fetched, an exception to raise, or a function of the URL that gives one of these.
+    """
+
+    def __init__(self, answers: Mapping[str, Any] | None = None) -> None:
+        self.answers: dict[str, Any] = dict(answers or {})
+        self.asked: list[str] = []
+        self.running = 0
+        self.most_at_once = 0
+        self.open = asyncio.Event()
+        self.open.set()
+
+    def hang(self) -> None:
+        """Answer nothing from now on, until ``open`` is set again."""
+        self.open.clear()
+
+    async def __call__(self, url: str) -> Fetched:
+        self.asked.append(url)
+        self.running += 1
+        self.most_at_once = max(self.most_at_once, self.running)
+        try:
+            await asyncio.sleep(0)
+            await self.open.wait()
+        finally:
+            self.running -= 1
+        answer = self.answers.get(url, FetchError("status 404"))
+        if callable(answer):
+            answer = answer(url)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer if isinstance(answer, Fetched) else Fetched(answer, None)
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Where nothing is ready, the loop's time jumps to its next timer."""
+
+    def __init__(self, grace: float) -> None:
+        super().__init__()
+        self.now = 0.0
+        self._grace = grace
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0 if timeout is not None and timeout <= 0 else self._grace)
+        if not ready:
+            if timeout is None and not self._grace:
+                raise RuntimeError("the test waits for what will never happen")
+            self.now += max(timeout or 0.0, 0.0)
+        return ready
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop that sleeps no real second: hours of refreshes pass in milliseconds, in their exact order.
+
+    ``grace`` is how many real seconds sockets get before the time jumps. Threads' work is done on the spot.
+    """
+
+    def __init__(self, grace: float = 0.0) -> None:
+        self._jumping = _JumpingSelector(grace)
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def loop_clock() -> float:
+    """Seconds since the epoch by the running loop's time."""
+    return NOW + asyncio.get_running_loop().time()
+
+
+async def settle() -> None:
+    """Let everything run that can run without time passing."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def make_issuer(keys: KeySet | Iterable[Key], *, profile: str = "generic", **changes: Any) -> Issuer:
+    """An issuer as the configuration would build it."""
+    given: dict[str, Any] = {
+        "name": "lab",
+        "urls": (ISSUER,),
+        "key_set_url": JWKS_URL,
+        "jwks_file": None,
+        "profile": PROFILES[profile],
+        "algorithms": frozenset({"RS256", "ES256", "EdDSA"}),
+        "audience": frozenset({"api"}),
+    } | changes
+    return Issuer(**given, keys=keys if hasattr(keys, "find") else StaticKeys(keys))
+
+
+def make_principal(
+    scope: str = "read",
+    *,
+    issuer: str = "lab",
+    client_id: str = "etl",
+    role: str = "",
+    prefix: str = "",
+    listed: bool = True,
+) -> Principal:
+    """A verified caller."""
+    granted = scope.split()
+    bare = [held.removeprefix(prefix) for held in granted if prefix and held.startswith(prefix)]
+    headers = encode_headers([*zip(IDENTITY_HEADERS, (client_id, scope, role, issuer), strict=True)])
+    return Principal(
+        issuer, client_id, scope, frozenset(granted + bare), prefix, role, listed, headers, wire_size(headers)
+    )
+
+
+def make_token(
+    principal: Principal | None = None, *, exp: float = NOW + 3600, jti: str = "token-1", key: Key | None = None
+) -> VerifiedToken:
+    """A verified token. Its key verifies nothing: it is there to be retired."""
+    return VerifiedToken(principal or make_principal(), exp, jti, key or Key("kid", "identity", {}))

@@ -1,0 +1,265 @@
+"""The benchmark's pure pieces: what it signs, how it counts, what it prints. Nothing here is timed."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import threading
+import time
+from pathlib import Path
+
+import jwt
+import pytest
+
+from bench import plan, report, tokens
+from bench.__main__ import names
+from bench.check import metric
+from bench.load import openloop, wrk
+from bench.load.requests import direct_template, proxied_template, render
+from bench.run import specs
+from bench.servers import BenchError
+
+EXPIRES = int(time.time()) + tokens.LIFETIME
+
+
+@pytest.fixture(scope="module")
+def rsa() -> tokens.Signer:
+    return tokens.Signer.generate("RS256")
+
+
+@pytest.fixture(scope="module")
+def ec() -> tokens.Signer:
+    return tokens.Signer.generate("ES256")
+
+
+@pytest.mark.parametrize("alg", ["RS256", "ES256"])
+def test_a_token_verifies_against_the_key_set(alg: str, rsa: tokens.Signer, ec: tokens.Signer) -> None:
+    token = tokens.sign_range(rsa if alg == "RS256" else ec, EXPIRES, range(1))[0]
+    keys = jwt.PyJWKSet.from_dict(tokens.jwks(rsa, ec))
+    claims = jwt.decode(token, keys[jwt.get_unverified_header(token)["kid"]], algorithms=[alg], issuer=tokens.ISSUER)
+    assert claims["client_id"] == claims["sub"] == tokens.client_id(0)
+    assert claims["token_use"] == "access"
+
+
+@pytest.mark.parametrize("alg", ["RS256", "ES256"])
+def test_a_token_has_about_one_kilobyte(alg: str, rsa: tokens.Signer, ec: tokens.Signer) -> None:
+    token = tokens.sign_range(rsa if alg == "RS256" else ec, EXPIRES, range(1))[0]
+    assert tokens.TOKEN_BYTES - 4 <= len(token) <= tokens.TOKEN_BYTES
+
+
+def test_no_two_tokens_are_the_same(rsa: tokens.Signer) -> None:
+    assert len(set(tokens.sign_range(rsa, EXPIRES, range(20)))) == 20
+
+
+def test_a_bad_signature_differs_in_nothing_else(rsa: tokens.Signer) -> None:
+    good = tokens.sign_range(rsa, EXPIRES, range(1))[0]
+    bad = tokens.bad_signature(good)
+    assert bad.rsplit(".", 1)[0] == good.rsplit(".", 1)[0]
+    with pytest.raises(jwt.InvalidSignatureError):
+        jwt.decode(bad, jwt.PyJWK(rsa.jwk()), algorithms=["RS256"])
+
+
+def test_junk_is_never_a_token(rsa: tokens.Signer) -> None:
+    garbage = tokens.junk(rsa.kid, random.Random(1))
+    for _ in range(10):
+        with pytest.raises(jwt.InvalidTokenError):
+            jwt.decode(next(garbage), jwt.PyJWK(rsa.jwk()), algorithms=["RS256"])
+
+
+def test_an_unknown_key_is_another_one_each_time() -> None:
+    rng = random.Random(1)
+    kids = {jwt.get_unverified_header(tokens.unknown_kid(rng, expires=EXPIRES))["kid"] for _ in range(10)}
+    assert len(kids) == 10
+
+
+def test_the_same_token_set_is_taken_up_again(tmp_path: Path) -> None:
+    first = tokens.make_token_set(tmp_path, cold=30, distinct=40)
+    again = tokens.make_token_set(tmp_path, cold=30, distinct=40)
+    assert again == first
+    assert len(first.path("distinct").read_text().splitlines()) == 40
+    assert not set(first.path("hot").read_text().split()) & set(first.path("cold").read_text().split())
+
+
+def windows(target: str, *rates: float) -> list[dict[str, object]]:
+    return [{"round": number, "load": "hot", "target": target, "rps": rate} for number, rate in enumerate(rates)]
+
+
+def test_a_ratio_is_taken_within_each_round() -> None:
+    # The machine was half as fast in the second round: both were slow, and the ratio does not see it.
+    found = report.ratio(windows("ours", 1000, 500, 1200) + windows("envoy", 500, 250, 400), "hot", "ours", "envoy")
+    assert found == report.Ratio(median=2.0, low=2.0, high=3.0, rounds=3)
+
+
+def test_a_round_that_one_side_lacks_does_not_count() -> None:
+    found = report.ratio(windows("ours", 1000, 500) + windows("envoy", 500), "hot", "ours", "envoy")
+    assert found is not None
+    assert found.rounds == 1
+
+
+def test_there_is_no_ratio_without_the_other_side() -> None:
+    assert report.ratio(windows("ours", 1000), "hot", "ours", "envoy") is None
+
+
+def test_medians_are_taken_of_each_group() -> None:
+    found = report.medians(windows("ours", 1, 2, 9) + windows("envoy", 5), ("target",), ("rps",))
+    assert found == {("ours",): {"rps": 2}, ("envoy",): {"rps": 5}}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(12345.6, "12,346"), (123.45, "123"), (12.345, "12.3"), (1.2345, "1.23"), (0.0, "0.00")]
+)
+def test_a_number_has_three_digits(value: float, shown: str) -> None:
+    assert report.number(value) == shown
+
+
+def test_the_report_replaces_what_is_between_the_markers() -> None:
+    document = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
+    assert report.insert(document, "new") == f"before\n{report.BEGIN}\n\nnew\n\n{report.END}\nafter\n"
+
+
+def test_a_document_without_markers_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no <!-- bench:begin"):
+        report.insert("nothing", "new")
+
+
+def test_the_document_has_the_markers() -> None:
+    document = Path(__file__).parents[2] / "docs" / "performance.md"
+    assert report.insert(document.read_text(), "new")
+
+
+def test_every_part_of_the_results_is_rendered() -> None:
+    timed = {"p50_us": 100.0, "p99_us": 2000.0, "max_us": 3000.0}
+    window = {"round": 0, "load": "hot", "cpu_us": 9.0, "rss_mib": 50.0, "load_busy": 0.95, "audit_dropped": 0, **timed}
+    results = {
+        "facts": {"processor": "one"},
+        "windows": [
+            {**window, "target": "ours", "rps": 900.0},
+            {**window, "target": "envoy", "rps": 300.0, "cpu_us": 18.0},
+        ],
+        "fixed": [
+            {"round": 0, "load": "hot", "rate": 500, "target": "ours", "p999_us": 1.0, "late_p99_us": 1.0,
+             "unfinished": 0, **timed}
+        ],
+        "memory": [{"tokens": 0, "rss_mib": 50.0}, {"tokens": 1000, "rss_mib": 51.0}],
+        "stalls": [{"event": "reload", "happened": True, "late_max_us": 4.0, **timed}],
+        "fairness": [
+            {"target": "ours", "quiet_p99_us": 100.0, "paced_p99_us": 200.0, "flat_out_p99_us": 300.0,
+             "flat_out_rps": 5000.0}
+        ],
+    }  # fmt: skip
+    rendered = report.render(results)
+    assert "| HOT | ours | Envoy jwt_authn | **3.00** | 3.00 to 3.00 | ≥ 2 | 2.00 |" in rendered
+    assert "| ours ¹ | 900 | 0.10 | 2.00 | 9.00 | 50.0 |" in rendered
+    assert "| HOT | 500 | ours | 0.10 | 2.00 |" in rendered
+    assert "| 1,000 | 51.0 | 1.00 | 1,049 |" in rendered
+    assert "| reload | 0.10 | 2.00 | 3.00 | 3.00 | 0.00 | 1 of 1 |" in rendered
+    assert "| ours | 0.10 | 0.20 | 2.00 | 0.30 | 3.00 | 5,000 |" in rendered
+
+
+def test_every_cell_and_comparison_names_what_exists() -> None:
+    measured = {(load, name) for load, cell in plan.CELLS for name in cell}
+    for comparison in plan.COMPARISONS:
+        assert {(comparison.load, comparison.ours), (comparison.load, comparison.other)} <= measured
+    assert {name for _, name in measured} <= plan.TARGETS.keys()
+    assert {load for load, _ in measured} == plan.LOADS.keys()
+
+
+def test_every_server_of_a_target_can_be_started(tmp_path: Path) -> None:
+    from bench.sides.context import Context
+
+    known = specs(Context(tmp_path, tokens.make_token_set(tmp_path, cold=1, distinct=1)))
+    assert {server for target in plan.TARGETS.values() for server in target.servers} <= known.keys()
+
+
+def test_only_what_is_wanted_is_selected() -> None:
+    chosen = plan.select(plan.CELLS, targets={"ours", "envoy"}, loads={"cold", "junk"})
+    assert chosen == [("cold", ["ours", "envoy"]), ("junk", ["ours", "envoy"])]
+
+
+def test_each_round_has_another_order() -> None:
+    assert [plan.rotated(["a", "b", "c"], number)[0] for number in range(4)] == ["a", "b", "c", "a"]
+
+
+def test_an_unknown_name_is_an_error() -> None:
+    with pytest.raises(BenchError, match="no such load: warm"):
+        names("hot, warm", plan.LOADS, "load")
+
+
+RESULT = {
+    "requests": 300, "duration_us": 2_000_000, "denied": 0, "socket_errors": 0, "p50_us": 10, "p99_us": 20,
+    "max_us": 30, "cpu_s": 1.6,
+}  # fmt: skip
+
+
+def test_the_output_of_wrk_is_read() -> None:
+    result = wrk.parse(f"PREPARED 0.100\nRunning 2s test\nRESULT {json.dumps(RESULT)}\n")
+    assert (result.rps, result.busy) == (150.0, 0.75)
+
+
+@pytest.mark.parametrize("change", [{"socket_errors": 1}, {"requests": 0}])
+def test_a_lost_request_stops_the_run(change: dict[str, int]) -> None:
+    with pytest.raises(BenchError, match="lost"):
+        wrk.parse(f"PREPARED 0.1\nRESULT {json.dumps(RESULT | change)}\n")
+
+
+@pytest.mark.parametrize("template", [direct_template("/verify"), proxied_template()])
+def test_a_request_carries_the_token_and_ends(template: str) -> None:
+    request = render(template, "abc", 7)
+    assert b"\r\nAuthorization: Bearer abc\r\n" in request
+    assert request.endswith(b"\r\n\r\n")
+    assert b"@" not in request
+
+
+@pytest.mark.parametrize(
+    ("received", "status"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", 200),
+        (b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\n{", None),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 200),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", None),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", None),
+    ],
+    ids=["whole", "body missing", "chunked", "last chunk missing", "head missing"],
+)
+def test_a_response_is_complete_or_not(received: bytes, status: int | None) -> None:
+    assert openloop.complete_status(received) == status
+
+
+def test_a_percentile_is_a_value_that_was_seen() -> None:
+    assert [openloop.percentile(list(range(1, 101)), share) for share in (0.5, 0.99, 1)] == [50, 99, 100]
+    assert openloop.percentile([], 0.5) == 0
+
+
+@pytest.fixture
+def stalling_port() -> int:
+    """A server of one answer a connection: it takes the first request of each and never answers another."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        kept = []
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            kept.append(connection)
+            if len(kept) == 1:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    threading.Thread(target=serve, daemon=True).start()
+    return int(listener.getsockname()[1])
+
+
+def test_the_open_loop_charges_a_stall_for_all_that_was_due(stalling_port: int) -> None:
+    loop = openloop.OpenLoop(port=stalling_port, requests=[b"GET / HTTP/1.1\r\n\r\n"], connections=1, total=10)
+    result = loop.run(rate=1000, seconds=0.01, grace=0.2)
+    assert (result.sent, result.unfinished) == (2, 9)
+    assert result.p50_us > 150_000  # those that could never be sent waited from when they were due
+
+
+def test_a_metric_that_is_not_there_yet_is_zero() -> None:
+    exposition = 'requests_total{result="hit"} 12.0\n'
+    assert metric(exposition, 'requests_total{result="hit"}') == 12
+    assert metric(exposition, 'requests_total{result="miss"}') == 0

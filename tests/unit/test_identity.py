@@ -1,0 +1,45 @@
+"""What may become a response header."""
+
+import dataclasses
+
+import pytest
+
+from tests.unit.support import make_principal, make_token
+from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS, VISIBLE, encode_headers, wire_size
+
+
+def test_the_identity_headers_are_those_of_the_contract() -> None:
+    assert IDENTITY_HEADERS == ("X-M2M-Client-ID", "X-M2M-Scope", "X-M2M-Role", "X-M2M-Issuer")
+
+
+@pytest.mark.parametrize("value", ["", "a", "a b", "!~", "arn:aws:iam::1:role/x", "a  b"])
+def test_printable_ascii_without_a_space_at_either_end_is_header_safe(value: str) -> None:
+    assert HEADER_SAFE.fullmatch(value)
+
+
+@pytest.mark.parametrize(
+    "value", [" ", " a", "a ", "a\n", "a\r\nX: y", "a\x00", "a\x7f", "a\tb", "é", "a\x85b"], ids=ascii
+)
+def test_everything_else_is_not_header_safe(value: str) -> None:
+    assert not HEADER_SAFE.fullmatch(value)
+
+
+@pytest.mark.parametrize("value", ["", "a b", "a\n", "\x7f", "é"], ids=ascii)
+def test_a_client_id_is_visible_ascii_and_not_empty(value: str) -> None:
+    assert not VISIBLE.fullmatch(value)
+
+
+def test_headers_are_encoded_with_lower_case_names() -> None:
+    assert encode_headers([("X-M2M-Role", "Admin")]) == ((b"x-m2m-role", b"Admin"),)
+
+
+def test_the_wire_size_counts_colon_space_and_line_end() -> None:
+    assert wire_size(((b"a", b"bc"), (b"d", b""))) == len("a: bc\r\nd: \r\n")
+
+
+@pytest.mark.parametrize("frozen", [make_principal(), make_token()], ids=["principal", "token"])
+def test_what_was_verified_cannot_be_changed(frozen: object) -> None:
+    name = dataclasses.fields(frozen)[0].name  # type: ignore[arg-type]
+
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(frozen, name, "other")

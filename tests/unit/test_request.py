@@ -1,0 +1,46 @@
+"""The one bearer token of a request."""
+
+from __future__ import annotations
+
+import pytest
+
+from verifier.decision import Reason, Rejected
+from verifier.jws import take_apart
+from verifier.request import AuthRequest, bearer_token
+
+
+def asked(authorization: bytes | None, *repeated: str) -> AuthRequest:
+    return AuthRequest("default", b"", authorization, "GET", b"https://h/", frozenset(repeated))
+
+
+def reason(request: AuthRequest) -> Reason:
+    """Of the token's form, wherever it is looked at."""
+    with pytest.raises(Rejected) as caught:
+        take_apart(bearer_token(request))
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("value", [b"Bearer a.b.c", b"bearer a.b.c", b"BEARER a.b.c", b"Bearer   a.b.c"])
+def test_the_scheme_counts_in_any_case_before_one_or_more_spaces(value: bytes) -> None:
+    assert bearer_token(asked(value)) == b"a.b.c"
+
+
+@pytest.mark.parametrize("value", [None, b"", b"Basic abc", b"DPoP a.b.c", b"Bearerx a.b.c", b"a.b.c", b"Token a"])
+def test_no_header_or_another_scheme_is_a_missing_token(value: bytes | None) -> None:
+    assert reason(asked(value)) is Reason.MISSING_TOKEN
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"Bearer a.b.c d.e.f", b"Bearer a.b.c,d.e.f", b"Bearer a.b.c, Bearer d.e.f", b"Bearer Bearer a.b.c",
+        b'Bearer "a.b.c"', b"Bearer \xff", b"Bearer a.b.c\t",
+    ],
+)  # fmt: skip
+def test_two_tokens_or_a_decorated_one_are_malformed(value: bytes) -> None:
+    assert reason(asked(value)) is Reason.MALFORMED_TOKEN
+
+
+@pytest.mark.parametrize("value", [b"Bearer a.b.c", b"Basic abc"])
+def test_two_authorization_headers_are_malformed(value: bytes) -> None:
+    assert reason(asked(value, "authorization")) is Reason.MALFORMED_TOKEN
