@@ -86,9 +86,13 @@ def _parser() -> argparse.ArgumentParser:
 # What a command needs is imported when it runs: `check` loads no server, `lint` no cryptography.
 
 
-def _serve(options: argparse.Namespace) -> int:
-    # Until the server takes over: the first process of a container would not even notice a SIGTERM.
+def _end_on_sigterm() -> None:
+    """Until the server takes over: the first process of a container would not even notice it, and none cleans up."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+
+def _serve(options: argparse.Namespace) -> int:
+    _end_on_sigterm()
     from verifier import server, workers
 
     config = read(options.config)
@@ -120,6 +124,7 @@ def _told(sock: socket.socket) -> str:
 
 
 def _worker(options: argparse.Namespace) -> int:
+    _end_on_sigterm()
     from verifier import workers
 
     app = _application(read(options.config), audit_lock=options.lock)
