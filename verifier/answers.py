@@ -88,6 +88,8 @@ class Answers:
         if reason.status == 503:
             extra.append(("Retry-After", str(RETRY_AFTER)))
         challenge = _challenge(decision, description)
+        if len(challenge) > self.max_identity_bytes // 2:  # nginx's buffer holds refusals too
+            challenge = challenge.partition(", scope=")[0]
         if challenge:
             extra.append(("WWW-Authenticate", challenge))
         return Answer(reason.status, self._nobody + encode_headers(extra) + (_JSON, _NO_STORE), body)

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 READY_ANYWAY = 30.0  # seconds after the start from which one issuer with keys is enough
 FIRST_KEYS = 2.0  # seconds that a reload waits for the keys of new issuers, whose tokens would be refused meanwhile
 
+_NO_STORE = {"Cache-Control": "no-store"}
+
 Reload = Callable[[], Config | None]
 """Looks whether the configuration changed on disk: the new one, or None. Raises ConfigError."""
 
@@ -211,19 +213,19 @@ def create_app(
     service = Service(config, fetch=fetch, clock=clock, reload=reload, audit_lock=audit_lock)
 
     async def health(_: Request) -> Response:
-        return JSONResponse({"status": "healthy", "service": "m2m-verifier"})
+        return JSONResponse({"status": "healthy", "service": "m2m-verifier"}, headers=_NO_STORE)
 
     async def ready(_: Request) -> Response:
         is_ready, issuers = service.ready()
         body = {"status": "ready" if is_ready else "not_ready", "issuers": issuers}
-        return JSONResponse(body, 200 if is_ready else 503)
+        return JSONResponse(body, 200 if is_ready else 503, headers=_NO_STORE)
 
     async def resource_document(request: Request) -> Response:
         document = service.runtime.documents.find(request.url.path, request.headers.get("host", ""))
         if document is None:
-            return JSONResponse({"error": "no policy names this resource"}, 404)
+            return JSONResponse({"error": "no policy names this resource"}, 404, headers=_NO_STORE)
         # Agents in browsers read it too (RFC 9728 section 3.1 leaves this to the server).
-        return JSONResponse(document, headers={"Access-Control-Allow-Origin": "*", "Cache-Control": "max-age=300"})
+        return JSONResponse(document, headers={"Access-Control-Allow-Origin": "*", **_NO_STORE})
 
     app = Starlette(
         routes=[

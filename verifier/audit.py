@@ -99,6 +99,7 @@ def line(now: float, request: AuthRequest, decision: Decision, seconds: float) -
     event = "allow" if status == 200 else "would_deny" if policy is not None and policy.report else "deny"
     found = _HOST_AND_PATH.match(request.url)
     host, path = found.groups() if found else (b"", b"")
+    host = host.rpartition(b"@")[2]  # what stands before it may be a password
     return (
         f'{{"time": "{_second(int(now))}.{int(now % 1 * 1e6):06d}Z", "event": "{event}", "status": {status}, '
         f'"reason": "{reason}", "policy": "{policy.name if policy is not None else ""}", '

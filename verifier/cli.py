@@ -11,46 +11,58 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from verifier.config import Config, ConfigError, Watch, read
-
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+    from verifier.config import Config
+
 log = logging.getLogger(__name__)
 
-USAGE_ERROR = 2
+USAGE_ERROR, INTERRUPTED = 2, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. The exit status."""
+    options = _parser().parse_args(arguments)
+    if options.command in (_serve, _worker):
+        _end_on_signals()
+    from verifier.config import ConfigError
+
+    logging.basicConfig(
+        stream=sys.stderr, level=options.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for chatty in ("httpx", "httpcore", "uvicorn", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        options = _parser().parse_args(arguments)
-        logging.basicConfig(
-            stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-        )
-        for chatty in ("httpx", "httpcore", "uvicorn", "asyncio"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
         return int(options.command(options))
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
-        return 0
+        return INTERRUPTED
+
+
+def _end_on_signals() -> None:
+    """Until the server takes over: the first process of a container would not even notice a SIGTERM."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # many send it to reload, which needs no signal here
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="m2m-verifier", description="Verifies machine-to-machine tokens for nginx.")
+    parser.set_defaults(log_level=logging.WARNING)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     config = argparse.ArgumentParser(add_help=False)
     config.add_argument("--config", type=Path, metavar="FILE", help="the configuration (M2M_CONFIG)")
 
     serve = commands.add_parser("serve", parents=[config], help="answer subrequests")
     serve.add_argument("--host", metavar="H", help="address to listen on (M2M_HOST, 0.0.0.0)")
-    serve.add_argument("--port", type=int, metavar="N", help="for subrequests (M2M_PORT, 8000)")
+    serve.add_argument("--port", type=_port, metavar="N", help="for subrequests (M2M_PORT, 8000)")
     serve.add_argument("--uds", type=Path, metavar="PATH", help="a Unix socket instead, for nginx on this machine")
-    serve.add_argument("--metrics-port", type=int, metavar="N", help="for Prometheus (M2M_METRICS_PORT, 9090)")
+    serve.add_argument("--metrics-port", type=_port, metavar="N", help="for Prometheus (M2M_METRICS_PORT, 9090)")
     serve.add_argument("--workers", type=int, metavar="N", help="processes (M2M_WORKERS, 1)")
-    serve.set_defaults(command=_serve)
+    serve.set_defaults(command=_serve, log_level=logging.INFO)
 
     check = commands.add_parser("check", parents=[config], help="validate the configuration: exit 0 or 2")
     check.set_defaults(command=_check)
@@ -72,28 +84,29 @@ def _parser() -> argparse.ArgumentParser:
     lint.set_defaults(command=_lint)
 
     demo = commands.add_parser("demo", help="everything on this machine: issuer, verifier, nginx and an API")
-    demo.add_argument("--port", type=int, default=8080, metavar="N", help="nginx's port (%(default)s)")
+    demo.add_argument("--port", type=_port, default=8080, metavar="N", help="nginx's port (%(default)s)")
     demo.add_argument("--check", action="store_true", help="test itself and exit 0 or 1")
     demo.set_defaults(command=_demo)
 
     worker = commands.add_parser("worker", parents=[config])  # serve starts these; no help: nobody types it
     for descriptor in ("http", "lock", "control"):
         worker.add_argument(descriptor, type=int)
-    worker.set_defaults(command=_worker)
+    worker.set_defaults(command=_worker, log_level=logging.INFO)
     return parser
+
+
+def _port(written: str) -> int:
+    if not written.isdecimal() or int(written) > 65535:
+        raise argparse.ArgumentTypeError("must be a number up to 65535")
+    return int(written)
 
 
 # What a command needs is imported when it runs: `check` loads no server, `lint` no cryptography.
 
 
-def _end_on_sigterm() -> None:
-    """Until the server takes over: the first process of a container would not even notice it, and none cleans up."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-
-
 def _serve(options: argparse.Namespace) -> int:
-    _end_on_sigterm()
     from verifier import server, workers
+    from verifier.config import ConfigError, read
 
     config = read(options.config)
     given = {name: value for name, value in vars(options).items() if value is not None}
@@ -124,8 +137,8 @@ def _told(sock: socket.socket) -> str:
 
 
 def _worker(options: argparse.Namespace) -> int:
-    _end_on_sigterm()
     from verifier import workers
+    from verifier.config import read
 
     app = _application(read(options.config), audit_lock=options.lock)
     workers.run_worker(app, options.http, options.control)
@@ -134,11 +147,14 @@ def _worker(options: argparse.Namespace) -> int:
 
 def _application(config: Config, audit_lock: int | None = None) -> Starlette:
     from verifier.app import create_app
+    from verifier.config import Watch
 
     return create_app(config, reload=Watch(config) if config.path else None, audit_lock=audit_lock)
 
 
 def _check(options: argparse.Namespace) -> int:
+    from verifier.config import read
+
     config = read(options.config)
     issuers = ", ".join(issuer.name for issuer in config.issuers)
     print(f"ok: issuers {issuers}; policies {', '.join(config.policies.by_name)}")
@@ -147,12 +163,14 @@ def _check(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     from verifier import explain
+    from verifier.config import read
 
     return explain.run(read(options.config), options, sys.stdin.buffer.read(), sys.stdout)
 
 
 def _lint(options: argparse.Namespace) -> int:
     from verifier import lint
+    from verifier.config import read
 
     known = lint.Known.of(read(options.config)) if options.config else None
     return lint.main(options.files, known, sys.stdout)

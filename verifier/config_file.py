@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 
 Place = tuple[str | int, ...]
 
-_COGNITO_ISSUER = re.compile(r"https://(?:issuer-)?cognito-idp\.[a-z0-9-]+\.amazonaws\.com/[\w-]+")
-
 
 class Environment(BaseSettings):
     """Environment variables; each field is one, in upper case."""
@@ -55,20 +53,24 @@ class Environment(BaseSettings):
             )
         if self.cognito_user_pool_id:
             pool = {"region": self.cognito_region, "user_pool_id": self.cognito_user_pool_id}
+            clients = _words(self.cognito_client_ids)
             return (
-                {"name": "cognito", "cognito": pool, "clients": _words(self.cognito_client_ids)},
+                {"name": "cognito", "cognito": pool} | ({"clients": clients} if clients else {}),
                 {"region": "COGNITO_REGION", "user_pool_id": "COGNITO_USER_POOL_ID", "clients": "COGNITO_CLIENT_IDS"},
             )
         if self.oauth_issuer:
+            profile = "cognito" if models.COGNITO_ISSUER.fullmatch(self.oauth_issuer) else "generic"
+            if profile == "generic" and not self.oauth_audience:
+                log.warning("OAUTH_AUDIENCE is not set: only tokens without aud pass (`any` accepts every audience)")
             return (
                 {
                     "name": "oauth",
                     "issuer": self.oauth_issuer,
-                    "profile": "cognito" if _COGNITO_ISSUER.fullmatch(self.oauth_issuer) else "generic",
-                    "jwks_url": self.oauth_jwks_url or None,
+                    "profile": profile,
                     # Nobody wrote `any`: without an audience, only tokens without `aud` pass.
                     "audience": _words(self.oauth_audience) or [],
-                },
+                }
+                | ({"jwks_url": self.oauth_jwks_url} if self.oauth_jwks_url else {}),
                 {"issuer": "OAUTH_ISSUER", "jwks_url": "OAUTH_JWKS_URL", "audience": "OAUTH_AUDIENCE"},
             )
         return None
@@ -101,10 +103,9 @@ def load(path: Path | None, environment: Environment) -> Config:
             log.warning("%s names issuers: COGNITO_USER_POOL_ID and OAUTH_ISSUER are not looked at", path)
     else:
         from_environment = environment.issuer()
-        if from_environment is None:
-            raise ConfigError([f"{document.at(())}: no issuer: {_HOW_TO_BEGIN}"])
-        issuer, variables = from_environment
-        given = {**given, "issuers": [issuer]}
+        if from_environment is not None:
+            issuer, variables = from_environment
+            given = {**given, "issuers": [issuer]}
     settings, problems = _validate(given, path.parent if path else Path())
     if settings is not None and not problems:
         return replace(settings.build(path, environment.listen()), digest=document.digest)
@@ -122,7 +123,7 @@ def _validate(given: Any, folder: Path) -> tuple[Settings | None, dict[Place, st
     problems: dict[Place, str] = {}
     gone: set[Place] = set()
     given = copy.deepcopy(given)
-    issuers = given["issuers"] if isinstance(given["issuers"], list) else []
+    issuers = given.get("issuers") if isinstance(given.get("issuers"), list) else []
     names = tuple(str(issuer.get("name")) for issuer in issuers if isinstance(issuer, dict))
     context = models.Context(folder=folder, client_ids=ClientIds(names))
     while True:
@@ -161,7 +162,7 @@ def _take_out(given: Any, place: Place) -> set[Place]:
     return set()
 
 
-_HOW_TO_BEGIN = "set COGNITO_USER_POOL_ID or OAUTH_ISSUER, or name a file (--config, M2M_CONFIG) with `issuers:`"
+_HOW_TO_BEGIN = "no issuer: set COGNITO_USER_POOL_ID or OAUTH_ISSUER, or a file (--config, M2M_CONFIG) with `issuers:`"
 
 
 def _variable(place: Place, variables: Mapping[str, str]) -> str | None:
@@ -184,7 +185,7 @@ def _told(kind: str, message: str, location: Place) -> str:
         close = difflib.get_close_matches(str(location[-1]), sorted(known), n=1)
         return "unknown key" + (f": did you mean `{close[0]}`?" if close else "")
     if kind == "missing":
-        return "is missing"
+        return _HOW_TO_BEGIN if location == ("issuers",) else "is missing"
     if kind == "string_type":
         return "must be text: put it in quotes"
     return message.removeprefix("Value error, ")

@@ -76,7 +76,7 @@ class Decision(NamedTuple):
     issuer: str = ""
     """The configured name of the token's issuer, empty where unknown."""
     token: VerifiedToken | None = None
-    """Present only when signature and claims were verified and the token is not revoked."""
+    """Present only when signature and claims were verified, be it revoked or not."""
     description: str = ""
     scope: str = ""
     """Space-separated scopes for the challenge of an ``insufficient_scope``."""

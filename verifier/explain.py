@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import time
 from typing import Any, NamedTuple, TextIO
 
@@ -15,7 +16,7 @@ from verifier.dialects import nginx
 from verifier.fetch import TIME_LIMIT, HttpFetch
 from verifier.jws import take_apart, unverified_claims
 from verifier.metrics import Metrics
-from verifier.paths import AmbiguousPathError, parse_url
+from verifier.paths import AmbiguousPathError, is_url, parse_url
 from verifier.request import AuthRequest
 
 ALLOWED, DENIED, CANNOT_TELL = 0, 1, 2
@@ -70,6 +71,9 @@ REMEDIES: dict[Reason, str] = {
 }
 
 
+_SHOWN = {"audience": "aud", "revocation": "jti"}
+
+
 class Step(NamedTuple):
     """One step: ``passed`` None where it was not reached."""
 
@@ -92,6 +96,9 @@ def run(config: Config, options: argparse.Namespace, token: bytes, out: TextIO) 
 
 def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
     policy, query = options.policy or "default", b""
+    url = options.url.encode()
+    if not is_url(url):
+        raise ConfigError(["--url: must be the whole URL of the original request, with https:// and host"])
     if options.auth_url is not None:
         if options.policy is not None:
             raise ConfigError(["--auth-url: names the policy already: leave --policy out"])
@@ -99,9 +106,11 @@ def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
         before, prefix, after = path.partition(nginx.PREFIX)
         if not prefix or (after and not after.startswith("/")) or ("/" in before and "://" not in before):
             raise ConfigError([f"--auth-url: must be {nginx.PREFIX}[/POLICY][?QUERY]"])
-        policy, query = after[1:] or "default", written.encode()
+        policy, query = after[1:] if after else "default", written.encode()
+    # People paste the whole header, or a part of it.
+    token = re.sub(rb"^(?:authorization:)?\s*(?:bearer\s+)?", b"", token, flags=re.IGNORECASE)
     authorization = b"Bearer " + token if token else None
-    return AuthRequest(policy, query, authorization, options.method, options.url.encode())
+    return AuthRequest(policy, query, authorization, options.method, url)
 
 
 async def _decide(config: Config, request: AuthRequest) -> Decision:
@@ -127,8 +136,7 @@ def _facts(request: AuthRequest, decision: Decision) -> dict[str, str]:
         return facts
     facts["issuer"] = json.dumps(claims.get("iss"))
     facts["times"] = ", ".join(f"{name} {_time(claims[name])}" for name in ("iat", "nbf", "exp") if name in claims)
-    facts["audience"] = f"aud {json.dumps(claims.get('aud'))}"
-    facts["revocation"] = f"jti {json.dumps(claims.get('jti'))}"
+    facts |= {name: f"{claim} {json.dumps(claims[claim])}" for name, claim in _SHOWN.items() if claim in claims}
     if decision.token is not None:
         principal = decision.token.principal
         facts["M2M"] = facts["client"] = f"client {principal.client_id}"
@@ -174,7 +182,7 @@ def _write_text(decision: Decision, steps: list[Step], out: TextIO) -> None:
     marks = {True: "ok  ", False: "FAIL", None: "  - "}
     for step in steps:
         out.write(f"{marks[step.passed]}  {step.name:<15} {step.detail}".rstrip() + "\n")
-    verdict = "allowed" if decision.reason is Reason.OK else "denied"
+    verdict = {200: "allowed", 503: "nobody can tell"}.get(decision.reason.status, "denied")
     out.write(f"\n{decision.reason.status} {decision.reason}: {verdict}\n")
     if decision.reason is not Reason.OK:
         out.write(f"to change it: {REMEDIES[decision.reason]}\n")

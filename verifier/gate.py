@@ -87,7 +87,9 @@ class AuthEndpoint:
         """Answer one subrequest; ``scope["path"]`` is an auth path."""
         start = perf_counter()
         gate = self.gate
-        request = nginx.parse(scope, scope["path"][len(nginx.PREFIX) + 1 :] or "default")
+        path = scope["path"]
+        # `/verify/` is what a template makes of an empty name: no policy, rather than the default one.
+        request = nginx.parse(scope, "default" if path == nginx.PREFIX else path[len(nginx.PREFIX) + 1 :])
         decision = await gate.decide(request)
         answer = gate.render(decision)
         seconds = perf_counter() - start

@@ -60,7 +60,7 @@ def take_apart(token: bytes) -> UnverifiedToken:
     return UnverifiedToken(header, form[2], token[: form.end(2)], signature)
 
 
-@lru_cache(maxsize=256)  # all tokens that one key signs begin with the same header
+@lru_cache(maxsize=64)  # all tokens that one key signs begin with the same header
 def _parse_header(part: bytes) -> Header:
     """RFC 7515 section 4. Raises Rejected."""
     try:

@@ -114,7 +114,7 @@ class RemoteKeys(StaticKeys):
         flight = self._flight
         if flight is None:
             now = self._clock()
-            if now - self._last_unknown_kid < UNKNOWN_KID_COOLDOWN:
+            if 0 <= now - self._last_unknown_kid < UNKNOWN_KID_COOLDOWN:  # a clock set back must not prolong it
                 return
             self._last_unknown_kid = now
             flight = self._share_flight()

@@ -20,7 +20,7 @@ class Target(NamedTuple):
     """The same with dots left in place, with slashes unmerged, or without path parameters, where that differs."""
 
 
-_AUTHORITY = re.compile(rb"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?=/)")
+_AUTHORITY = re.compile(rb"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(?=/)")
 _FORM = re.compile(rb"https?://")
 # Nothing to decode, to resolve or to merge, and no path parameter: nearly every request.
 _SEGMENT = rb"[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*"
@@ -45,7 +45,7 @@ def parse_url(url: bytes) -> Target:
     where the path begins.
     """
     authority = _AUTHORITY.match(url)
-    if authority is None:
+    if authority is None or int(authority[1] or 0) > 65535:
         raise AmbiguousPathError("the URL's host is not a plain host with an optional port")
     if b"#" in url:
         raise AmbiguousPathError("the URL holds a raw #")

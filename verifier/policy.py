@@ -148,10 +148,8 @@ class Policies:
         for pair in filter(None, query.split(b"&")):
             name, _, value = pair.partition(b"=")
             try:
-                values = tuple(unquote_to_bytes(value).decode("ascii").split(","))
-                if not all(values):
-                    raise ValueError("it holds an empty value")
-                if name == b"scope" and all(map(SCOPE_TOKEN.fullmatch, values)):
+                values = _query_values(value)
+                if name == b"scope":
                     policy = replace(policy, needs=(*policy.needs, values))
                 elif name == b"client":
                     named = frozenset(map(self.client_ids.parse, values))
@@ -165,6 +163,14 @@ class Policies:
                 told = f"the auth URL's query is not understood: {error}"
                 raise Rejected(Reason.BAD_AUTH_REQUEST, told) from error
         return policy
+
+
+def _query_values(value: bytes) -> tuple[str, ...]:
+    """The alternatives of one query parameter. Raises ValueError."""
+    values = tuple(unquote_to_bytes(value).decode("latin-1").split(","))
+    if not all(map(SCOPE_TOKEN.fullmatch, values)):
+        raise ValueError("a value is empty, or holds what no scope, client id or issuer may")
+    return values
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
@@ -15,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -27,6 +29,8 @@ from verifier.policy import SCOPE_TOKEN, Client, ClientIds, Policies, Policy, Re
 from verifier.profiles import PROFILES, SHARED_BY_STRANGERS
 from verifier.resource_metadata import Resource
 from verifier.tokens import IssuerRules
+
+log = logging.getLogger(__name__)
 
 
 def _matching(pattern: re.Pattern[str], told: str) -> AfterValidator:
@@ -100,6 +104,7 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _METHOD = re.compile(r"[A-Z][A-Z_-]*")
 _REGION = re.compile(r"[a-z0-9-]+")
 _POOL = re.compile(r"[A-Za-z0-9_-]+")
+COGNITO_ISSUER = re.compile(r"https://(?:issuer-)?cognito-idp\.([a-z0-9-]+)\.amazonaws\.com/([\w-]+)", re.ASCII)
 
 Name = Annotated[str, _matching(_NAME, "must be letters, digits, dots, dashes or underscores")]
 Url = Annotated[str, AfterValidator(_secure)]
@@ -129,8 +134,32 @@ _RESERVED = frozenset(
 )  # fmt: skip
 
 
+def _nothing(value: Any) -> Any:
+    """A section whose lines are all gone or commented out says nothing."""
+    return {} if value is None else value
+
+
+OrNothing = BeforeValidator(_nothing)
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_section(cls, value: Any) -> Any:
+        return _nothing(value)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_left_empty(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None and info.field_name not in _SECTIONS:
+            # It may be an allow-list that lost its last line, where `[]` was meant.
+            log.warning("%s is left empty in the configuration: that is as if the line were not there", info.field_name)
+        return value
+
+
+_SECTIONS = ("policies", "roles", "revoked", "headers", "cache", "claims")
 
 
 class Cognito(_Model):
@@ -175,6 +204,10 @@ class IssuerSettings(_Model):
             yield "issuer", ("cognito",), "give one of issuer (a URL) or cognito (region and user_pool_id)"
         if self.cognito is not None and self.profile not in ("generic", "cognito"):
             yield "profile", ("cognito",), f"profile {self.profile} does not go with cognito"
+        if self.cognito is not None and "_" in self.cognito.user_pool_id:
+            region = self.cognito.user_pool_id.partition("_")[0]
+            if region != self.cognito.region:
+                log.warning("issuer %s: the pool is of region %s, not of %s", self.name, region, self.cognito.region)
         if self.jwks_url is not None and self.jwks_file is not None:
             yield "jwks_file", ("jwks_url",), "give jwks_url or jwks_file, not both"
         if SYMMETRIC_ALGORITHMS.intersection(self.algorithms) and self.jwks_file is None:
@@ -183,7 +216,9 @@ class IssuerSettings(_Model):
         if self.audience is None and not PROFILES[self.profile_name].audience_optional:
             told = "is missing: name it, write `any` to accept all, or [] for tokens without aud"
             yield "audience", ("cognito", "profile"), told
-        if self.clients is None and self.profile in SHARED_BY_STRANGERS:
+        if len(self.audience or ()) > 1 and "any" in (self.audience or ()):
+            yield "audience", (), "`any` accepts every audience: leave the others out"
+        if not self.clients and self.profile in SHARED_BY_STRANGERS:
             yield "clients", ("profile",), f"profile {self.profile} needs clients: strangers share this issuer"
 
     @property
@@ -196,7 +231,11 @@ class IssuerSettings(_Model):
         """Values of ``iss`` that count, the first being the one to ask for keys."""
         if self.cognito is not None:
             return self.cognito.issuers
-        return (self.issuer,) if self.issuer is not None else ()
+        if self.issuer is None:
+            return ()
+        pool = COGNITO_ISSUER.fullmatch(self.issuer) if self.profile == "cognito" else None
+        both = Cognito(region=pool[1], user_pool_id=pool[2]).issuers if pool else ()
+        return (self.issuer, *(url for url in both if url != self.issuer))
 
     def build(self, scope_prefix: str) -> IssuerRules:
         """As the domain wants it. ``scope_prefix`` is the file's."""
@@ -257,7 +296,7 @@ class PolicySettings(_Model):
     """What an auth URL asks of a request."""
 
     scope: Annotated[list[Scope], OrOne] = []
-    rules: list[RuleSettings] = []
+    rules: Annotated[list[RuleSettings], Field(min_length=1)] | None = None
     clients: list[ClientReference] | None = None
     issuers: list[IssuerName] | None = None
     mode: Literal["enforce", "report"] = "enforce"
@@ -268,7 +307,7 @@ class PolicySettings(_Model):
         return Policy(
             name,
             needs=tuple((scope,) for scope in self.scope),
-            rules=tuple(rule.build() for rule in self.rules),
+            rules=tuple(rule.build() for rule in self.rules or ()),
             clients=None if self.clients is None else frozenset(map(client_ids.parse, self.clients)),
             issuers=None if self.issuers is None else frozenset(self.issuers),
             report=self.mode == "report",
@@ -296,8 +335,8 @@ class RevokedSettings(_Model):
 class CacheSettings(_Model):
     """Verified tokens kept: how many, and for how many seconds. 0 turns it off."""
 
-    size: Annotated[int, Field(ge=0, le=10_000_000)] = 10_000
-    ttl: Annotated[float, Field(ge=0, le=86_400)] = 300.0
+    size: Annotated[int, Field(strict=True, ge=0, le=10_000_000)] = 10_000
+    ttl: Annotated[float, Field(strict=True, ge=0, le=86_400)] = 300.0
 
 
 class Settings(_Model):
@@ -305,14 +344,14 @@ class Settings(_Model):
 
     issuers: Annotated[list[IssuerSettings], Field(min_length=1)]
     scope_prefix: Prefix = ""
-    policies: dict[Name, PolicySettings] = {}
+    policies: Annotated[dict[Name, PolicySettings], OrNothing] = {}
     roles: RoleSettings = RoleSettings()
     revoked: RevokedSettings = RevokedSettings()
-    headers: dict[HeaderName, Annotated[str, Field(min_length=1)]] = {}
-    leeway: Annotated[float, Field(ge=0, le=300)] = 10.0
+    headers: Annotated[dict[HeaderName, Annotated[str, Field(min_length=1)]], OrNothing] = {}
+    leeway: Annotated[float, Field(strict=True, ge=0, le=300)] = 10.0
     cache: CacheSettings = CacheSettings()
-    max_header_bytes: Annotated[int, Field(ge=512, le=65_536)] = 3584
-    nginx_cache_ttl: Annotated[int, Field(ge=0, le=3600)] = 0
+    max_header_bytes: Annotated[int, Field(strict=True, ge=512, le=65_536)] = 3584
+    nginx_cache_ttl: Annotated[int, Field(strict=True, ge=0, le=3600)] = 0
     audit: Literal["all", "denied", "off"] = "all"
 
     @property

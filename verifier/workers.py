@@ -21,6 +21,7 @@ from prometheus_client import Metric
 from starlette.applications import Starlette
 
 from verifier import server
+from verifier.metrics import MAX_CLIENTS
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +147,7 @@ class Parent:
     def __init__(self, count: int, command: list[str], listeners: server.Listeners) -> None:
         self._workers = [_Worker(number) for number in range(count)]
         self._gone: list[Family] = []
+        self._clients: set[tuple[str, str]] = set()
         self._command = command
         self._listeners = listeners
         self._lock = os.memfd_create("audit")
@@ -155,7 +157,24 @@ class Parent:
         """The sum of all workers, living and dead."""
         await asyncio.gather(*(worker.ask() for worker in self._workers))
         # Read in one go: the numbers of a worker that dies while others are asked move to those that have gone.
-        return [_metric(family) for family in merge([*(worker.last for worker in self._workers), self._gone])]
+        told = merge([*(worker.last for worker in self._workers), self._gone])
+        return [_metric(self._bound_clients(family)) for family in told]
+
+    def _bound_clients(self, family: Family) -> Family:
+        """Each worker names its first 1,000 clients; the sum names no more than that, and always the same."""
+        if family[0] != "m2m_verifier_client_decisions":
+            return family
+        bounded: Samples = {}
+        for (sample, labels), value in family[3].items():
+            named = dict(labels)
+            client = (named["issuer"], named["client_id"])
+            if client not in self._clients and len(self._clients) >= MAX_CLIENTS:
+                named["client_id"] = "other"
+            elif client[1] != "other":
+                self._clients.add(client)
+            key = (sample, tuple(named.items()))
+            bounded[key] = bounded.get(key, 0) + value
+        return (*family[:3], bounded)
 
     async def _keep(self, worker: _Worker) -> None:
         while not self._stopping:

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.support import NOW, Clock, make_principal, make_token
 from verifier.answers import Answer, Answers
 from verifier.decision import Decision, Reason
+from verifier.identity import wire_size
 from verifier.policy import Policy
 from verifier.resource_metadata import Resource
 
@@ -239,3 +240,10 @@ def test_report_mode_keeps_no_denial() -> None:
     answer = render(Decision(Reason.INSUFFICIENT_SCOPE, REPORT, "lab", TOKEN), ttl=60)
 
     assert headers(answer)["cache-control"] == "no-store"
+
+
+def test_a_challenge_of_very_many_scopes_leaves_them_out_rather_than_pass_nginxs_buffer() -> None:
+    answer = denied(Reason.INSUFFICIENT_SCOPE, scope=" ".join(f"scope-{n}" for n in range(500)))
+
+    assert wire_size(answer.headers) < 3584
+    assert b'error="insufficient_scope"' in dict(answer.headers)[b"www-authenticate"]

@@ -437,3 +437,8 @@ async def test_stopping_leaves_nothing_running(two: Config, fetch: FakeFetch) ->
     await settle()
 
     assert (fetch.running, len(asyncio.all_tasks())) == (0, 1)
+
+
+async def test_an_empty_policy_name_is_no_policy(config: Config, fetch: FakeFetch) -> None:
+    async with serving(config, fetch) as client:
+        assert (await client.get("/verify/")).headers["X-M2M-Reason"] == "unknown_policy"

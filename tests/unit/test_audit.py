@@ -93,7 +93,7 @@ def test_report_mode_tells_what_it_allows_as_allowed() -> None:
         (b"https://h/a%20b;c?x=y", "h", "/a%20b;c"),
         (b"https://h", "h", ""),
         (b"https://h?x", "h", ""),
-        (b"https://u@h/a#b", "u@h", "/a"),
+        (b"https://u:password@h/a#b", "h", "/a"),
         (b"", "", ""),
         (b"/a", "", ""),
         (b"https://h/\xff\n", "h", "/\\xff\n"),
@@ -285,31 +285,39 @@ def test_a_reader_that_has_gone_is_counted_and_answering_goes_on(clock: Clock) -
 
 
 WORKER = """
+import os
 import sys
 from tests.unit.support import Clock
 from tests.unit.test_audit import ALLOWED, Audit, asked
 
-output, lock, name = sys.argv[1:]
+output, lock, ready, name = sys.argv[1:]
 audit = Audit("all", Clock(), descriptor=int(output), lock=int(lock))
 for _ in range(400):
     audit.observe_decision(asked(request_id=name), ALLOWED, 1e-5)
+os.write(int(ready), b".")
 audit.start()
 audit.stop()
 """
 
 
 def test_workers_that_share_an_output_do_not_mix_their_lines() -> None:
-    """Batches far beyond what a pipe takes in one piece, under one lock file."""
+    """Both have more to write than the pipe takes, and wait for a reader at the same time."""
     lock = os.memfd_create("lock")
     reader, writer = os.pipe()
+    told, ready = os.pipe()
+    shared = (writer, lock, ready)
     started = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(writer), str(lock), name], pass_fds=(writer, lock))
+        subprocess.Popen([sys.executable, "-c", WORKER, *map(str, shared), name], pass_fds=shared)
         for name in ("one", "two")
     ]
-    os.close(writer)
+    for descriptor in shared:
+        os.close(descriptor)
+    for _ in started:
+        assert os.read(told, 1)
+    time.sleep(0.3)  # long enough for both to reach the full pipe
     with open(reader, "rb") as lines:
         names = [json.loads(one)["request_id"] for one in lines]
-    os.close(lock)
+    os.close(told)
 
     assert [worker.wait() for worker in started] == [0, 0]
     assert sorted(names) == ["one"] * 400 + ["two"] * 400

@@ -368,3 +368,15 @@ def test_errors_are_written_as_json(write_config: WriteConfig, capfd: pytest.Cap
 
     assert main([str(path)]) == 2
     assert len(json.loads(capfd.readouterr().out)) == 1
+
+
+def test_every_error_is_told_also_where_no_issuer_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "m2m.yaml"
+    path.write_text("foo: 1\nleeway: x\n")
+    with pytest.raises(ConfigError) as caught:
+        load(path, Environment())
+    told = "\n".join(caught.value.problems)
+
+    assert "no issuer" in told
+    assert f"{path}:1: foo" in told
+    assert f"{path}:2: leeway" in told

@@ -210,7 +210,7 @@ async def call(endpoint: AuthEndpoint, path: str, *headers: tuple[str, str], que
 
 @pytest.mark.parametrize(
     ("path", "policy"),
-    [("/verify", "default"), ("/verify/", "default"), ("/verify/default", "default"), ("/verify/api", "api")],
+    [("/verify", "default"), ("/verify/default", "default"), ("/verify/api", "api")],
 )
 async def test_the_policy_is_named_in_the_path(make_gate: MakeGate, path: str, policy: str) -> None:
     seen: list[Decision] = []

@@ -114,6 +114,7 @@ def test_what_two_parsers_could_read_differently_is_refused(raw: bytes) -> None:
     [
         ("https://api.example/db", "/db"),
         ("http://api.example:8443/db", "/db"),
+        ("http://api.example:65535/db", "/db"),
         ("https://10.0.0.1/db", "/db"),
         ("https://[::1]:8443/db", "/db"),
         ("https://API.example/db", "/db"),
@@ -131,7 +132,7 @@ def test_the_path_of_a_url_ends_at_its_query(url: str, path: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "https://h?/db", "https://h#/db", "https://u@h/db", "https://a\\b/db", "https:///db", "https://h:99999999/db",
+        "https://h?/db", "https://h#/db", "https://u@h/db", "https://a\\b/db", "https:///db", "https://h:99999999/db", "https://h:65536/db",
         "https://h:x/db", "https://h", "https://h?x", "https://h h/db", "https://[::1/db", "ftp://h/db", "/db", "",
         "https://é/db", "https://h%2f/db", "https://h/db#x", "https://h/db?x#y", "https://h/#/../admin",
     ],

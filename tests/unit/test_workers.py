@@ -9,7 +9,8 @@ from verifier.decision import Decision, Reason
 from verifier.metrics import IssuerState, Metrics, State
 from verifier.policy import Policy
 from verifier.request import AuthRequest
-from verifier.workers import _metric, _monotonic, _read, merge, snapshot
+from verifier.server import Listeners
+from verifier.workers import Parent, _metric, _monotonic, _read, merge, snapshot
 
 REQUEST = AuthRequest("api", b"", None, "GET", b"")
 
@@ -89,3 +90,17 @@ def test_counters_of_a_worker_that_has_gone_stay_in_the_sum() -> None:
 
     assert values["m2m_verifier_decisions_total"] == 4
     assert values["m2m_verifier_token_cache_entries"] == 5
+
+
+def test_all_workers_together_name_no_more_clients_than_one() -> None:
+    """Each names its first 1,000; the sum must not name 2,000."""
+    samples = {
+        ("m2m_verifier_client_decisions_total", (("issuer", "lab"), ("client_id", f"c{n}"), ("status", "200"))): 1.0
+        for n in range(1500)
+    }
+    parent = Parent(2, [], Listeners(None, None))  # type: ignore[arg-type] # nothing listens here
+    bounded = parent._bound_clients(("m2m_verifier_client_decisions", "counter", "", samples))[3]
+    clients = {dict(labels)["client_id"] for _, labels in bounded}
+
+    assert len(clients) == 1001
+    assert sum(bounded.values()) == 1500
