@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import struct
 import sys
@@ -93,7 +94,8 @@ class _Worker:
     def __init__(self, number: int) -> None:
         self.number = number
         self.last: list[Family] = []
-        self.process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
         self._writer: asyncio.StreamWriter | None = None
         self._told = asyncio.Event()
 
@@ -102,7 +104,13 @@ class _Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             descriptors = (*shared, theirs.fileno())
-            self.process = await asyncio.create_subprocess_exec(*command, *map(str, descriptors), pass_fds=descriptors)
+            # A session of its own: a terminal's Ctrl-C is for the parent, who stops workers in order.
+            process = await asyncio.create_subprocess_exec(
+                *command, *map(str, descriptors), pass_fds=descriptors, start_new_session=True
+            )
+        self._process = process
+        if self._stopping:  # it was asked to while the process was being made
+            self.stop()
         reader, self._writer = await asyncio.open_connection(sock=ours)
         with contextlib.suppress(EOFError, OSError):
             while True:
@@ -111,7 +119,14 @@ class _Worker:
                 self._told.set()
         self._writer.close()
         self._writer = None
-        return await self.process.wait()
+        return await process.wait()
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Ask the process to finish what it has and end, or kill it."""
+        self._stopping = True
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGKILL if at_once else signal.SIGTERM)
 
     async def ask(self) -> None:
         """Bring ``last`` up to date, if the worker tells its numbers in time."""
@@ -179,13 +194,11 @@ class Parent:
         self._stopping = True
         self._listeners.http.close()  # or new connections would wait for a worker that never comes
         for worker in self._workers:
-            if worker.process is not None and worker.process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    worker.process.terminate()
+            worker.stop()
         _, late = await asyncio.wait(keepers, timeout=server.DRAIN + RESTART_PAUSE + 4)
         for worker in self._workers:
-            if late and worker.process is not None and worker.process.returncode is None:
-                worker.process.kill()
+            if late:
+                worker.stop(at_once=True)
         await asyncio.gather(metrics, *keepers, return_exceptions=True)
 
 

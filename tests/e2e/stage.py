@@ -54,7 +54,7 @@ class Serve:
     """`with Serve(configuration, directory):` a real `m2m-verifier serve` answers inside; nothing of it is left after.
 
     ``ready`` False: it is enough that it answers at all. Its standard output goes to a pipe that is read all the time,
-    as a container's is, into ``output``.
+    as a container's is, into ``output``; ``read_output`` False: nobody reads it.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Serve:
         workers: int = 1,
         ready: bool = True,
         environment: Mapping[str, str] | None = None,
+        read_output: bool = True,
     ) -> None:
         self.port, self.metrics_port = free_port(), free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -80,6 +81,7 @@ class Serve:
         self._workers = workers
         self._ready = ready
         self._environment = environment or {}
+        self._read_output = read_output
         self.output: list[bytes] = []
         # A connection for each request, as nginx has it by default.
         self._client = httpx.Client(
@@ -114,7 +116,8 @@ class Serve:
             )
         assert self.process.stdout
         self._reader = threading.Thread(target=self.output.extend, args=(self.process.stdout,), daemon=True)
-        self._reader.start()
+        if self._read_output:
+            self._reader.start()
 
     def wait_until_up(self) -> None:
         """Until it answers, and is ready where that was asked for."""
@@ -135,8 +138,12 @@ class Serve:
     def wait(self) -> int:
         """The exit status, once it has ended."""
         status = self.process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
+        self._join_reader()
         return status
+
+    def _join_reader(self) -> None:
+        if self._read_output:
+            self._reader.join(PATIENCE)
 
     def kill(self) -> None:
         """End it and all that it started."""
@@ -144,7 +151,7 @@ class Serve:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._client.close()
-        self._reader.join(PATIENCE)
+        self._join_reader()
         assert self.process.stdout
         self.process.stdout.close()
 

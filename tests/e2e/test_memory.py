@@ -1,0 +1,125 @@
+"""What a worker takes of the 64 MiB that its users planned for it."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import certifi
+import pytest
+import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from tests.e2e.stage import EcKey, Serve, Wire, configuration, eventually, request, resident
+from verifier.demo.issuer import Issuer
+from verifier.demo.serving import bind, port_of
+
+LIMIT = 64 * 1024  # KiB
+TOKENS = 10_000
+
+
+@dataclass
+class TlsIssuer:
+    """An issuer over https, as issuers are: its client's certificates and buffers count too."""
+
+    url: str
+    key: EcKey
+    certificates: Path
+
+
+@pytest.fixture
+def issuer(tmp_path: Path) -> Iterator[TlsIssuer]:
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test's issuer")])
+    now = datetime.datetime.now(datetime.UTC)
+    loopback = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(loopback, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(private, hashes.SHA256())
+    )
+    own = certificate.public_bytes(serialization.Encoding.PEM)
+    (tmp_path / "own.pem").write_bytes(own)
+    (tmp_path / "key.pem").write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    (tmp_path / "all.pem").write_bytes(Path(certifi.where()).read_bytes() + own)
+
+    key = EcKey()
+
+    async def jwks(_: Request) -> JSONResponse:
+        return JSONResponse({"keys": [key.jwk()]})
+
+    listener = bind()
+    config = uvicorn.Config(
+        Starlette(routes=[Route("/pool/.well-known/jwks.json", jwks)]),
+        log_config=None,
+        lifespan="off",
+        ssl_certfile=tmp_path / "own.pem",
+        ssl_keyfile=tmp_path / "key.pem",
+        ssl_version=ssl.PROTOCOL_TLS_SERVER,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    yield TlsIssuer(f"https://127.0.0.1:{port_of(listener)}/pool", key, tmp_path / "all.pem")
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2], ids=["one process", "two workers"])
+def test_a_worker_stays_under_64_mib_after_10_000_distinct_tokens(
+    issuer: TlsIssuer, tmp_path: Path, workers: int
+) -> None:
+    entry = {
+        "name": "lab",
+        "profile": "cognito",
+        "issuer": issuer.url,
+        "jwks_url": f"{issuer.url}/.well-known/jwks.json",
+        "algorithms": ["ES256"],
+    }
+    settings = configuration(entry, audit="all", headers={"X-User-ID": "sub"})
+    shape = Issuer(issuer.url.removesuffix("/pool"), pool="pool")
+    tokens = [
+        issuer.key.mint(shape.machine_claims(f"client-{number % 500:026}", ["read", "write"]))
+        for number in range(TOKENS)
+    ]
+    environment = {"SSL_CERT_FILE": str(issuer.certificates)}
+    with Serve(settings, tmp_path, workers=workers, environment=environment) as serve:
+        start = resident(serve.process.pid)
+        # Every worker sees them all: one connection stays with one worker, so others are opened until all have.
+        while serve.total("token_cache_entries") < TOKENS * workers:
+            with Wire(serve.port) as wire:
+                for begin in range(0, TOKENS, 50):
+                    batch = tokens[begin : begin + 50]
+                    wire.send(b"".join(request("/verify", f"X-Request-ID: {begin}", token=token) for token in batch))
+                    for _ in batch:
+                        answer = wire.read()
+                        assert answer is not None
+                        assert answer.status == 200
+        eventually(lambda: len(serve.output) >= TOKENS * workers, "audit lines are written")
+        pids = serve.workers() or [serve.process.pid]
+        assert len(pids) == workers
+        sizes = [resident(pid) for pid in pids]
+        parent = "" if workers == 1 else f", their parent {resident(serve.process.pid) / 1024:.1f} MiB"
+        told = ", ".join(f"{size / 1024:.1f}" for size in sizes)
+        print(f"resident after {TOKENS} tokens: {told} MiB (at the start {start / 1024:.1f}){parent}")
+        assert max(sizes) < LIMIT

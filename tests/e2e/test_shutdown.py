@@ -1,0 +1,183 @@
+"""How the verifier ends: with status 0, and without costing anybody a request."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.stage import PATIENCE, Load, Serve, Wire, command_line, configuration, entry, eventually, request, silent
+from verifier.demo.issuer import Issuer
+from verifier.demo.nginx import Gateway, Location, Nginx
+from verifier.demo.serving import Background, free_port
+
+WORKERS = pytest.mark.parametrize("workers", [1, 2], ids=["one process", "two workers"])
+KEEPALIVE = pytest.mark.parametrize("keepalive", [False, True], ids=["new connections", "kept connections"])
+
+
+@pytest.fixture
+def token(lab: Issuer) -> str:
+    return lab.mint(lab.machine_claims("etl", ["read"]))
+
+
+@WORKERS
+@KEEPALIVE
+def test_stopping_one_of_two_verifiers_under_load_costs_not_one_request(
+    lab: Issuer, api: Background, token: str, tmp_path: Path, workers: int, keepalive: bool
+) -> None:
+    settings = configuration(entry(lab))
+    with ExitStack() as running:
+        first, second = (running.enter_context(Serve(settings, tmp_path, workers=workers)) for _ in range(2))
+        addresses = [first.address, second.address]
+        gateway = Gateway(
+            tmp_path / "nginx",
+            free_port(),
+            addresses,
+            {"api": api.address},
+            [Location("/", auth="/verify")],
+            keepalive=keepalive,
+        )
+        running.enter_context(Nginx(gateway))
+        load = running.enter_context(Load(gateway.port, token, threads=8))
+        load.more(300)
+        assert all(serve.total("decisions_total") > 50 for serve in (first, second))
+        first.process.send_signal(signal.SIGTERM)
+        load.more(500)
+        assert first.wait() == 0
+        load.more(300)
+        results = load.stop()
+    print(f"{results.total()} requests while one of two verifiers stopped: {dict(results)}")
+    assert set(results) == {"200"}
+
+
+def interrupt(serve: Serve) -> None:
+    """A terminal's Ctrl-C: it reaches all of the process group."""
+    os.killpg(serve.process.pid, signal.SIGINT)
+
+
+def terminate(serve: Serve) -> None:
+    """What Kubernetes sends, to the first process alone."""
+    serve.process.send_signal(signal.SIGTERM)
+
+
+SIGNALS = pytest.mark.parametrize("send", [terminate, interrupt], ids=["SIGTERM", "Ctrl-C"])
+
+
+@WORKERS
+@SIGNALS
+def test_a_signal_ends_it_with_status_0_and_leaves_nothing_behind(
+    lab: Issuer, tmp_path: Path, workers: int, send: Callable[[Serve], None]
+) -> None:
+    with Serve(configuration(entry(lab)), tmp_path, workers=workers) as serve, Wire(serve.port) as idle:
+        idle.send(request("/verify"))
+        assert idle.read() is not None
+        pids = [serve.process.pid, *serve.workers()]
+        start = time.monotonic()
+        send(serve)
+        assert serve.wait() == 0
+        assert time.monotonic() - start < 8, "an idle connection held it up"
+        assert not any(map(command_line, pids))
+        assert "Traceback" not in serve.log
+
+
+@WORKERS
+@SIGNALS
+def test_a_signal_ends_it_with_status_0_from_the_moment_it_says_that_it_listens(
+    lab: Issuer, tmp_path: Path, workers: int, send: Callable[[Serve], None]
+) -> None:
+    serve = Serve(configuration(entry(lab)), tmp_path, workers=workers)
+    serve.start()
+    try:
+        eventually(lambda: "listening" in serve.log, "it says that it listens")
+        start = time.monotonic()
+        send(serve)
+        assert serve.wait() == 0
+        assert time.monotonic() - start < 12
+        assert "Traceback" not in serve.log
+    finally:
+        serve.kill()
+
+
+@WORKERS
+def test_a_request_under_way_is_finished(tmp_path: Path, workers: int) -> None:
+    with silent() as port:
+        issuer = Issuer(f"http://127.0.0.1:{port}")
+        with Serve(configuration(entry(issuer)), tmp_path, workers=workers, ready=False) as serve:
+            waiting = request("/verify", token=issuer.mint(issuer.machine_claims("etl", [])))
+            with Wire(serve.port) as wire:
+                wire.send(waiting)  # waits 2 s for keys that do not come
+                time.sleep(0.3)
+                serve.process.send_signal(signal.SIGTERM)
+                answer = wire.read()
+            assert answer is not None
+            assert (answer.status, answer.headers["x-m2m-reason"]) == (503, "keys_unavailable")
+            assert serve.wait() == 0
+
+
+@SIGNALS
+def test_a_signal_while_workers_are_being_started_ends_it_soon(
+    lab: Issuer, tmp_path: Path, send: Callable[[Serve], None]
+) -> None:
+    for _ in range(2):
+        serve = Serve(configuration(entry(lab)), tmp_path, workers=8)
+        serve.start()
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not serve.workers() and time.monotonic() < deadline:
+                pass  # no sleep: the next worker is being made
+            start = time.monotonic()
+            send(serve)
+            assert serve.wait() == 0
+            assert time.monotonic() - start < 12
+            assert "Traceback" not in serve.log
+        finally:
+            serve.kill()
+
+
+def test_a_request_that_is_half_sent_does_not_hold_up_the_end(lab: Issuer, tmp_path: Path) -> None:
+    with Serve(configuration(entry(lab)), tmp_path) as serve, Wire(serve.port) as wire:
+        wire.send(b"GET /verify HTTP/1.1\r\nHost: half")
+        time.sleep(0.2)
+        assert serve.stop() == 0
+
+
+def test_audit_lines_are_all_written_at_the_end(lab: Issuer, token: str, tmp_path: Path) -> None:
+    with Serve(configuration(entry(lab), audit="all"), tmp_path) as serve:
+        with Wire(serve.port) as wire:
+            for _ in range(200):
+                wire.send(request("/verify", token=token))
+                assert wire.read() is not None
+        assert serve.stop() == 0
+        assert len(serve.output) == 200
+
+
+@WORKERS
+def test_a_reader_of_audit_lines_that_stopped_reading_holds_up_neither_answers_nor_the_end(
+    lab: Issuer, token: str, tmp_path: Path, workers: int
+) -> None:
+    with Serve(configuration(entry(lab), audit="all"), tmp_path, workers=workers, read_output=False) as serve:
+        with Wire(serve.port) as wire:
+            for _ in range(1000):  # 400 bytes each: far more than a pipe holds
+                wire.send(request("/verify", token=token))
+                answer = wire.read()
+                assert answer is not None
+                assert answer.status == 200
+        assert serve.stop() == 0
+
+
+def test_a_taken_port_is_one_line_and_status_1(lab: Issuer, tmp_path: Path) -> None:
+    serve = Serve(configuration(entry(lab)), tmp_path)
+    with silent() as port:
+        serve.port = port
+        serve.start()
+        try:
+            assert serve.wait() == 1
+            (line,) = serve.log.splitlines()
+            assert "in use" in line
+        finally:
+            serve.kill()
