@@ -8,13 +8,12 @@ import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from verifier.answers import Answers
 from verifier.audit import Audit
@@ -182,21 +181,25 @@ class Service:
         return all(has_keys.values()) or (waited and any(has_keys.values())), has_keys
 
 
-class AuthPaths:
-    """Takes auth paths ahead of the router: half of a small answer's time would go into it otherwise."""
+class Application(Starlette):
+    """Takes auth paths ahead of middleware and router: half of a small answer's time would go into those."""
 
-    def __init__(self, app: Any, endpoint: AuthEndpoint) -> None:
-        self._app = app
-        self._endpoint = endpoint
+    def __init__(self, service: Service, routes: list[Route]) -> None:
+        super().__init__(routes=routes, lifespan=service.lifespan)
+        self.state.service = service
+        self._endpoint = service.endpoint
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
         if scope["type"] == "http":
             path = scope["path"]
-            if path == nginx.PREFIX or path.startswith(nginx.PREFIX + "/"):
+            if path == nginx.PREFIX or path.startswith(_BELOW_PREFIX):
                 await self._endpoint(scope, receive, send)
                 return
-        await self._app(scope, receive, send)
+        await super().__call__(scope, receive, send)
+
+
+_BELOW_PREFIX = nginx.PREFIX + "/"
 
 
 def create_app(
@@ -230,15 +233,12 @@ def create_app(
         # Agents in browsers read it too (RFC 9728 section 3.1 leaves this to the server).
         return JSONResponse(document, headers={"Access-Control-Allow-Origin": "*", **_NO_STORE})
 
-    app = Starlette(
-        routes=[
+    return Application(
+        service,
+        [
             Route("/health", health),
             Route("/ready", ready),
             Route(WELL_KNOWN, resource_document),
             Route(WELL_KNOWN + "/{rest:path}", resource_document),
         ],
-        middleware=[Middleware(AuthPaths, endpoint=service.endpoint)],
-        lifespan=service.lifespan,
     )
-    app.state.service = service
-    return app

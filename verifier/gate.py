@@ -61,7 +61,7 @@ class Gate:
         except Exception as error:  # fail closed: a defect of ours is a 503, and its text may quote the token
             _log_defect(error)
             return Decision(Reason.KEYS_UNAVAILABLE, policy, issuer, token, "an internal error: nobody can tell")
-        return Decision(Reason.OK, policy, issuer, token, cached=cached)
+        return Decision(Reason.OK, policy, issuer, token, "", "", cached)
 
 
 def _check_auth_request(request: AuthRequest, policy: Policy) -> None:
@@ -96,9 +96,7 @@ class AuthEndpoint:
         for observe in self._observers:
             observe(request, decision, seconds)
         headers = answer.headers
-        if (
-            request.body_announced
-        ):  # whoever forgot `proxy_pass_request_body off`: the next request must not be read as it
+        if request.body_announced:  # and nobody reads it: the next request on this connection must not be taken for it
             headers = (*headers, _CLOSE)
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
