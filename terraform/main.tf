@@ -80,6 +80,11 @@ resource "aws_secretsmanager_secret_version" "machine" {
     token_url     = local.token_url
     scope         = join(" ", aws_cognito_user_pool_client.machine[each.key].allowed_oauth_scopes)
   })
+
+  # A rotation (docs/secret-rotation.md) stores the new secret itself: an apply after it must not bring back the old one.
+  lifecycle {
+    ignore_changes = [secret_string]
+  }
 }
 
 locals {

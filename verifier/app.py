@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -137,6 +138,7 @@ class Service:
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Start and stop what runs in the background."""
         self._started = self._clock()
+        gc.freeze()  # modules and configuration live as long as the process: no collection need look at them
         self.audit.start()
         self.runtime.start()
         watch = asyncio.create_task(self._watch(), name="configuration watch")
@@ -171,6 +173,7 @@ class Service:
         self.metrics.count_reload(successful=True)
         log.info("the changed configuration is in force")
         await old.stop()
+        await old.cache.clear()
 
     def ready(self) -> tuple[bool, dict[str, bool]]:
         """Whether to send traffic here, and which issuers have keys."""

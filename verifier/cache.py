@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import OrderedDict
-from typing import NamedTuple
 
 from verifier.identity import VerifiedToken
 from verifier.keys import Clock
 from verifier.tokens import Verifier
 
 
-class _Entry(NamedTuple):
-    token: VerifiedToken
-    until: float
-    """Seconds since the epoch."""
-
-
 class CachedVerifier:
     """A Verifier in front of another. Only tokens that verify are kept, so strangers cannot fill it.
 
     ``size`` is a number of tokens, ``ttl`` in seconds. The key is the SHA-256 of the token: the token itself is not
-    kept. An entry is looked at when it is read and leaves when the LRU needs its place: nothing sweeps.
+    kept. An entry is looked at when it is read and leaves when the LRU needs its place: nothing sweeps, and there is
+    one object for each, so that a garbage collection among 100,000 of them stays short.
     """
 
     def __init__(self, verifier: Verifier, *, size: int, ttl: float, clock: Clock) -> None:
         self._verifier = verifier
-        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()  # cachetools takes five times as long on a hit
+        # In the order of use; cachetools' LRU takes several times as long on a hit.
+        self._entries: OrderedDict[bytes, VerifiedToken] = OrderedDict()
         self._size = size if ttl > 0 else 0
         self._ttl = ttl
         self._clock = clock
@@ -39,22 +35,30 @@ class CachedVerifier:
     def get(self, token: bytes) -> VerifiedToken | None:
         """The verified token, if it is known, has not expired and its key is still in force."""
         digest = hashlib.sha256(token).digest()
-        entry = self._entries.get(digest)
-        if entry is None or self._clock() >= entry.until or entry.token.key.retired:
-            self.misses += 1
-            return None
-        self.hits += 1
-        self._entries.move_to_end(digest)
-        return entry.token
+        known = self._entries.get(digest)
+        if known is not None and not known.key.retired:
+            now = self._clock()
+            if now < known.exp and now - known.checked_at < self._ttl:
+                self.hits += 1
+                self._entries.move_to_end(digest)
+                return known
+        self.misses += 1
+        return None
 
     async def verify(self, token: bytes) -> VerifiedToken:
         """Verify with the wrapped verifier and keep what verified. Raises Rejected."""
         verified = await self._verifier.verify(token)
         if self._size:
-            until = min(verified.exp, self._clock() + self._ttl)
             digest = hashlib.sha256(token).digest()
-            self._entries[digest] = _Entry(verified, until)
+            self._entries[digest] = verified
             self._entries.move_to_end(digest)
             if len(self._entries) > self._size:
                 self._entries.popitem(last=False)
         return verified
+
+    async def clear(self) -> None:
+        """Forget everything, a little at a time: to free 100,000 tokens at once would hold up requests."""
+        while self._entries:
+            for _ in range(min(len(self._entries), 1000)):
+                self._entries.popitem()
+            await asyncio.sleep(0)

@@ -260,7 +260,7 @@ def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node, int] | N
 
 
 def main(arguments: list[str]) -> int:
-    """Write the configuration to stdout, pickled, or its errors as JSON: see ``verifier.config.read``."""
+    """Write the configuration to stdout, pickled, or its errors as JSON: ``verifier.config.read`` runs this."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         config = load(Path(arguments[0]) if arguments else None, read_environment())
@@ -269,7 +269,3 @@ def main(arguments: list[str]) -> int:
         return 2
     sys.stdout.buffer.write(pickle.dumps(config))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -47,6 +47,8 @@ class VerifiedToken:
     exp: float
     """Seconds since the epoch."""
     jti: str
+    checked_at: float
+    """Seconds since the epoch."""
     key: Key
     """The key that signed it: once that leaves the issuer's key set, the token is verified anew."""
 

@@ -94,7 +94,9 @@ def metrics_app(collect: Callable[[], Awaitable[Iterable[Metric]]]) -> Starlette
             def collect(self) -> Iterable[Metric]:
                 return families
 
-        return Response(generate_latest(Gathered()), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+        # In a thread: a thousand clients' series take tens of milliseconds to write down.
+        text = await asyncio.to_thread(generate_latest, Gathered())
+        return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return Starlette(routes=[Route("/metrics", metrics)])
 

@@ -123,7 +123,7 @@ class TokenVerifier:
         except Rejected as rejected:
             rejected.issuer = issuer.name
             raise
-        return VerifiedToken(principal, claims["exp"], jti, key)
+        return VerifiedToken(principal, claims["exp"], jti, self._clock(), key)
 
     async def _verify_signature(self, issuer: Issuer, parts: UnverifiedToken) -> Key:
         algorithm = parts.header.algorithm

@@ -464,10 +464,10 @@ def test_memory_is_limited_and_cpu_is_not(container: Manifest) -> None:
 
 
 READ = """
-import runpy, sys
-sys.argv = ["config_file", sys.argv[1]]
+import sys
+from verifier.config_file import main
 try:
-    runpy.run_module("verifier.config_file", run_name="__main__")
+    sys.exit(main(sys.argv[1:]))
 finally:
     sys.stderr.write(open("/proc/self/status").read())
 """

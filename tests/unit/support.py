@@ -217,7 +217,12 @@ def make_principal(
 
 
 def make_token(
-    principal: Principal | None = None, *, exp: float = NOW + 3600, jti: str = "token-1", key: Key | None = None
+    principal: Principal | None = None,
+    *,
+    exp: float = NOW + 3600,
+    jti: str = "token-1",
+    key: Key | None = None,
+    checked_at: float = NOW,
 ) -> VerifiedToken:
     """A verified token. Its key verifies nothing: it is there to be retired."""
-    return VerifiedToken(principal or make_principal(), exp, jti, key or Key("kid", "identity", {}))
+    return VerifiedToken(principal or make_principal(), exp, jti, checked_at, key or Key("kid", "identity", {}))

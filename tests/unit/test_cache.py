@@ -13,19 +13,20 @@ from verifier.identity import VerifiedToken
 class Verifier:
     """Verifies any token but ``bad``, and counts."""
 
-    def __init__(self, exp: float = NOW + 3600) -> None:
+    def __init__(self, clock: Clock, exp: float = NOW + 3600) -> None:
         self.asked: list[bytes] = []
+        self.clock = clock
         self.exp = exp
 
     async def verify(self, token: bytes) -> VerifiedToken:
         self.asked.append(token)
         if token == b"bad":
             raise Rejected(Reason.BAD_SIGNATURE, "no")
-        return make_token(exp=self.exp)
+        return make_token(exp=self.exp, checked_at=self.clock())
 
 
 def make_cache(clock: Clock, *, size: int = 10, ttl: float = 300, exp: float = NOW + 3600) -> CachedVerifier:
-    return CachedVerifier(Verifier(exp), size=size, ttl=ttl, clock=clock)
+    return CachedVerifier(Verifier(clock, exp), size=size, ttl=ttl, clock=clock)
 
 
 def test_an_unknown_token_is_a_miss(clock: Clock) -> None:
@@ -119,4 +120,13 @@ async def test_zero_turns_it_off(clock: Clock, size: int, ttl: float) -> None:
     await cache.verify(b"a")
 
     assert cache.get(b"a") is None
+    assert len(cache) == 0
+
+
+async def test_clearing_forgets_every_token(clock: Clock) -> None:
+    cache = make_cache(clock, size=3000)
+    for number in range(2500):
+        await cache.verify(b"%d" % number)
+    await cache.clear()
+
     assert len(cache) == 0
