@@ -8,11 +8,13 @@ import hmac
 import http.client
 import json
 import os
+import random
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,11 +34,24 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from verifier.demo.issuer import Claims, Issuer, b64url
-from verifier.demo.serving import bind, free_port, port_of
+from verifier.demo.serving import bind, port_of
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 PATIENCE = 30.0  # seconds that anything may take on a busy machine where the contract sets no bound
+
+
+def free_port() -> int:
+    """A port for a process that binds it itself: not one of those that outgoing connections take meanwhile."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        if port not in _given:
+            _given.add(port)
+            with contextlib.suppress(OSError), bind(port):
+                return port
+
+
+_given: set[int] = set()
 
 
 def eventually(holds: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
@@ -66,12 +81,10 @@ class Serve:
         ready: bool = True,
         environment: Mapping[str, str] | None = None,
         read_output: bool = True,
+        port: int = 0,
     ) -> None:
-        self.port, self.metrics_port = free_port(), free_port()
-        self.address = f"127.0.0.1:{self.port}"
-        self.url = f"http://{self.address}"
-        self._directory = directory / f"serve-{self.port}"
-        self._directory.mkdir(parents=True)
+        self.port, self.metrics_port = port, 0  # 0: any free one, which the log tells
+        self._directory = Path(tempfile.mkdtemp(prefix="serve-", dir=directory))
         if isinstance(configuration, Path):
             self.config = configuration
         else:
@@ -119,8 +132,28 @@ class Serve:
         if self._read_output:
             self._reader.start()
 
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://{self.address}"
+
+    def wait_until_it_listens(self) -> None:
+        """Until its log says so, and on which ports."""
+
+        def told() -> re.Match[str] | None:
+            assert self.process.poll() is None, f"the verifier ended with {self.process.returncode}:\n{self.log}"
+            return _LISTENING.search(self.log)
+
+        self.port, self.metrics_port = map(int, eventually(told, "it listens").groups())
+
     def wait_until_up(self) -> None:
         """Until it answers, and is ready where that was asked for."""
+        self.wait_until_it_listens()
         path = "/ready" if self._ready else "/health"
         eventually(lambda: self._answers(path), f"the verifier answers {path} with 200")
 
@@ -194,6 +227,7 @@ class Serve:
         return total(self.metrics(), name, **labels)
 
 
+_LISTENING = re.compile(r"listening on 127\.0\.0\.1:(\d+), metrics on 127\.0\.0\.1:(\d+)\n")
 _FOREIGN = re.compile(r"(M2M_|COGNITO_|OAUTH_)|.*_proxy$", re.IGNORECASE)  # a verifier here has its file alone
 
 

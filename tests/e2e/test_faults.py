@@ -28,11 +28,12 @@ from tests.e2e.stage import (
     configuration,
     entry,
     eventually,
+    free_port,
     silent,
 )
 from verifier.demo.issuer import Issuer
 from verifier.demo.nginx import Gateway, Location, Nginx
-from verifier.demo.serving import Background, bind, free_port
+from verifier.demo.serving import Background, bind
 
 RELOAD = 5.0  # seconds within which a change on disk is in force: the contract's
 START = 0.3  # seconds that a process of ours takes to start on a machine with nothing else to do

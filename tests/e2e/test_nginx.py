@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stage import Answer, Serve, Wire, configuration, entry, exchange, request
+from tests.e2e.stage import Answer, Serve, Wire, configuration, entry, exchange, free_port, request
 from verifier.demo.issuer import Issuer
 from verifier.demo.nginx import IDENTITY_HEADERS, OPEN_METADATA, Gateway, Location, Nginx
-from verifier.demo.serving import Background, free_port
+from verifier.demo.serving import Background
 
 LISTED = (*IDENTITY_HEADERS, "X-User-ID")
 ROLE = "arn:aws:iam::123456789012:role/etl"

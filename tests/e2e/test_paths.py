@@ -20,12 +20,11 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from tests.e2e.stage import Serve, Wire, configuration, entry, eventually
+from tests.e2e.stage import Serve, Wire, configuration, entry, eventually, free_port
 from verifier.config import read
 from verifier.demo import templates
 from verifier.demo.issuer import Issuer
 from verifier.demo.nginx import Gateway, Nginx
-from verifier.demo.serving import free_port
 from verifier.paths import AmbiguousPathError, parse_url
 from verifier.policy import Policy
 

@@ -11,10 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stage import PATIENCE, Load, Serve, Wire, command_line, configuration, entry, eventually, request, silent
+from tests.e2e.stage import (
+    PATIENCE,
+    Load,
+    Serve,
+    Wire,
+    command_line,
+    configuration,
+    entry,
+    free_port,
+    request,
+    silent,
+)
 from verifier.demo.issuer import Issuer
 from verifier.demo.nginx import Gateway, Location, Nginx
-from verifier.demo.serving import Background, free_port
+from verifier.demo.serving import Background
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2], ids=["one process", "two workers"])
 KEEPALIVE = pytest.mark.parametrize("keepalive", [False, True], ids=["new connections", "kept connections"])
@@ -93,7 +104,7 @@ def test_a_signal_ends_it_with_status_0_from_the_moment_it_says_that_it_listens(
     serve = Serve(configuration(entry(lab)), tmp_path, workers=workers)
     serve.start()
     try:
-        eventually(lambda: "listening" in serve.log, "it says that it listens")
+        serve.wait_until_it_listens()
         start = time.monotonic()
         send(serve)
         assert serve.wait() == 0
@@ -127,9 +138,10 @@ def test_a_signal_while_workers_are_being_started_ends_it_soon(
         serve = Serve(configuration(entry(lab)), tmp_path, workers=8)
         serve.start()
         try:
+            serve.wait_until_it_listens()
             deadline = time.monotonic() + PATIENCE
-            while not serve.workers() and time.monotonic() < deadline:
-                pass  # no sleep: the next worker is being made
+            while not serve.workers():  # no sleep: the next worker is being made
+                assert time.monotonic() < deadline
             start = time.monotonic()
             send(serve)
             assert serve.wait() == 0
@@ -171,9 +183,8 @@ def test_a_reader_of_audit_lines_that_stopped_reading_holds_up_neither_answers_n
 
 
 def test_a_taken_port_is_one_line_and_status_1(lab: Issuer, tmp_path: Path) -> None:
-    serve = Serve(configuration(entry(lab)), tmp_path)
     with silent() as port:
-        serve.port = port
+        serve = Serve(configuration(entry(lab)), tmp_path, port=port)
         serve.start()
         try:
             assert serve.wait() == 1
