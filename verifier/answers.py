@@ -16,6 +16,8 @@ from verifier.policy import Policy, challenge_scope
 
 RETRY_AFTER = 5  # seconds: by then a failed fetch of keys was tried again
 
+MAX_DESCRIPTION = 500  # characters
+
 _NO_STORE = (b"cache-control", b"no-store")
 _NO_BODY = (b"content-length", b"0")
 _JSON = (b"content-type", b"application/json")
@@ -82,7 +84,7 @@ class Answers:
 
     def _denial(self, decision: Decision) -> Answer:
         reason = decision.reason
-        description = _NOT_DESCRIPTION.sub("?", decision.description)
+        description = _NOT_DESCRIPTION.sub("?", decision.description)[:MAX_DESCRIPTION]
         body = json.dumps({"error": _error(reason), "error_description": description, "reason": reason}).encode()
         extra = [("X-M2M-Reason", str(reason)), ("Content-Length", str(len(body)))]
         if reason.status == 503:

@@ -9,12 +9,6 @@ import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
-
-    from verifier.config import Config
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--check", action="store_true", help="test itself and exit 0 or 1")
     demo.set_defaults(command=_demo)
 
-    worker = commands.add_parser("worker", parents=[config])  # serve starts these; no help: nobody types it
+    worker = commands.add_parser("worker")  # serve starts these; no help: nobody types it
     for descriptor in ("http", "lock", "control"):
         worker.add_argument(descriptor, type=int)
     worker.set_defaults(command=_worker, log_level=logging.INFO)
@@ -106,7 +100,8 @@ def _port(written: str) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from verifier import server, workers
-    from verifier.config import ConfigError, read
+    from verifier.app import create_app
+    from verifier.config import ConfigError, Watch, read
 
     config = read(options.config)
     given = {name: value for name, value in vars(options).items() if value is not None}
@@ -122,10 +117,9 @@ def _serve(options: argparse.Namespace) -> int:
     listeners = server.Listeners(http, metrics)
     log.info("listening on %s, metrics on %s", _told(http), _told(metrics))
     if listen.workers == 1:
-        server.run_single(_application(config), listeners)
+        server.run_single(create_app(config, reload=Watch(config) if config.path else None), listeners)
     else:
-        named = ["--config", str(config.path)] if config.path else []
-        workers.run_parent(listen.workers, named, listeners)
+        workers.run_parent(listen.workers, config, listeners)
     if options.uds:
         options.uds.unlink(missing_ok=True)
     return 0
@@ -138,18 +132,9 @@ def _told(sock: socket.socket) -> str:
 
 def _worker(options: argparse.Namespace) -> int:
     from verifier import workers
-    from verifier.config import read
 
-    app = _application(read(options.config), audit_lock=options.lock)
-    workers.run_worker(app, options.http, options.control)
+    workers.run_worker(options.http, options.lock, options.control)
     return 0
-
-
-def _application(config: Config, audit_lock: int | None = None) -> Starlette:
-    from verifier.app import create_app
-    from verifier.config import Watch
-
-    return create_app(config, reload=Watch(config) if config.path else None, audit_lock=audit_lock)
 
 
 def _check(options: argparse.Namespace) -> int:

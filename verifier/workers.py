@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import pickle
 import signal
 import socket
 import struct
@@ -18,9 +19,10 @@ import sys
 from collections.abc import Iterable
 
 from prometheus_client import Metric
-from starlette.applications import Starlette
 
 from verifier import server
+from verifier.app import create_app
+from verifier.config import Config, ConfigError, Watch
 from verifier.metrics import MAX_CLIENTS
 
 log = logging.getLogger(__name__)
@@ -99,7 +101,7 @@ class _Worker:
         self._writer: asyncio.StreamWriter | None = None
         self._told = asyncio.Event()
 
-    async def run(self, command: list[str], shared: tuple[int, ...]) -> int:
+    async def run(self, command: list[str], shared: tuple[int, ...], config: Config) -> int:
         """Start the process, with the ``shared`` descriptors, and listen to it until it ends. Its exit status."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -112,6 +114,8 @@ class _Worker:
         if self._stopping:  # it was asked to while the process was being made
             self.stop()
         reader, self._writer = await asyncio.open_connection(sock=ours)
+        given = pickle.dumps(config)
+        self._writer.write(_LENGTH.pack(len(given)) + given)
         with contextlib.suppress(EOFError, OSError):
             while True:
                 length = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))[0]
@@ -141,14 +145,16 @@ class _Worker:
 class Parent:
     """Keeps ``count`` workers running. ``command`` starts one; it is given three descriptors as last arguments:
 
-    the listening socket, a file to lock while writing audit lines, and a socket to tell its numbers on.
+    the listening socket, a file to lock while writing audit lines, and a socket to tell its numbers on. A worker that
+    has to be replaced while the file is broken gets the last configuration that was good.
     """
 
-    def __init__(self, count: int, command: list[str], listeners: server.Listeners) -> None:
+    def __init__(self, count: int, command: list[str], config: Config, listeners: server.Listeners) -> None:
         self._workers = [_Worker(number) for number in range(count)]
         self._gone: list[Family] = []
         self._clients: set[tuple[str, str]] = set()
         self._command = command
+        self._config = config
         self._listeners = listeners
         self._lock = os.memfd_create("audit")
         self._stopping = False
@@ -178,16 +184,25 @@ class Parent:
 
     async def _keep(self, worker: _Worker) -> None:
         while not self._stopping:
-            status = await worker.run(self._command, (self._listeners.http.fileno(), self._lock))
+            status = await worker.run(self._command, (self._listeners.http.fileno(), self._lock), self._config)
             if not self._stopping:
                 log.error("worker %d ended with status %s: starting another", worker.number, status)
                 self._gone = merge([self._gone, _monotonic(worker.last)])
                 worker.last = []
                 await asyncio.sleep(RESTART_PAUSE)
 
+    async def _follow_config(self) -> None:
+        watch = Watch(self._config)
+        while self._config.path is not None:
+            await asyncio.sleep(1.0)
+            with contextlib.suppress(ConfigError):  # workers see it too, and say so
+                changed: Config | None = await asyncio.to_thread(watch)
+                self._config = changed or self._config
+
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
         stop = server.stop_on_signals()
+        following = asyncio.create_task(self._follow_config())
         keepers = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
         metrics = asyncio.create_task(server.serve([(server.metrics_app(self.collect), self._listeners.metrics)], stop))
         await stop.wait()
@@ -199,15 +214,20 @@ class Parent:
         for worker in self._workers:
             if late:
                 worker.stop(at_once=True)
-        await asyncio.gather(metrics, *keepers, return_exceptions=True)
+        following.cancel()
+        await asyncio.gather(metrics, following, *keepers, return_exceptions=True)
 
 
-def run_worker(app: Starlette, http: int, control: int) -> None:
-    """A child: answers on the parent's socket, tells its numbers when asked, ends when the parent has gone."""
+def run_worker(http: int, lock: int, control: int) -> None:
+    """A child, given descriptors: answers on ``http``, tells its numbers when asked, ends when the parent has gone."""
+    parent = socket.socket(fileno=control)
+    length = _LENGTH.unpack(parent.recv(_LENGTH.size, socket.MSG_WAITALL))[0]
+    config: Config = pickle.loads(parent.recv(length, socket.MSG_WAITALL))  # noqa: S301 - our own parent wrote it
+    app = create_app(config, reload=Watch(config) if config.path else None, audit_lock=lock)
 
     async def main() -> None:
         stop = server.stop_on_signals()
-        reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=control))
+        reader, writer = await asyncio.open_connection(sock=parent)
 
         async def tell() -> None:
             with contextlib.suppress(OSError):
@@ -224,11 +244,11 @@ def run_worker(app: Starlette, http: int, control: int) -> None:
     server.run(main)
 
 
-def run_parent(count: int, arguments: list[str], listeners: server.Listeners) -> None:
-    """Start ``count`` workers with the given command-line ``arguments`` and keep them running until a signal."""
-    command = [sys.executable, "-m", "verifier", "worker", *arguments]
+def run_parent(count: int, config: Config, listeners: server.Listeners) -> None:
+    """Start ``count`` workers and keep them running until a signal."""
+    command = [sys.executable, "-m", "verifier", "worker"]
 
     async def main() -> None:
-        await Parent(count, command, listeners).run()
+        await Parent(count, command, config, listeners).run()
 
     server.run(main)

@@ -177,3 +177,18 @@ def test_audit_lines_of_workers_never_mix(lab: Issuer, token: str, tmp_path: Pat
         lines = [json.loads(line) for line in serve.output]
     assert sorted(line["request_id"] for line in lines) == sorted(f"{n}-{c}" for n in range(16) for c in range(150))
     assert {line["status"] for line in lines} == {200}
+
+
+def test_a_worker_is_replaced_also_while_the_file_is_broken(lab: Issuer, token: str, tmp_path: Path) -> None:
+    """It gets the last configuration that was good."""
+    settings = configuration(entry(lab))
+    with Serve(settings, tmp_path, workers=2) as serve:
+        eventually(lambda: len(serve.workers()) == 2, "two workers run")
+        serve.config.write_text("issuers: [")
+        eventually(lambda: serve.total("config_reloads_total", result="failure") >= 1, "the broken file is refused")
+        victim = serve.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: len(set(serve.workers()) - {victim}) == 2, "another worker runs")
+        for pid in serve.workers():
+            with only(serve, pid):
+                assert serve.ask(token).status_code == 200

@@ -98,7 +98,7 @@ def test_all_workers_together_name_no_more_clients_than_one() -> None:
         ("m2m_verifier_client_decisions_total", (("issuer", "lab"), ("client_id", f"c{n}"), ("status", "200"))): 1.0
         for n in range(1500)
     }
-    parent = Parent(2, [], Listeners(None, None))  # type: ignore[arg-type] # nothing listens here
+    parent = Parent(2, [], None, Listeners(None, None))  # type: ignore[arg-type] # nothing listens here
     bounded = parent._bound_clients(("m2m_verifier_client_decisions", "counter", "", samples))[3]
     clients = {dict(labels)["client_id"] for _, labels in bounded}
 
