@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 10_000  # lines kept for a reader that takes none; the rest is dropped and counted
 INTERVAL = 0.05  # seconds between batches
+PIPE_BYTES = 1024 * 1024
 SHORTEST_TOKEN = 24  # characters: no header names an alg in fewer
 MAX_TEXT = 1024  # characters of what a client may choose, in one field
 
@@ -58,6 +60,8 @@ class Audit:
 
     def start(self) -> None:
         """Start the writing thread."""
+        with contextlib.suppress(OSError):  # not every stdout is a pipe; a wide one takes a batch without a pause
+            fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._thread = threading.Thread(target=self._write_until_stopped, name="audit", daemon=True)
         self._thread.start()
 
