@@ -118,8 +118,8 @@ class Service:
     ) -> None:
         self.metrics = Metrics()
         self.audit = Audit(config.audit, clock, lock=audit_lock)
-        self._own_fetch = HttpFetch() if fetch is None else None
-        self._fetch: Fetch = fetch or self._own_fetch  # type: ignore[assignment] # one of them is there
+        self._http = HttpFetch()  # opens nothing before its first use
+        self._fetch = fetch or self._http
         self._clock = clock
         self._reload = reload
         self.runtime = Runtime(config, self.metrics, fetch=self._fetch, clock=clock)
@@ -147,8 +147,7 @@ class Service:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
             await self.runtime.stop()
-            if self._own_fetch is not None:
-                await self._own_fetch.close()
+            await self._http.close()
             await asyncio.to_thread(self.audit.stop)
 
     async def _watch(self) -> None:
