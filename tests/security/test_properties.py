@@ -331,7 +331,7 @@ def test_an_allowed_target_is_one_that_nginx_routes_where_the_reader_may_go(worl
 
 def noise(target: bytes, place: int, kind: int) -> bytes:
     """The target with something put where a careless parser would not look."""
-    slashes = [at for at, byte in enumerate(target) if byte == ord("/")]
+    slashes = [at for at, byte in enumerate(target) if byte == ord("/")] or [0]  # earlier noise may have taken all
     at = slashes[place % len(slashes)]
     letters = [at for at, byte in enumerate(target) if at and (chr(byte).isalpha() or byte in b"./")]
     letter = letters[place % len(letters)]
