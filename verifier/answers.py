@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from functools import lru_cache
+from http import HTTPStatus
 from typing import NamedTuple
 
-from cachetools import LRUCache
-
 from verifier.decision import Decision, Reason
-from verifier.identity import IDENTITY_HEADERS, encode_headers, type_headers, wire_size
+from verifier.identity import IDENTITY_HEADERS, encode_headers, header_lines, type_headers, wire_size
 from verifier.keys import Clock
 from verifier.policy import Policy, challenge_scope
 
@@ -20,6 +20,8 @@ MAX_DESCRIPTION = 500  # characters
 
 _NO_STORE = (b"cache-control", b"no-store")
 _NO_BODY = (b"content-length", b"0")
+_NOT_KEPT = (_NO_STORE, _NO_BODY)
+_NOT_KEPT_LINES = header_lines(_NOT_KEPT)
 _JSON = (b"content-type", b"application/json")
 # RFC 6750 section 3: what error_description may hold.
 _NOT_DESCRIPTION = re.compile(r"[^ !#-\[\]-~]")
@@ -39,7 +41,16 @@ class Answer(NamedTuple):
 
     status: int
     headers: type_headers
+    head: bytes
+    """The status line and ``headers``, as they go over the wire."""
     body: bytes = b""
+
+
+def _status_line(status: int) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode("ascii"))
+
+
+_ALLOWED = _status_line(200)
 
 
 class Answers:
@@ -52,49 +63,52 @@ class Answers:
     def __init__(self, mapped: tuple[str, ...], nginx_cache_ttl: int, clock: Clock, max_header_bytes: int) -> None:
         self.max_identity_bytes = max_header_bytes - OTHER_HEADER_BYTES
         self._nobody = encode_headers([(name, "") for name in (*IDENTITY_HEADERS, *mapped)])
+        self._nobody_lines = header_lines(self._nobody)
         self._ttl = nginx_cache_ttl
         self._clock = clock
-        self._allow_tail = (_NO_STORE, _NO_BODY)
         # Refusals repeat, and are what a flood costs.
-        self._denials: LRUCache[tuple[Reason, Policy | None, str, str], Answer] = LRUCache(1024)
+        self._denial = lru_cache(maxsize=1024)(self._render_denial)
 
     def render(self, decision: Decision) -> Answer:
         """The answer to a decision, in report mode always 200."""
-        token = decision.token
-        if decision.reason is Reason.OK and token is not None:
-            headers = token.principal.headers
+        reason, policy, token = decision.reason, decision.policy, decision.token
+        if reason is Reason.OK and token is not None:
+            principal = token.principal
             if self._ttl:
-                return Answer(200, (*headers, self._cache_control(token.exp), _NO_BODY))
-            return Answer(200, headers + self._allow_tail)
-        if decision.policy is not None and decision.policy.report:
+                return self._allow_for_a_while(principal.headers, token.exp)
+            return self._allow(principal.headers, principal.header_lines)
+        if policy is not None and policy.report:
             # Identity only from a token that is valid, and only where it fits.
-            if token is None or decision.reason is Reason.REVOKED:
-                return Answer(200, self._nobody + self._allow_tail)
-            fits = token.principal.header_bytes <= self.max_identity_bytes
-            return Answer(200, (token.principal.headers if fits else self._nobody) + self._allow_tail)
-        known = (decision.reason, decision.policy, decision.description, decision.scope)
-        answer = self._denials.get(known)
-        if answer is None:
-            answer = self._denials[known] = self._denial(decision)
-        return answer
+            if token is None or reason is Reason.REVOKED or token.principal.header_bytes > self.max_identity_bytes:
+                return self._allow(self._nobody, self._nobody_lines)
+            return self._allow(token.principal.headers, token.principal.header_lines)
+        return self._denial(reason, policy, decision.description, decision.scope)
+
+    @staticmethod
+    def _allow(identity: type_headers, lines: bytes) -> Answer:
+        return Answer(200, identity + _NOT_KEPT, _ALLOWED + lines + _NOT_KEPT_LINES)
+
+    def _allow_for_a_while(self, identity: type_headers, exp: float) -> Answer:
+        headers = (*identity, self._cache_control(exp), _NO_BODY)
+        return Answer(200, headers, _ALLOWED + header_lines(headers))
 
     def _cache_control(self, exp: float) -> tuple[bytes, bytes]:
         age = min(self._ttl, math.floor(exp - self._clock()))
         return (b"cache-control", b"max-age=%d" % age) if age > 0 else _NO_STORE
 
-    def _denial(self, decision: Decision) -> Answer:
-        reason = decision.reason
-        description = _NOT_DESCRIPTION.sub("?", decision.description)[:MAX_DESCRIPTION]
+    def _render_denial(self, reason: Reason, policy: Policy | None, description: str, scope: str) -> Answer:
+        description = _NOT_DESCRIPTION.sub("?", description)[:MAX_DESCRIPTION]
         body = json.dumps({"error": _error(reason), "error_description": description, "reason": reason}).encode()
         extra = [("X-M2M-Reason", str(reason)), ("Content-Length", str(len(body)))]
         if reason.status == 503:
             extra.append(("Retry-After", str(RETRY_AFTER)))
-        challenge = _challenge(decision, description)
+        challenge = _challenge(reason, policy, description, scope)
         if len(challenge) > self.max_identity_bytes // 2:  # nginx's buffer holds refusals too
             challenge = challenge.partition(", scope=")[0]
         if challenge:
             extra.append(("WWW-Authenticate", challenge))
-        return Answer(reason.status, self._nobody + encode_headers(extra) + (_JSON, _NO_STORE), body)
+        headers = self._nobody + encode_headers(extra) + (_JSON, _NO_STORE)
+        return Answer(reason.status, headers, _status_line(reason.status) + header_lines(headers), body)
 
 
 def _error(reason: Reason) -> str:
@@ -108,15 +122,13 @@ def _error(reason: Reason) -> str:
     return {401: "invalid_token", 403: "access_denied", 503: "temporarily_unavailable"}[reason.status]
 
 
-def _challenge(decision: Decision, description: str) -> str:
+def _challenge(reason: Reason, policy: Policy | None, description: str, scope: str) -> str:
     """RFC 6750 section 3; ``resource_metadata`` is RFC 9728 section 5.1."""
-    reason, policy = decision.reason, decision.policy
     if reason.status != 401 and reason is not Reason.INSUFFICIENT_SCOPE:
         return ""
     parameters = []
     if reason.status == 401:
         parameters.append(("realm", policy.name if policy else "m2m"))
-    scope = decision.scope
     if reason is not Reason.MISSING_TOKEN:
         error = "invalid_token" if reason.status == 401 else "insufficient_scope"
         parameters += [("error", error), ("error_description", description)]

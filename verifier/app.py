@@ -181,24 +181,22 @@ class Service:
 
 
 class Application(Starlette):
-    """Takes auth paths ahead of middleware and router: half of a small answer's time would go into those."""
+    """Takes auth paths ahead of middleware and router: half of a small answer's time would go into those.
+
+    ``endpoint`` answers them; ``protocol.AuthProtocol`` asks it directly.
+    """
 
     def __init__(self, service: Service, routes: list[Route]) -> None:
         super().__init__(routes=routes, lifespan=service.lifespan)
         self.state.service = service
-        self._endpoint = service.endpoint
+        self.endpoint = service.endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
-        if scope["type"] == "http":
-            path = scope["path"]
-            if path == nginx.PREFIX or path.startswith(_BELOW_PREFIX):
-                await self._endpoint(scope, receive, send)
-                return
-        await super().__call__(scope, receive, send)
-
-
-_BELOW_PREFIX = nginx.PREFIX + "/"
+        if scope["type"] == "http" and nginx.policy_in(scope["path"]) is not None:
+            await self.endpoint(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def create_app(

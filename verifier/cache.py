@@ -5,10 +5,24 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
+from typing import NamedTuple
 
+from verifier.decision import Reason, Rejected
 from verifier.identity import VerifiedToken
+from verifier.jwk import Key
 from verifier.keys import Clock
 from verifier.tokens import Verifier
+
+MAX_REFUSED = 1024
+
+
+class Refused(NamedTuple):
+    """A refusal as it can be raised again: the exception itself would keep the token alive in its traceback."""
+
+    reason: Reason
+    description: str
+    issuer: str
+    key: Key | None
 
 
 class CachedVerifier:
@@ -17,12 +31,16 @@ class CachedVerifier:
     ``size`` is a number of tokens, ``ttl`` in seconds. The key is the SHA-256 of the token: the token itself is not
     kept. An entry is looked at when it is read and leaves when the LRU needs its place: nothing sweeps, and there is
     one object for each, so that a garbage collection among 100,000 of them stays short.
+
+    A refusal that nothing but the token's bytes decided, or a signature and a key that is still in force, is remembered
+    too, apart and for few: whoever sends the same garbage again and again costs no parsing and no signature check.
     """
 
     def __init__(self, verifier: Verifier, *, size: int, ttl: float, clock: Clock) -> None:
         self._verifier = verifier
         # In the order of use; cachetools' LRU takes several times as long on a hit.
         self._entries: OrderedDict[bytes, VerifiedToken] = OrderedDict()
+        self._refused: OrderedDict[bytes, Refused] = OrderedDict()
         self._size = size if ttl > 0 else 0
         self._ttl = ttl
         self._clock = clock
@@ -47,13 +65,24 @@ class CachedVerifier:
 
     async def verify(self, token: bytes) -> VerifiedToken:
         """Verify with the wrapped verifier and keep what verified. Raises Rejected."""
-        verified = await self._verifier.verify(token)
-        if self._size:
-            digest = hashlib.sha256(token).digest()
-            self._entries[digest] = verified
-            self._entries.move_to_end(digest)
-            if len(self._entries) > self._size:
-                self._entries.popitem(last=False)
+        if not self._size:
+            return await self._verifier.verify(token)
+        digest = hashlib.sha256(token).digest()
+        refused = self._refused.get(digest)
+        if refused is not None and (refused.key is None or not refused.key.retired):
+            raise Rejected(refused.reason, refused.description, issuer=refused.issuer, key=refused.key)
+        try:
+            verified = await self._verifier.verify(token)
+        except Rejected as no:
+            if no.key is not None or not no.issuer:
+                self._refused[digest] = Refused(no.reason, no.description, no.issuer, no.key)
+                if len(self._refused) > MAX_REFUSED:
+                    self._refused.popitem(last=False)
+            raise
+        self._entries[digest] = verified
+        self._entries.move_to_end(digest)
+        if len(self._entries) > self._size:
+            self._entries.popitem(last=False)
         return verified
 
     async def clear(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from verifier.identity import VerifiedToken
+    from verifier.jwk import Key
     from verifier.policy import Policy
 
 
@@ -56,15 +57,18 @@ class Rejected(Exception):
 
     ``description`` is for the person who was refused: ASCII, without quotes or backslashes (RFC 6750 section 3),
     and never quotes the token. ``issuer`` is the configured name, once it is known. ``scope`` is what a token
-    would have to hold, where scope is the cause.
+    would have to hold, where scope is the cause. ``key`` is the one whose signature does not match.
     """
 
-    def __init__(self, reason: Reason, description: str, *, issuer: str = "", scope: str = "") -> None:
+    def __init__(
+        self, reason: Reason, description: str, *, issuer: str = "", scope: str = "", key: Key | None = None
+    ) -> None:
         super().__init__(reason, description)
         self.reason = reason
         self.description = description
         self.issuer = issuer
         self.scope = scope
+        self.key = key
 
 
 class Decision(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from verifier.answers import Answers
+from verifier.answers import Answer, Answers
 from verifier.cache import CachedVerifier
 from verifier.decision import Decision, Reason, Rejected
 from verifier.dialects import nginx
@@ -83,20 +83,36 @@ class AuthEndpoint:
         self.gate = gate
         self._observers = observers
 
+    def at_once(self, scope: Any, policy: str) -> Answer | None:
+        """The answer to one subrequest; None where more is to be done: a body, an address to find, keys to wait for."""
+        start = perf_counter()
+        request = nginx.parse(scope, policy)
+        if request.body_announced or not request.remote_addr:
+            return None
+        gate = self.gate
+        deciding = gate.decide(request)
+        try:
+            deciding.send(None)
+        except StopIteration as decided:  # it never had to wait
+            return self._answer(gate, request, decided.value, start)
+        deciding.close()  # whoever waits for the keys begins again
+        return None
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one subrequest; ``scope["path"]`` is an auth path."""
         start = perf_counter()
         gate = self.gate
-        path = scope["path"]
-        # `/verify/` is what a template makes of an empty name: no policy, rather than the default one.
-        request = nginx.parse(scope, "default" if path == nginx.PREFIX else path[len(nginx.PREFIX) + 1 :])
-        decision = await gate.decide(request)
-        answer = gate.render(decision)
-        seconds = perf_counter() - start
-        for observe in self._observers:
-            observe(request, decision, seconds)
+        request = nginx.parse(scope, nginx.policy_in(scope["path"]) or "")
+        answer = self._answer(gate, request, await gate.decide(request), start)
         headers = answer.headers
         if request.body_announced:  # and nobody reads it: the next request on this connection must not be taken for it
             headers = (*headers, _CLOSE)
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
+
+    def _answer(self, gate: Gate, request: AuthRequest, decision: Decision, start: float) -> Answer:
+        answer = gate.render(decision)
+        seconds = perf_counter() - start
+        for observe in self._observers:
+            observe(request, decision, seconds)
+        return answer

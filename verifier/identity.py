@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,6 +38,12 @@ class Principal:
     """The identity headers of an answer, encoded once."""
     header_bytes: int
     """What ``headers`` take on the wire, in bytes."""
+    header_lines: bytes = field(init=False)
+    """``headers`` as they go over the wire."""
+
+    def __post_init__(self) -> None:
+        """Write the headers down once for all answers."""
+        object.__setattr__(self, "header_lines", header_lines(self.headers))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,3 +68,8 @@ def encode_headers(pairs: list[tuple[str, str]]) -> type_headers:
 def wire_size(headers: type_headers) -> int:
     """Bytes that ``headers`` take in a response: each line has a colon, a space, CR and LF."""
     return sum(len(name) + len(value) + 4 for name, value in headers)
+
+
+def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers as they go over the wire (RFC 9112 section 5)."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers])

@@ -54,7 +54,10 @@ class Profile:
 
     def client_of(self, claims: Claims) -> str | None:
         """The client id, None where no claim holds one. Raises Rejected where it is not a string."""
-        return next((text(claims, name) for name in self.client_id if name in claims), None)
+        for name in self.client_id:
+            if name in claims:
+                return text(claims, name)
+        return None
 
 
 def _no_check(_: Claims, __: str) -> None:

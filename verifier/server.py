@@ -20,6 +20,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from verifier.app import Application
+from verifier.protocol import AuthProtocol
+
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE = 75  # seconds; nginx keeps an idle upstream connection for 60: we must not be the one to hang up first
@@ -70,7 +73,7 @@ def _server(app: Starlette) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=AuthProtocol if isinstance(app, Application) else "httptools",
             ws="none",
             lifespan="on",
             access_log=False,

@@ -25,7 +25,10 @@ def _finite(digits: str) -> float:
     return value
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite).decode
+_decode = json.JSONDecoder(
+    object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite
+).raw_decode
+_WHITE_SPACE = " \t\n\r"  # RFC 8259 section 2
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
@@ -35,9 +38,10 @@ def parse_object(data: bytes) -> dict[str, Any]:
     Infinity and 1e999, anything but strict UTF-8, and nesting that no claim has. Raises ValueError.
     """
     try:
-        found = _decode(data.decode("utf-8"))
+        text = data.decode("utf-8").strip(_WHITE_SPACE)
+        found, end = _decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    if not isinstance(found, dict):
+    if end != len(text) or not isinstance(found, dict):
         raise ValueError("not an object")
     return found

@@ -112,7 +112,7 @@ class TokenVerifier:
             raise Rejected(Reason.UNKNOWN_ISSUER, "iss is not an issuer that is configured here")
         try:
             key = await self._verify_signature(issuer, parts)
-            self._check_times(claims)
+            exp = self._check_times(claims)
             client_id = _check_machine(issuer, parts, claims)
             _check_audience(issuer, claims)
             principal = self._principal(issuer, client_id, claims)
@@ -123,23 +123,24 @@ class TokenVerifier:
         except Rejected as rejected:
             rejected.issuer = issuer.name
             raise
-        return VerifiedToken(principal, claims["exp"], jti, self._clock(), key)
+        return VerifiedToken(principal, exp, jti, self._clock(), key)
 
     async def _verify_signature(self, issuer: Issuer, parts: UnverifiedToken) -> Key:
         algorithm = parts.header.algorithm
         if algorithm not in issuer.algorithms:
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "this issuer does not sign with the token's alg")
-        key = issuer.keys.find(parts.header.kid, algorithm)
+        kid = parts.header.kid
+        key = issuer.keys.find(kid, algorithm)
         if key is None:
             await issuer.keys.refresh_for_unknown_kid()
-            key = issuer.keys.find(parts.header.kid, algorithm)
+            key = issuer.keys.find(kid, algorithm)
         if key is None and not len(issuer.keys):
             raise Rejected(Reason.KEYS_UNAVAILABLE, "the issuer's keys cannot be had at the moment")
         if key is None:
             raise Rejected(
                 Reason.UNKNOWN_KEY,
                 "the token has no kid, and not exactly one key of the issuer fits its alg"
-                if parts.header.kid is None
+                if kid is None
                 else "the issuer has no key with the token's kid",
             )
         if not key.fits(algorithm):
@@ -148,44 +149,49 @@ class TokenVerifier:
         matches = key.verify(algorithm, parts.signing_input, parts.signature)
         self._observe(issuer.name, time.perf_counter() - start)
         if not matches:
-            raise Rejected(Reason.BAD_SIGNATURE, "the token's signature does not match")
+            raise Rejected(Reason.BAD_SIGNATURE, "the token's signature does not match", key=key)
         return key
 
-    def _check_times(self, claims: Claims) -> None:
-        """RFC 7519 sections 4.1.4 to 4.1.6, with the leeway they allow."""
+    def _check_times(self, claims: Claims) -> float:
+        """RFC 7519 sections 4.1.4 to 4.1.6, with the leeway they allow. The token's ``exp``."""
         now = self._clock()
-        exp, nbf, iat = (_number(claims, name) for name in ("exp", "nbf", "iat"))
+        exp = _number(claims, "exp")
+        nbf = _number(claims, "nbf")
+        iat = _number(claims, "iat")
         if exp is None:
             raise Rejected(Reason.INVALID_CLAIMS, "the token has no exp")
         if now >= exp + self._leeway:
             raise Rejected(Reason.EXPIRED, f"the token expired {math.ceil(now - exp)} s ago")
-        for name, start in (("nbf", nbf), ("iat", iat)):
-            if start is not None and now < start - self._leeway:
-                raise Rejected(Reason.NOT_YET_VALID, f"{name} is {math.ceil(start - now)} s in the future")
+        latest = now + self._leeway
+        if nbf is not None and latest < nbf:
+            raise Rejected(Reason.NOT_YET_VALID, f"nbf is {math.ceil(nbf - now)} s in the future")
+        if iat is not None and latest < iat:
+            raise Rejected(Reason.NOT_YET_VALID, f"iat is {math.ceil(iat - now)} s in the future")
+        return exp
 
     def _principal(self, issuer: Issuer, client_id: str, claims: Claims) -> Principal:
         """Everything that becomes a header. Shared by all tokens that say the same, so that a cached one is small."""
+        granted = list(filter(None, scope_values(claims, issuer.profile.scope)))
+        mapped = [self._mapped(claims, claim) for claim in self._mapped_headers.values()]
+        shared = (issuer.name, client_id, *granted, "", *mapped)  # no scope is empty: it tells the two apart
+        known = self._principals.get(shared)
+        if known is None:
+            known = self._principals[shared] = self._make_principal(issuer, client_id, granted, mapped)
+        return known
+
+    def _make_principal(self, issuer: Issuer, client_id: str, granted: list[str], mapped: list[str]) -> Principal:
         if not VISIBLE.fullmatch(client_id):
             raise Rejected(Reason.INVALID_CLAIMS, "the client id holds characters that no header may carry")
-        granted = [scope for scope in scope_values(claims, issuer.profile.scope) if scope]
         if not all(map(VISIBLE.fullmatch, granted)):
             raise Rejected(Reason.INVALID_CLAIMS, "a scope holds characters that no header may carry")
-        mapped = [self._mapped(claims, claim) for claim in self._mapped_headers.values()]
-        scope = " ".join(granted)
-        shared = (issuer.name, client_id, scope, *mapped)
-        known = self._principals.get(shared)
-        if known is not None:
-            return known
         prefix = issuer.scope_prefix
-        bare = [held[len(prefix) :] for held in granted if prefix and held.startswith(prefix)]
-        scopes = frozenset(granted + bare)
+        scope = " ".join(granted)
+        scopes = frozenset(granted + [held[len(prefix) :] for held in granted if prefix and held.startswith(prefix)])
         role = self._role_of(issuer.name, client_id, scopes)
         values = (client_id, scope, role, issuer.name)
         headers = encode_headers([*zip(IDENTITY_HEADERS, values), *zip(self._mapped_headers, mapped)])
         listed = issuer.clients is None or client_id in issuer.clients
-        made = Principal(issuer.name, client_id, scope, scopes, prefix, role, listed, headers, wire_size(headers))
-        self._principals[shared] = made
-        return made
+        return Principal(issuer.name, client_id, scope, scopes, prefix, role, listed, headers, wire_size(headers))
 
     def _mapped(self, claims: Claims, name: str) -> str:
         value = claims.get(name, "")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.unit.support import NOW, Clock, make_token
-from verifier.cache import CachedVerifier
+from verifier.cache import MAX_REFUSED, CachedVerifier
 from verifier.decision import Reason, Rejected
 from verifier.identity import VerifiedToken
+from verifier.jwk import Key
 
 
 class Verifier:
@@ -130,3 +133,88 @@ async def test_clearing_forgets_every_token(clock: Clock) -> None:
     await cache.clear()
 
     assert len(cache) == 0
+
+
+# --- what was refused ---
+
+
+class Refuser:
+    """Refuses every token, and counts."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.asked: list[bytes] = []
+        self._changes = changes
+
+    async def verify(self, token: bytes) -> VerifiedToken:
+        self.asked.append(token)
+        raise Rejected(Reason.BAD_SIGNATURE, "why", **self._changes)
+
+
+async def refused(cache: CachedVerifier, token: bytes = b"a") -> Rejected:
+    with pytest.raises(Rejected) as caught:
+        await cache.verify(token)
+    return caught.value
+
+
+KEY = Key("kid", "identity", {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "times"),
+    [
+        pytest.param({}, 1, id="by its form"),
+        pytest.param({"issuer": "lab", "key": KEY}, 1, id="by its signature"),
+        pytest.param({"issuer": "lab"}, 3, id="by its claims, times or keys"),
+    ],
+)
+async def test_a_refusal_is_remembered_where_nothing_can_change_it(
+    clock: Clock, changes: dict[str, Any], times: int
+) -> None:
+    refuser = Refuser(**changes)
+    cache = CachedVerifier(refuser, size=10, ttl=300, clock=clock)
+    told = [await refused(cache) for _ in range(3)]
+
+    assert len(refuser.asked) == times
+    assert {(one.reason, one.description, one.issuer, one.key) for one in told} == {
+        (Reason.BAD_SIGNATURE, "why", changes.get("issuer", ""), changes.get("key"))
+    }
+
+
+async def test_a_refusal_is_not_remembered_for_another_token(clock: Clock) -> None:
+    refuser = Refuser()
+    cache = CachedVerifier(refuser, size=10, ttl=300, clock=clock)
+    for token in (b"a", b"b", b"a"):
+        await refused(cache, token)
+
+    assert refuser.asked == [b"a", b"b"]
+
+
+async def test_a_signature_is_checked_anew_once_its_key_has_left(clock: Clock) -> None:
+    key = Key("kid", "identity", {})
+    refuser = Refuser(issuer="lab", key=key)
+    cache = CachedVerifier(refuser, size=10, ttl=300, clock=clock)
+    await refused(cache)
+    key.retired = True
+    await refused(cache)
+
+    assert len(refuser.asked) == 2
+
+
+async def test_refusals_are_few_and_take_no_place_from_tokens(clock: Clock) -> None:
+    cache = make_cache(clock)
+    verified = await cache.verify(b"a")
+    cache._verifier = Refuser()
+    for number in range(2 * MAX_REFUSED):
+        await refused(cache, b"%d" % number)
+
+    assert cache.get(b"a") is verified
+    assert (len(cache), len(cache._refused)) == (1, MAX_REFUSED)
+
+
+async def test_without_a_cache_no_refusal_is_remembered(clock: Clock) -> None:
+    refuser = Refuser()
+    cache = CachedVerifier(refuser, size=0, ttl=300, clock=clock)
+    for _ in range(2):
+        await refused(cache)
+
+    assert len(refuser.asked) == 2
