@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def gather(build: Path, settings: Any, machine: Machine) -> dict[str, str]:
         f"Linux {platform.release().split('-')[0]}",
     }
     facts["besides"] = f"{machine.busy_before:.0%} busy before the run; {machine.stolen():.1%} taken by the host in it"
-    facts["Python"] = platform.python_version()
+    whose = "the system's" if sys.base_prefix == "/usr" else "not the system's"
+    facts["Python"] = f"{platform.python_version()}, {whose}"
     for package in PYTHON_PACKAGES:
         facts[package] = _version(package)
     facts["nginx"] = _run([nginx.binary(), "-v"], r"nginx/(\S+)")
