@@ -14,6 +14,7 @@ from verifier.keys import Clock
 from verifier.tokens import Verifier
 
 MAX_REFUSED = 1024
+PART = 10_000  # tokens; a table that outgrows its place is laid anew in one go, 24 ms for 170,000
 
 
 class Refused(NamedTuple):
@@ -38,34 +39,38 @@ class CachedVerifier:
 
     def __init__(self, verifier: Verifier, *, size: int, ttl: float, clock: Clock) -> None:
         self._verifier = verifier
-        # In the order of use; cachetools' LRU takes several times as long on a hit.
-        self._entries: OrderedDict[bytes, VerifiedToken] = OrderedDict()
+        # Each in the order of use; cachetools' LRU takes several times as long on a hit.
+        self._parts = tuple(OrderedDict[bytes, VerifiedToken]() for _ in range(max(1, size // PART)))
         self._refused: OrderedDict[bytes, Refused] = OrderedDict()
-        self._size = size if ttl > 0 else 0
+        self._part_size = size // len(self._parts) if ttl > 0 else 0
         self._ttl = ttl
         self._clock = clock
         self.hits = 0
         self.misses = 0
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return sum(map(len, self._parts))
+
+    def _part(self, digest: bytes) -> OrderedDict[bytes, VerifiedToken]:
+        return self._parts[hash(digest) % len(self._parts)]
 
     def get(self, token: bytes) -> VerifiedToken | None:
         """The verified token, if it is known, has not expired and its key is still in force."""
         digest = hashlib.sha256(token).digest()
-        known = self._entries.get(digest)
+        part = self._part(digest)
+        known = part.get(digest)
         if known is not None and not known.key.retired:
             now = self._clock()
             if now < known.exp and now - known.checked_at < self._ttl:
                 self.hits += 1
-                self._entries.move_to_end(digest)
+                part.move_to_end(digest)
                 return known
         self.misses += 1
         return None
 
     async def verify(self, token: bytes) -> VerifiedToken:
         """Verify with the wrapped verifier and keep what verified. Raises Rejected."""
-        if not self._size:
+        if not self._part_size:
             return await self._verifier.verify(token)
         digest = hashlib.sha256(token).digest()
         refused = self._refused.get(digest)
@@ -79,15 +84,17 @@ class CachedVerifier:
                 if len(self._refused) > MAX_REFUSED:
                     self._refused.popitem(last=False)
             raise
-        self._entries[digest] = verified
-        self._entries.move_to_end(digest)
-        if len(self._entries) > self._size:
-            self._entries.popitem(last=False)
+        part = self._part(digest)
+        part[digest] = verified
+        part.move_to_end(digest)
+        if len(part) > self._part_size:
+            part.popitem(last=False)
         return verified
 
     async def clear(self) -> None:
         """Forget everything, a little at a time: to free 100,000 tokens at once would hold up requests."""
-        while self._entries:
-            for _ in range(min(len(self._entries), 1000)):
-                self._entries.popitem()
-            await asyncio.sleep(0)
+        for part in self._parts:
+            while part:
+                for _ in range(min(len(part), 1000)):
+                    part.popitem()
+                await asyncio.sleep(0)

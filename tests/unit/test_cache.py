@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.support import NOW, Clock, make_token
-from verifier.cache import MAX_REFUSED, CachedVerifier
+from verifier.cache import MAX_REFUSED, PART, CachedVerifier
 from verifier.decision import Reason, Rejected
 from verifier.identity import VerifiedToken
 from verifier.jwk import Key
@@ -104,6 +104,15 @@ async def test_no_more_than_size_tokens_are_kept(clock: Clock) -> None:
         await cache.verify(b"%d" % number)
 
     assert len(cache) == 3
+
+
+async def test_a_large_cache_grows_in_small_parts(clock: Clock) -> None:
+    cache = make_cache(clock, size=5 * PART)
+    for number in range(6 * PART):
+        await cache.verify(b"%d" % number)
+
+    assert max(map(len, cache._parts)) <= PART
+    assert 4.8 * PART < len(cache) <= 5 * PART
 
 
 async def test_the_token_unused_for_longest_makes_room(clock: Clock) -> None:
