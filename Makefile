@@ -88,7 +88,7 @@ fuzz-paths: $(VENV)/.ready nginx ## our reading of FUZZ_PATHS random paths again
 
 # Everything a comparison needs that the service does not: the other sides, from PyPI and npm. The Python sides run on
 # the system's Python, which is built with profile-guided optimisation as the image's is; one that a version manager
-# compiled often is not, and is up to a third slower.
+# compiled often is not, and is slower.
 BENCH_PYTHON ?= $(or $(wildcard /usr/bin/python3),python3)
 BENCH_VENV := build/bench/venv
 NODE_SIDES := build/bench/node
