@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from verifier.dialects import nginx
 from verifier.gate import AuthEndpoint
 from verifier.identity import header_lines
+from verifier.outbox import HeldTransport, Outbox
 
 _CLOSE = (b"connection", b"close")
 
@@ -23,8 +24,9 @@ _CLOSE = (b"connection", b"close")
 class AuthProtocol(HttpToolsProtocol):
     """One connection to an application that has an ``endpoint``."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, outbox: Outbox, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._outbox = outbox
         app: Any = self.config.app
         self._endpoint: AuthEndpoint = app.endpoint
         self._is_known = False
@@ -34,8 +36,8 @@ class AuthProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """A connection begins. Whose it is, is asked when it is needed: ingress-nginx makes a new one each time."""
         self.connections.add(self)
-        self.transport = transport
-        self.flow = FlowControl(transport)
+        self.transport = HeldTransport(transport, self._outbox)
+        self.flow = FlowControl(self.transport)
 
     def on_message_begin(self) -> None:
         """A request begins. The scope that uvicorn makes here waits until it is needed."""

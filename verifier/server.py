@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from verifier.app import Application
+from verifier.outbox import Outbox
 from verifier.protocol import AuthProtocol
 
 log = logging.getLogger(__name__)
@@ -73,7 +75,8 @@ def _server(app: Starlette) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
-            http=AuthProtocol if isinstance(app, Application) else "httptools",
+            # uvicorn asks for a class, but only ever calls it.
+            http=partial(AuthProtocol, outbox=Outbox()) if isinstance(app, Application) else "httptools",  # type: ignore[arg-type]
             ws="none",
             lifespan="on",
             access_log=False,

@@ -314,6 +314,10 @@ class Wire:
         """Send as it is."""
         self._socket.sendall(data)
 
+    def end(self) -> None:
+        """Send no more, but go on reading."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def read(self, method: str = "GET") -> Answer | None:
         """The next answer, None where the other side has closed."""
         first = self._file.readline()

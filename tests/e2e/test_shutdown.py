@@ -158,6 +158,17 @@ def test_a_request_that_is_half_sent_does_not_hold_up_the_end(lab: Issuer, tmp_p
         assert serve.stop() == 0
 
 
+def test_a_client_that_sends_no_more_still_gets_every_answer(lab: Issuer, token: str, tmp_path: Path) -> None:
+    asked = [request("/verify", "X-Real-IP: 192.0.2.1", token=sent) for sent in (token, None)]
+    with Serve(configuration(entry(lab)), tmp_path) as serve:
+        for _ in range(100):
+            with Wire(serve.port) as wire:
+                wire.send(b"".join(asked))
+                wire.end()
+                answers = [wire.read() for _ in asked]
+            assert [answer and answer.status for answer in answers] == [200, 401]
+
+
 def test_audit_lines_are_all_written_at_the_end(lab: Issuer, token: str, tmp_path: Path) -> None:
     with Serve(configuration(entry(lab), audit="all"), tmp_path) as serve:
         with Wire(serve.port) as wire:

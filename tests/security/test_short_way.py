@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from verifier.outbox import Outbox
 from verifier.protocol import AuthProtocol
 
 from .cases import Case
@@ -40,7 +41,7 @@ class Wire:
     def is_closing(self) -> bool:
         return False
 
-    def get_extra_info(self, _: str) -> None:
+    def get_extra_info(self, _: str, __: object = None) -> None:
         return None
 
 
@@ -63,9 +64,11 @@ async def answer(world: World, sent: bytes) -> tuple[bool, int, str]:
     """Whether the short way was taken, status and reason."""
     config = uvicorn.Config(world.app, http=AuthProtocol, ws="none", log_config=None)
     wire = Wire()
-    protocol = AuthProtocol(config, ServerState(), {}, asyncio.get_running_loop())
+    outbox = Outbox()
+    protocol = AuthProtocol(config, ServerState(), {}, asyncio.get_running_loop(), outbox=outbox)
     protocol.connection_made(wire)  # type: ignore[arg-type]
     protocol.data_received(sent)
+    outbox.flush()
     short = bool(wire.written)
     await asyncio.wait_for(wire.answered.wait(), 10)
     protocol.connection_lost(None)

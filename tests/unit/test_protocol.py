@@ -14,6 +14,7 @@ from uvicorn.server import ServerState
 from tests.unit.support import JWKS_URL, FakeFetch, SigningKey, jwks, loop_clock, settle
 from verifier.app import create_app
 from verifier.config import Config
+from verifier.outbox import Outbox
 from verifier.protocol import AuthProtocol
 
 Mint = Callable[..., bytes]
@@ -30,7 +31,8 @@ class Wire:
         self.closed = self.paused = False
         state = ServerState()
         state.default_headers = [(b"date", b"today")]
-        self.protocol = AuthProtocol(config, state, {}, asyncio.get_running_loop())
+        self.outbox = Outbox()
+        self.protocol = AuthProtocol(config, state, {}, asyncio.get_running_loop(), outbox=self.outbox)
         self.protocol.connection_made(self)  # type: ignore[arg-type]
 
     def write(self, data: bytes) -> None:
@@ -49,13 +51,14 @@ class Wire:
     def resume_reading(self) -> None:
         self.paused = False
 
-    def get_extra_info(self, name: str) -> Any:
+    def get_extra_info(self, name: str, _: Any = None) -> Any:
         return ("192.0.2.9", 1234) if name == "peername" else None
 
     def send(self, *requests: bytes) -> bytes:
-        """What is answered before anything else runs."""
+        """What is answered in the same turn of the loop."""
         self.written = b""
         self.protocol.data_received(b"".join(requests))
+        self.outbox.flush()
         return self.written
 
     async def settled(self, *requests: bytes) -> bytes:
@@ -189,6 +192,7 @@ async def test_a_request_may_come_in_pieces(config: Config, fetch: FakeFetch, mi
         wire, request = connect(), ask(mint())
         for at in range(len(request)):
             wire.protocol.data_received(request[at : at + 1])
+        await settle()
 
     assert statuses(wire.written) == [200]
 
@@ -280,6 +284,7 @@ async def test_nothing_is_left_to_run_for_a_connection_that_has_ended(config: Co
         wire = connect()
         wire.send(ask())
         wire.protocol.connection_lost(None)
+        await asyncio.sleep(0)
         wire.closed = False
         await asyncio.sleep(2 * KEEP_ALIVE)
 
@@ -287,13 +292,14 @@ async def test_nothing_is_left_to_run_for_a_connection_that_has_ended(config: Co
     assert wire.protocol not in wire.protocol.connections
 
 
-async def test_at_the_end_a_kept_connection_is_closed_at_once(config: Config, fetch: FakeFetch) -> None:
+async def test_at_the_end_a_kept_connection_is_closed_behind_its_answer(config: Config, fetch: FakeFetch) -> None:
     async with serving(config, fetch) as connect:
         wire = connect()
-        wire.send(ask())
+        wire.protocol.data_received(ask())
         wire.protocol.shutdown()
+        await asyncio.sleep(0)
 
-    assert wire.closed
+    assert (statuses(wire.written), wire.closed) == ([401], True)
 
 
 async def test_a_client_that_reads_nothing_is_not_written_to_without_end(
