@@ -29,9 +29,8 @@ MAX_TEXT = 1024  # characters of what a client may choose, in one field
 # A token in a path or a request id: base64url parts of which the first is an encoded JSON object. Nearly all begin
 # with `{"`; where white space follows the brace, three parts tell a token from a file's name.
 _TOKEN = re.compile(r"eyJ[\w-]*(?:\.[\w-]*)*|(?<![\w-])e[yw][\w-]{10,}\.[\w-]+\.[\w-]+")
-# What stands before an @ may be a password.
 _NOTHING = '""'
-_HOST_AND_PATH = re.compile(r"[a-z]+://(?:[^/?#]*@)?([^/?#]*)([^?#]*)")
+_AUTHORITY_AND_PATH = re.compile(r"[a-z]+://([^/?#]*)([^?#]*)")
 
 
 class Audit:
@@ -111,8 +110,9 @@ def line(now: float, request: AuthRequest, decision: Decision, seconds: float) -
     is the same for most requests.
     """
     token = decision.token
-    found = _HOST_AND_PATH.match(request.url.decode("utf-8", "backslashreplace"))
-    host, path = found.groups() if found else ("", "")
+    found = _AUTHORITY_AND_PATH.match(request.url.decode("utf-8", "backslashreplace"))
+    authority, path = found.groups() if found else ("", "")
+    host = authority.rpartition("@")[2]  # what stands before an @ may be a password
     principal = token.principal if token is not None else None
     decided = _decided(decision.reason, decision.policy, decision.issuer, principal)
     return (

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from verifier.answers import Answer, Answers
-from verifier.cache import CachedVerifier
+from verifier.cache import CachedVerifier, digest_of
 from verifier.decision import Decision, Reason, Rejected
 from verifier.dialects import nginx
 from verifier.identity import VerifiedToken
@@ -44,10 +44,11 @@ class Gate:
             policy = self._policies.find(request.policy, request.query)
             _check_auth_request(request, policy)
             bearer = bearer_token(request)
-            token = self._verifier.get(bearer)
+            digest = digest_of(bearer)
+            token = self._verifier.get(digest)
             cached = token is not None
             if token is None:
-                token = await self._verifier.verify(bearer)
+                token = await self._verifier.verify(bearer, digest)
             principal = token.principal
             issuer = principal.issuer
             if self._revoked.covers(principal, token.jti):

@@ -66,7 +66,7 @@ class Issuer(IssuerRules):
 
 
 class Verifier(Protocol):
-    """Verifies tokens: the real one, or a cache in front of it."""
+    """Verifies tokens."""
 
     async def verify(self, token: bytes) -> VerifiedToken:
         """Raises Rejected."""
