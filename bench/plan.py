@@ -27,8 +27,8 @@ class Target:
         return self.servers[0]
 
 
-def _front(verifier: str, title: str, how: str, port: str) -> Target:
-    return Target(port, f"nginx + {title}, {how}", (verifier, "nginx-front"), port, proxied=True)
+def _front(verifier: str, title: str, how: str, port: str, *, verifies: bool = True) -> Target:
+    return Target(port, f"nginx + {title}, {how}", (verifier, "nginx-front"), port, proxied=True, verifies=verifies)
 
 
 TARGETS: dict[str, Target] = {
@@ -45,6 +45,10 @@ TARGETS: dict[str, Target] = {
         Target("uvicorn", "uvicorn answering a constant", ("uvicorn",), "uvicorn", verifies=False),
         Target("nginx-floor", "nginx return 200", ("nginx-floor",), "nginx-floor", verifies=False),
         Target("front-plain", "nginx without auth", ("nginx-front",), "front-plain", proxied=True, verifies=False),
+        _front("nginx-floor", "return 200", "new connections", "front-floor-close", verifies=False),
+        _front("nginx-floor", "return 200", "keepalive", "front-floor-keepalive", verifies=False),
+        _front("uvicorn", "a constant", "new connections", "front-uvicorn-close", verifies=False),
+        _front("uvicorn", "a constant", "keepalive", "front-uvicorn-keepalive", verifies=False),
         _front("ours", "ours", "new connections", "front-ours-close"),
         _front("ours", "ours", "keepalive", "front-ours-keepalive"),
         _front("ours-uds", "ours", "Unix socket, keepalive", "front-ours-uds"),
@@ -121,6 +125,10 @@ CELLS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "hot",
         (
             "front-plain",
+            "front-floor-close",
+            "front-floor-keepalive",
+            "front-uvicorn-close",
+            "front-uvicorn-keepalive",
             "front-ours-close",
             "front-ours-keepalive",
             "front-ours-uds",
@@ -198,12 +206,20 @@ COMPARISONS: tuple[Comparison, ...] = (
         for load, goal in (("hot", "≥ 1.8"), ("cold", "≥ 1.2"))
         for how in ("close", "keepalive", "uds")
     ),
+    *(
+        Comparison("hot", f"front-{floor}-{how}", "envoy-proxy")
+        for floor in ("floor", "uvicorn")
+        for how in ("close", "keepalive")
+    ),
     Comparison("hot", "front-ours-keepalive", "envoy-cache-proxy"),
     *(
         Comparison(load, f"front-ours-{how}", f"front-fastapi-{how}", goal)
         for load, goal in (("hot", "≥ 7"), ("cold", "≥ 4"))
         for how in ("close", "keepalive")
     ),
+    Comparison("hot", "front-floor-close", "front-fastapi-close"),
+    Comparison("hot", "front-uvicorn-close", "front-fastapi-close"),
+    Comparison("hot", "front-ours-close", "front-uvicorn-close"),
     Comparison("hot", "front-ours-close", "front-node-close"),
     Comparison("hot", "front-ours-keepalive", "front-node-keepalive"),
     Comparison("hot", "front-ours-uds", "front-ours-keepalive"),

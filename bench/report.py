@@ -89,7 +89,7 @@ def ratios_table(windows: list[Window]) -> str:
                 number(cpu.median),
             )
         )
-    return table(("load", "ours", "against", "median ratio", "range", "goal", "by CPU"), rows)
+    return table(("load", "side", "against", "median ratio", "range", "goal", "by CPU"), rows)
 
 
 def throughput_tables(windows: list[Window]) -> str:

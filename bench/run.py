@@ -68,6 +68,14 @@ def specs(context: Context) -> dict[str, Callable[[], ServerSpec]]:
             nginx.Front("front-node-close", f"127.0.0.1:{local['node-aws']}", keepalive=False),
             nginx.Front("front-node-keepalive", f"127.0.0.1:{local['node-aws']}"),
         ],
+        "uvicorn": [
+            nginx.Front("front-uvicorn-close", f"127.0.0.1:{local['uvicorn']}", keepalive=False),
+            nginx.Front("front-uvicorn-keepalive", f"127.0.0.1:{local['uvicorn']}"),
+        ],
+        "nginx-floor": [
+            nginx.Front("front-floor-close", f"127.0.0.1:{local['nginx-floor']}", keepalive=False),
+            nginx.Front("front-floor-keepalive", f"127.0.0.1:{local['nginx-floor']}"),
+        ],
     }
     return {
         "ours": lambda: ours.spec(context),
