@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from verifier.jwk import Key
@@ -21,8 +21,10 @@ type_headers = tuple[tuple[bytes, bytes], ...]
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Principal:
-    """A client with one set of scopes: shared by all of its tokens that say the same."""
+    """A client with one set of scopes, signed for by one key: shared by all of its tokens that say the same."""
 
+    key: Key
+    """Once it leaves the issuer's key set, the tokens are verified anew."""
     issuer: str
     """The issuer's configured name."""
     client_id: str
@@ -46,8 +48,7 @@ class Principal:
         object.__setattr__(self, "header_lines", header_lines(self.headers))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class VerifiedToken:
+class VerifiedToken(NamedTuple):
     """A token whose signature and claims were checked."""
 
     principal: Principal
@@ -56,8 +57,6 @@ class VerifiedToken:
     jti: str
     checked_at: float
     """Seconds since the epoch."""
-    key: Key
-    """The key that signed it: once that leaves the issuer's key set, the token is verified anew."""
 
 
 def encode_headers(pairs: list[tuple[str, str]]) -> type_headers:

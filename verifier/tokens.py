@@ -97,7 +97,7 @@ class TokenVerifier:
         self._role_of = role_of
         self._mapped_headers = mapped_headers
         self._warned: set[str] = set()
-        self._principals: WeakValueDictionary[tuple[str, ...], Principal] = WeakValueDictionary()
+        self._principals: WeakValueDictionary[tuple[object, ...], Principal] = WeakValueDictionary()
         self._observe = observe
 
     async def verify(self, token: bytes) -> VerifiedToken:
@@ -115,7 +115,7 @@ class TokenVerifier:
             exp = self._check_times(claims)
             client_id = _check_machine(issuer, parts, claims)
             _check_audience(issuer, claims)
-            principal = self._principal(issuer, client_id, claims)
+            principal = self._principal(issuer, key, client_id, claims)
             jti = text(claims, "jti") or ""
             text(claims, "sub")
             if "cnf" in claims:  # RFC 7800 section 3.1: bound to a key whose possession nobody proved
@@ -123,7 +123,7 @@ class TokenVerifier:
         except Rejected as rejected:
             rejected.issuer = issuer.name
             raise
-        return VerifiedToken(principal, exp, jti, self._clock(), key)
+        return VerifiedToken(principal, exp, jti, self._clock())
 
     async def _verify_signature(self, issuer: Issuer, parts: UnverifiedToken) -> Key:
         algorithm = parts.header.algorithm
@@ -169,17 +169,19 @@ class TokenVerifier:
             raise Rejected(Reason.NOT_YET_VALID, f"iat is {math.ceil(iat - now)} s in the future")
         return exp
 
-    def _principal(self, issuer: Issuer, client_id: str, claims: Claims) -> Principal:
+    def _principal(self, issuer: Issuer, key: Key, client_id: str, claims: Claims) -> Principal:
         """Everything that becomes a header. Shared by all tokens that say the same, so that a cached one is small."""
         granted = list(filter(None, scope_values(claims, issuer.profile.scope)))
         mapped = [self._mapped(claims, claim) for claim in self._mapped_headers.values()]
-        shared = (issuer.name, client_id, *granted, "", *mapped)  # no scope is empty: it tells the two apart
+        shared = (key, issuer.name, client_id, *granted, "", *mapped)  # no scope is empty: it tells the two apart
         known = self._principals.get(shared)
         if known is None:
-            known = self._principals[shared] = self._make_principal(issuer, client_id, granted, mapped)
+            known = self._principals[shared] = self._make_principal(issuer, key, client_id, granted, mapped)
         return known
 
-    def _make_principal(self, issuer: Issuer, client_id: str, granted: list[str], mapped: list[str]) -> Principal:
+    def _make_principal(
+        self, issuer: Issuer, key: Key, client_id: str, granted: list[str], mapped: list[str]
+    ) -> Principal:
         if not VISIBLE.fullmatch(client_id):
             raise Rejected(Reason.INVALID_CLAIMS, "the client id holds characters that no header may carry")
         if not all(map(VISIBLE.fullmatch, granted)):
@@ -191,7 +193,7 @@ class TokenVerifier:
         values = (client_id, scope, role, issuer.name)
         headers = encode_headers([*zip(IDENTITY_HEADERS, values), *zip(self._mapped_headers, mapped)])
         listed = issuer.clients is None or client_id in issuer.clients
-        return Principal(issuer.name, client_id, scope, scopes, prefix, role, listed, headers, wire_size(headers))
+        return Principal(key, issuer.name, client_id, scope, scopes, prefix, role, listed, headers, wire_size(headers))
 
     def _mapped(self, claims: Claims, name: str) -> str:
         value = claims.get(name, "")

@@ -206,14 +206,15 @@ def make_principal(
     role: str = "",
     prefix: str = "",
     listed: bool = True,
+    key: Key | None = None,
 ) -> Principal:
-    """A verified caller."""
+    """A verified caller. Its key verifies nothing: it is there to be retired."""
     granted = scope.split()
     bare = [held.removeprefix(prefix) for held in granted if prefix and held.startswith(prefix)]
     headers = encode_headers([*zip(IDENTITY_HEADERS, (client_id, scope, role, issuer), strict=True)])
-    return Principal(
-        issuer, client_id, scope, frozenset(granted + bare), prefix, role, listed, headers, wire_size(headers)
-    )
+    key = key or Key("kid", "identity", {})
+    scopes = frozenset(granted + bare)
+    return Principal(key, issuer, client_id, scope, scopes, prefix, role, listed, headers, wire_size(headers))
 
 
 def make_token(
@@ -221,8 +222,7 @@ def make_token(
     *,
     exp: float = NOW + 3600,
     jti: str = "token-1",
-    key: Key | None = None,
     checked_at: float = NOW,
 ) -> VerifiedToken:
-    """A verified token. Its key verifies nothing: it is there to be retired."""
-    return VerifiedToken(principal or make_principal(), exp, jti, checked_at, key or Key("kid", "identity", {}))
+    """A verified token."""
+    return VerifiedToken(principal or make_principal(), exp, jti, checked_at)

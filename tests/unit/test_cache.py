@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
 
-from tests.unit.support import NOW, Clock, make_token
+from tests.unit.support import NOW, Clock, make_principal, make_token
 from verifier.cache import MAX_REFUSED, PART, CachedVerifier, digest_of
 from verifier.decision import Reason, Rejected
 from verifier.identity import VerifiedToken
@@ -20,12 +21,13 @@ class Verifier:
         self.asked: list[bytes] = []
         self.clock = clock
         self.exp = exp
+        self.principal = make_principal()
 
     async def verify(self, token: bytes) -> VerifiedToken:
         self.asked.append(token)
         if token == b"bad":
             raise Rejected(Reason.BAD_SIGNATURE, "no")
-        return make_token(exp=self.exp, checked_at=self.clock())
+        return make_token(self.principal, exp=self.exp, checked_at=self.clock(), jti=token.decode())
 
 
 def make_cache(clock: Clock, *, size: int = 10, ttl: float = 300, exp: float = NOW + 3600) -> CachedVerifier:
@@ -43,7 +45,7 @@ async def test_a_verified_token_is_a_hit(clock: Clock) -> None:
     cache = make_cache(clock)
     verified = await cache.verify(b"a", digest_of(b"a"))
 
-    assert cache.get(digest_of(b"a")) is verified
+    assert cache.get(digest_of(b"a")) == verified
     assert (cache.hits, cache.misses, len(cache)) == (1, 0, 1)
 
 
@@ -84,7 +86,7 @@ async def test_a_token_is_verified_anew_after_the_ttl(clock: Clock) -> None:
 async def test_a_token_whose_key_has_left_is_forgotten(clock: Clock) -> None:
     cache = make_cache(clock)
     verified = await cache.verify(b"a", digest_of(b"a"))
-    verified.key.retired = True
+    verified.principal.key.retired = True
 
     assert cache.get(digest_of(b"a")) is None
 
@@ -142,6 +144,54 @@ async def test_clearing_forgets_every_token(clock: Clock) -> None:
     await cache.clear()
 
     assert len(cache) == 0
+
+
+@pytest.mark.parametrize("jti", ["", "é☃", "\ud800", "x" * 10_000], ids=["none", "Unicode", "half a character", "long"])
+async def test_a_kept_token_is_as_it_was_verified(clock: Clock, jti: str) -> None:
+    token = make_token(jti=jti, exp=2.0**53, checked_at=NOW)
+    cache = make_cache(clock)
+    cache._verifier = Giver(token)
+    await cache.verify(b"a", digest_of(b"a"))
+
+    assert cache.get(digest_of(b"a")) == token
+
+
+class Giver:
+    """Verifies every token as the same one."""
+
+    def __init__(self, token: VerifiedToken) -> None:
+        self.token = token
+
+    async def verify(self, _: bytes) -> VerifiedToken:
+        return self.token
+
+
+async def test_a_full_cache_is_nothing_that_a_garbage_collection_has_to_look_at(clock: Clock) -> None:
+    cache = make_cache(clock, size=5000)
+    gc.collect()
+    before = len(gc.get_objects())
+    for number in range(5000):
+        await cache.verify(b"%d" % number, digest_of(b"%d" % number))
+    cache._verifier = Refuser()  # it lists what it was asked
+    gc.collect()
+
+    assert len(cache) == 5000
+    assert len(gc.get_objects()) - before < 100
+
+
+async def test_a_principal_is_kept_as_long_as_one_of_its_tokens(clock: Clock) -> None:
+    cache = make_cache(clock, size=2)
+    (part,) = cache._parts
+    for token in (b"a", b"b", b"a"):
+        await cache.verify(token, digest_of(token))
+    assert list(part._principals.values()) == [cache._verifier.principal]  # type: ignore[attr-defined]
+
+    cache._verifier = Giver(make_token())
+    for token in (b"c", b"d"):
+        await cache.verify(token, digest_of(token))
+    assert list(part._principals.values()) == [cache._verifier.token.principal]
+    await cache.clear()
+    assert not part._principals
 
 
 # --- what was refused ---
@@ -216,7 +266,7 @@ async def test_refusals_are_few_and_take_no_place_from_tokens(clock: Clock) -> N
     for number in range(2 * MAX_REFUSED):
         await refused(cache, b"%d" % number)
 
-    assert cache.get(digest_of(b"a")) is verified
+    assert cache.get(digest_of(b"a")) == verified
     assert (len(cache), len(cache._refused)) == (1, MAX_REFUSED)
 
 

@@ -1,7 +1,5 @@
 """What may become a response header."""
 
-import dataclasses
-
 import pytest
 
 from tests.unit.support import make_principal, make_token
@@ -37,9 +35,9 @@ def test_the_wire_size_counts_colon_space_and_line_end() -> None:
     assert wire_size(((b"a", b"bc"), (b"d", b""))) == len("a: bc\r\nd: \r\n")
 
 
-@pytest.mark.parametrize("frozen", [make_principal(), make_token()], ids=["principal", "token"])
-def test_what_was_verified_cannot_be_changed(frozen: object) -> None:
-    name = dataclasses.fields(frozen)[0].name  # type: ignore[arg-type]
-
-    with pytest.raises(dataclasses.FrozenInstanceError):
+@pytest.mark.parametrize(
+    ("frozen", "name"), [(make_principal(), "issuer"), (make_token(), "exp")], ids=["principal", "token"]
+)
+def test_what_was_verified_cannot_be_changed(frozen: object, name: str) -> None:
+    with pytest.raises(AttributeError):
         setattr(frozen, name, "other")

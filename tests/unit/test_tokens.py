@@ -63,7 +63,7 @@ def test_a_valid_token_verifies(verifier: TokenVerifier, mint: Mint) -> None:
     token = verify(verifier, mint())
 
     assert (token.principal.issuer, token.principal.client_id, token.principal.scope) == ("lab", "etl", "read write")
-    assert (token.exp, token.jti, token.key.kid) == (NOW + 3600, "token-1", "rsa")
+    assert (token.exp, token.jti, token.principal.key.kid) == (NOW + 3600, "token-1", "rsa")
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"])
@@ -145,7 +145,7 @@ def test_an_unknown_kid_is_an_unknown_key(signer: SigningKey, verifier: TokenVer
 def test_a_token_without_kid_verifies_where_one_key_fits(signer: SigningKey, ec_signer: SigningKey) -> None:
     verifier = make_verifier(make_issuer([signer.public(), ec_signer.public()]))
 
-    assert verify(verifier, signer.sign(claims(), header={"kid": None})).key.kid == "rsa"
+    assert verify(verifier, signer.sign(claims(), header={"kid": None})).principal.key.kid == "rsa"
 
 
 def test_a_token_without_kid_is_refused_where_two_keys_fit(signer: SigningKey, other_signer: SigningKey) -> None:
@@ -198,7 +198,7 @@ async def test_a_new_key_is_fetched_when_its_first_token_comes(
     await asyncio.sleep(10)
 
     token = await make_verifier(make_issuer(keys)).verify(other_signer.sign(claims()).encode())
-    assert token.key.kid == "other"
+    assert token.principal.key.kid == "other"
 
 
 async def test_without_any_keys_nobody_can_tell(signer: SigningKey) -> None:
