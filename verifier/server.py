@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE = 75  # seconds; nginx keeps an idle upstream connection for 60: we must not be the one to hang up first
 DRAIN = 10  # seconds for requests under way; the longest wait of any is the one for keys, 2 s
 BACKLOG = 2048
+SWITCH_INTERVAL = 0.0005  # seconds: a thread that writes metrics down or reads keys holds the interpreter no longer
 
 
 class Listeners(NamedTuple):
@@ -133,6 +135,7 @@ def stop_on_signals() -> asyncio.Event:
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
     """Run ``main`` on uvloop."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_await(main))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from verifier.server import KEEP_ALIVE, listen, listen_unix, metrics_app, serve
+from verifier.server import KEEP_ALIVE, listen, listen_unix, metrics_app, run, serve
 
 
 def test_idle_connections_are_kept_for_longer_than_nginx_keeps_them() -> None:
@@ -117,3 +118,16 @@ async def test_metrics_are_served_at_their_path_alone() -> None:
     assert "answer 42.0" in answer.text
     assert answer.headers["content-type"].startswith("text/plain; version=")
     assert other.status_code == 404
+
+
+def test_a_thread_beside_the_loop_may_hold_the_interpreter_for_less_than_a_millisecond() -> None:
+    before, seen = sys.getswitchinterval(), []
+
+    async def main() -> None:
+        seen.append(sys.getswitchinterval())
+
+    try:
+        run(main)
+    finally:
+        sys.setswitchinterval(before)
+    assert seen[0] < 0.001
