@@ -155,7 +155,8 @@ class RemoteKeys(StaticKeys):
 
     def _take(self, keys: list[Key]) -> None:
         known = {key.identity: key for key in self._keys}
-        kept = [known.pop(key.identity, key) for key in keys]
+        listed = {key.identity: key for key in keys}  # once each: one that is listed twice would be retired by half
+        kept = [known.pop(identity, key) for identity, key in listed.items()]
         for gone in known.values():
             gone.retired = True
         if known or len(kept) != len(self._keys):

@@ -74,6 +74,10 @@ class AuthProtocol(HttpToolsProtocol):
         if self.cycle is not None:
             super().on_message_complete()
 
+    def eof_received(self) -> None:
+        """The client sends no more, and the transport is about to close: what waits goes out first."""
+        self._outbox.flush()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended."""
         super().connection_lost(exc)

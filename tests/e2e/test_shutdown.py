@@ -158,6 +158,25 @@ def test_a_request_that_is_half_sent_does_not_hold_up_the_end(lab: Issuer, tmp_p
         assert serve.stop() == 0
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(request("/verify", "X-Real-IP: 192.0.2.1"), id="the short way"),
+        pytest.param(request("/verify"), id="the long way"),
+        pytest.param(request("/verify", method="HEAD"), id="HEAD"),
+        pytest.param(request("/health"), id="health"),
+        pytest.param(b"no HTTP at all\r\n\r\n", id="garbage"),
+    ],
+)
+def test_a_client_that_sends_no_more_still_gets_its_answer(lab: Issuer, tmp_path: Path, asked: bytes) -> None:
+    with Serve(configuration(entry(lab)), tmp_path) as serve:
+        for _ in range(20):
+            with Wire(serve.port) as wire:
+                wire.send(asked)
+                wire.end()
+                assert wire.read("HEAD") is not None
+
+
 def test_a_client_that_sends_no_more_still_gets_every_answer(lab: Issuer, token: str, tmp_path: Path) -> None:
     asked = [request("/verify", "X-Real-IP: 192.0.2.1", token=sent) for sent in (token, None)]
     with Serve(configuration(entry(lab)), tmp_path) as serve:

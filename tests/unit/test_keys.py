@@ -305,6 +305,27 @@ async def test_a_key_that_leaves_the_set_retires(
         assert keys.find(signer.kid, "RS256") is None
 
 
+async def test_a_key_that_was_listed_twice_is_retired_as_a_whole(
+    fetch: FakeFetch, signer: SigningKey, other_signer: SigningKey
+) -> None:
+    twice = {"keys": [{**json.loads(jwks(signer))["keys"][0], **more} for more in ({}, {"x5t": "another"})]}
+    fetch.answers[JWKS_URL] = json.dumps(twice).encode()
+    async with running(fetch) as keys:
+        key = keys.find(signer.kid, "RS256")
+        fetch.answers[JWKS_URL] = jwks(other_signer)
+        await keys.refresh_for_unknown_kid()
+
+        assert key is not None
+        assert key.retired
+
+
+async def test_a_key_that_is_listed_twice_is_one_key(fetch: FakeFetch, signer: SigningKey) -> None:
+    fetch.answers[JWKS_URL] = json.dumps({"keys": 2 * json.loads(jwks(signer))["keys"]}).encode()
+    async with running(fetch) as keys:
+        assert len(keys) == 1
+        assert keys.find(None, "RS256") is not None
+
+
 async def test_a_key_that_stays_is_the_same_object(
     fetch: FakeFetch, signer: SigningKey, other_signer: SigningKey
 ) -> None:
