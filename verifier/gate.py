@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import traceback
 from collections.abc import Callable
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 _CLOSE = (b"connection", b"close")
 
 Observe = Callable[[AuthRequest, Decision, float], None]
-"""Is told of each decision and how many seconds it took."""
+"""Is told of each decision and how many seconds it took, soon after."""
 
 
 class Gate:
@@ -83,6 +84,7 @@ class AuthEndpoint:
     def __init__(self, gate: Gate, observers: tuple[Observe, ...]) -> None:
         self.gate = gate
         self._observers = observers
+        self._untold: list[tuple[AuthRequest, Decision, float]] = []
 
     def at_once(self, scope: Any, policy: str) -> Answer | None:
         """The answer to one subrequest; None where more is to be done: a body, an address to find, keys to wait for."""
@@ -95,6 +97,10 @@ class AuthEndpoint:
         try:
             deciding.send(None)
         except StopIteration as decided:  # it never had to wait
+            # Observers are told at the end of the loop's turn, one after the other: deciding, counting and writing down
+            # by turns drove each other's code out of the processor's caches, which took a twelfth of the time.
+            if not self._untold:
+                asyncio.get_running_loop().call_soon(self._tell)
             return self._answer(gate, request, decided.value, start)
         deciding.close()  # whoever waits for the keys begins again
         return None
@@ -105,6 +111,7 @@ class AuthEndpoint:
         gate = self.gate
         request = nginx.parse(scope, nginx.policy_in(scope["path"]) or "")
         answer = self._answer(gate, request, await gate.decide(request), start)
+        self._tell()
         headers = answer.headers
         if request.body_announced:  # and nobody reads it: the next request on this connection must not be taken for it
             headers = (*headers, _CLOSE)
@@ -113,7 +120,11 @@ class AuthEndpoint:
 
     def _answer(self, gate: Gate, request: AuthRequest, decision: Decision, start: float) -> Answer:
         answer = gate.render(decision)
-        seconds = perf_counter() - start
-        for observe in self._observers:
-            observe(request, decision, seconds)
+        self._untold.append((request, decision, perf_counter() - start))
         return answer
+
+    def _tell(self) -> None:
+        untold, self._untold = self._untold, []
+        for observe in self._observers:
+            for observed in untold:
+                observe(*observed)

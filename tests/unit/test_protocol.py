@@ -326,3 +326,20 @@ async def test_without_an_address_from_nginx_the_peer_is_told(config: Config, fe
         await wire.settled(ask(real_ip=False), ask())
 
     assert seen == ["192.0.2.9", "192.0.2.1"]
+
+
+async def test_every_decision_of_a_turn_is_told_to_each_observer_once(
+    config: Config, fetch: FakeFetch, mint: Mint
+) -> None:
+    told: list[tuple[str, str]] = []
+    async with serving(config, fetch) as connect:
+        wire = connect()
+        wire.service.endpoint._observers = tuple(
+            lambda _, decision, __, name=name: told.append((name, decision.reason)) for name in ("metrics", "audit")
+        )
+        await wire.settled(ask(mint()), ask(), ask(mint(), b"/verify/api"))
+        await wire.settled(ask())
+
+    reasons = ["ok", "missing_token", "insufficient_scope", "missing_token"]
+    assert [told_reason for name, told_reason in told if name == "metrics"] == reasons
+    assert [told_reason for name, told_reason in told if name == "audit"] == reasons
