@@ -96,10 +96,18 @@ class Serve:
         self._environment = environment or {}
         self._read_output = read_output
         self.output: list[bytes] = []
-        # A connection for each request, as nginx has it by default.
-        self._client = httpx.Client(
-            trust_env=False, verify=False, timeout=PATIENCE, limits=httpx.Limits(max_keepalive_connections=0)
-        )
+        # One for each thread: httpcore may give a connection to one thread while another, done with it, closes it.
+        self._clients: dict[int, httpx.Client] = {}
+
+    @property
+    def _client(self) -> httpx.Client:
+        """Makes a connection for each request, as nginx does by default."""
+        thread = threading.get_ident()
+        if thread not in self._clients:
+            self._clients[thread] = httpx.Client(
+                trust_env=False, verify=False, timeout=PATIENCE, limits=httpx.Limits(max_keepalive_connections=0)
+            )
+        return self._clients[thread]
 
     def write(self, configuration: Mapping[str, Any] | str) -> None:
         """Replace the configuration file in one step."""
@@ -183,7 +191,8 @@ class Serve:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        self._client.close()
+        for client in self._clients.values():
+            client.close()
         self._join_reader()
         assert self.process.stdout
         self.process.stdout.close()
