@@ -46,37 +46,27 @@ QUICK = Settings(
 )  # fmt: skip
 
 
+def _close_and_keepalive(name: str, port: int) -> tuple[nginx.Front, nginx.Front]:
+    return (
+        nginx.Front(f"front-{name}-close", f"127.0.0.1:{port}", keepalive=False),
+        nginx.Front(f"front-{name}-keepalive", f"127.0.0.1:{port}"),
+    )
+
+
 def specs(context: Context) -> dict[str, Callable[[], ServerSpec]]:
     """How to start each process, by the name that targets use. The front needs to know who is behind it."""
     socket = context.folder("sockets") / "ours.sock"
     local = context.ports
-    fronts = {
-        "ours": [
-            nginx.Front("front-ours-close", f"127.0.0.1:{local['ours']}", keepalive=False),
-            nginx.Front("front-ours-keepalive", f"127.0.0.1:{local['ours']}"),
-        ],
-        "ours-uds": [
-            nginx.Front("front-ours-uds", f"unix:{socket}"),
-            nginx.Front("front-ours-uds-close", f"unix:{socket}", keepalive=False),
-        ],
-        "ours-ttl": [nginx.Front("front-ours-cache", f"127.0.0.1:{local['ours-ttl']}", cache=True)],
-        "fastapi": [
-            nginx.Front("front-fastapi-close", f"127.0.0.1:{local['fastapi']}", keepalive=False),
-            nginx.Front("front-fastapi-keepalive", f"127.0.0.1:{local['fastapi']}"),
-        ],
-        "node-aws": [
-            nginx.Front("front-node-close", f"127.0.0.1:{local['node-aws']}", keepalive=False),
-            nginx.Front("front-node-keepalive", f"127.0.0.1:{local['node-aws']}"),
-        ],
-        "uvicorn": [
-            nginx.Front("front-uvicorn-close", f"127.0.0.1:{local['uvicorn']}", keepalive=False),
-            nginx.Front("front-uvicorn-keepalive", f"127.0.0.1:{local['uvicorn']}"),
-        ],
-        "nginx-floor": [
-            nginx.Front("front-floor-close", f"127.0.0.1:{local['nginx-floor']}", keepalive=False),
-            nginx.Front("front-floor-keepalive", f"127.0.0.1:{local['nginx-floor']}"),
-        ],
-    }
+    fronts = (
+        *_close_and_keepalive("ours", local["ours"]),
+        nginx.Front("front-ours-uds", f"unix:{socket}"),
+        nginx.Front("front-ours-uds-close", f"unix:{socket}", keepalive=False),
+        nginx.Front("front-ours-cache", f"127.0.0.1:{local['ours-ttl']}", cache=True),
+        *_close_and_keepalive("fastapi", local["fastapi"]),
+        *_close_and_keepalive("node", local["node-aws"]),
+        *_close_and_keepalive("uvicorn", local["uvicorn"]),
+        *_close_and_keepalive("floor", local["nginx-floor"]),
+    )
     return {
         "ours": lambda: ours.spec(context),
         "ours-audit-off": lambda: ours.spec(context, "ours-audit-off", audit="off"),
@@ -89,7 +79,7 @@ def specs(context: Context) -> dict[str, Callable[[], ServerSpec]]:
         "envoy-cache": lambda: envoy.spec(context, "envoy-cache", cache=True),
         "uvicorn": lambda: others.uvicorn_constant(context),
         "nginx-floor": lambda: nginx.floor(context),
-        "nginx-front": lambda: nginx.front(context, tuple(front for group in fronts.values() for front in group)),
+        "nginx-front": lambda: nginx.front(context, fronts),
     }
 
 

@@ -25,6 +25,7 @@ from verifier.gate import AuthEndpoint, Gate
 from verifier.jwk import parse_key_set
 from verifier.keys import Clock, KeySet, RemoteKeys, StaticKeys, discovered_from, located_at
 from verifier.metrics import IssuerState, Metrics, State
+from verifier.outbox import Outbox
 from verifier.resource_metadata import WELL_KNOWN, ResourceDocuments
 from verifier.tokens import IssuerRules, TokenVerifier
 
@@ -183,13 +184,14 @@ class Service:
 class Application(Starlette):
     """Takes auth paths ahead of middleware and router: half of a small answer's time would go into those.
 
-    ``endpoint`` answers them; ``protocol.AuthProtocol`` asks it directly.
+    ``endpoint`` answers them; ``protocol.AuthProtocol`` asks it directly, and writes by way of ``outbox``.
     """
 
     def __init__(self, service: Service, routes: list[Route]) -> None:
         super().__init__(routes=routes, lifespan=service.lifespan)
         self.state.service = service
         self.endpoint = service.endpoint
+        self.outbox = Outbox()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""

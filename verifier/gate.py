@@ -98,7 +98,7 @@ class AuthEndpoint:
             deciding.send(None)
         except StopIteration as decided:  # it never had to wait
             # Observers are told at the end of the loop's turn, one after the other: deciding, counting and writing down
-            # by turns drove each other's code out of the processor's caches, which took a twelfth of the time.
+            # by turns drive each other's code out of the processor's caches.
             if not self._untold:
                 asyncio.get_running_loop().call_soon(self._tell)
             return self._answer(gate, request, decided.value, start)

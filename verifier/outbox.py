@@ -1,8 +1,7 @@
 """Answers of one turn of the event loop leave together.
 
 Writing to a socket wakes who waits at its other end, mostly on another core. A virtual machine has to leave the guest
-for that, and the decision that follows finds caches and branch predictors cold: with a write after each decision, new
-tokens took half as long again.
+for that, and the decision that follows finds caches and branch predictors cold.
 """
 
 from __future__ import annotations

@@ -22,13 +22,13 @@ _CLOSE = (b"connection", b"close")
 
 
 class AuthProtocol(HttpToolsProtocol):
-    """One connection to an application that has an ``endpoint``."""
+    """One connection to an application that has an ``endpoint``, and an ``outbox`` that all its connections share."""
 
-    def __init__(self, *args: Any, outbox: Outbox, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._outbox = outbox
         app: Any = self.config.app
         self._endpoint: AuthEndpoint = app.endpoint
+        self._outbox: Outbox = app.outbox
         self._is_known = False
         self._last_request = 0.0
         self._idle_check: asyncio.TimerHandle | None = None

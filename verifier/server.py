@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +22,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from verifier.app import Application
-from verifier.outbox import Outbox
 from verifier.protocol import AuthProtocol
 
 log = logging.getLogger(__name__)
@@ -77,8 +75,7 @@ def _server(app: Starlette) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
-            # uvicorn asks for a class, but only ever calls it.
-            http=partial(AuthProtocol, outbox=Outbox()) if isinstance(app, Application) else "httptools",  # type: ignore[arg-type]
+            http=AuthProtocol if isinstance(app, Application) else "httptools",
             ws="none",
             lifespan="on",
             access_log=False,

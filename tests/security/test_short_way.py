@@ -11,7 +11,6 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from verifier.outbox import Outbox
 from verifier.protocol import AuthProtocol
 
 from .cases import Case
@@ -64,11 +63,10 @@ async def answer(world: World, sent: bytes) -> tuple[bool, int, str]:
     """Whether the short way was taken, status and reason."""
     config = uvicorn.Config(world.app, http=AuthProtocol, ws="none", log_config=None)
     wire = Wire()
-    outbox = Outbox()
-    protocol = AuthProtocol(config, ServerState(), {}, asyncio.get_running_loop(), outbox=outbox)
+    protocol = AuthProtocol(config, ServerState(), {}, asyncio.get_running_loop())
     protocol.connection_made(wire)  # type: ignore[arg-type]
     protocol.data_received(sent)
-    outbox.flush()
+    protocol._outbox.flush()
     short = bool(wire.written)
     await asyncio.wait_for(wire.answered.wait(), 10)
     protocol.connection_lost(None)

@@ -14,7 +14,6 @@ from uvicorn.server import ServerState
 from tests.unit.support import JWKS_URL, FakeFetch, SigningKey, jwks, loop_clock, settle
 from verifier.app import create_app
 from verifier.config import Config
-from verifier.outbox import Outbox
 from verifier.protocol import AuthProtocol
 
 Mint = Callable[..., bytes]
@@ -31,8 +30,7 @@ class Wire:
         self.closed = self.paused = False
         state = ServerState()
         state.default_headers = [(b"date", b"today")]
-        self.outbox = Outbox()
-        self.protocol = AuthProtocol(config, state, {}, asyncio.get_running_loop(), outbox=self.outbox)
+        self.protocol = AuthProtocol(config, state, {}, asyncio.get_running_loop())
         self.protocol.connection_made(self)  # type: ignore[arg-type]
 
     def write(self, data: bytes) -> None:
@@ -58,7 +56,7 @@ class Wire:
         """What is answered in the same turn of the loop."""
         self.written = b""
         self.protocol.data_received(b"".join(requests))
-        self.outbox.flush()
+        self.protocol._outbox.flush()
         return self.written
 
     async def settled(self, *requests: bytes) -> bytes:
