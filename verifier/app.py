@@ -124,7 +124,7 @@ class Service:
         self._clock = clock
         self._reload = reload
         self.runtime = Runtime(config, self.metrics, fetch=self._fetch, clock=clock)
-        self.endpoint = AuthEndpoint(self.runtime.gate, (self.metrics.observe_decision, self.audit.observe_decision))
+        self.endpoint = AuthEndpoint(self.runtime.gate, (self.metrics.observe, self.audit.observe))
         self._hits = self._misses = 0
         self.metrics.state = self._state
         self.metrics.audit_dropped = lambda: self.audit.dropped

@@ -9,12 +9,14 @@ import os
 import re
 import threading
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 
 from verifier.decision import Decision, Reason
 from verifier.identity import Principal
 from verifier.keys import Clock
+from verifier.paths import is_url
 from verifier.policy import Policy
 from verifier.request import AuthRequest
 
@@ -30,7 +32,6 @@ MAX_TEXT = 1024  # characters of what a client may choose, in one field
 # with `{"`; where white space follows the brace, three parts tell a token from a file's name.
 _TOKEN = re.compile(r"eyJ[\w-]*(?:\.[\w-]*)*|(?<![\w-])e[yw][\w-]{10,}\.[\w-]+\.[\w-]+")
 _NOTHING = '""'
-_AUTHORITY_AND_PATH = re.compile(r"[a-z]+://([^/?#]*)([^?#]*)")
 
 
 class Audit:
@@ -52,17 +53,19 @@ class Audit:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def observe_decision(self, request: AuthRequest, decision: Decision, seconds: float) -> None:
-        """Queue the line of one decision."""
-        if self.mode == "off" or (self.mode == "denied" and decision.reason.status == 200):
+    def observe(self, decided: Sequence[tuple[AuthRequest, Decision, float]]) -> None:
+        """Queue a line for each decision of one turn of the event loop: they have one time in common."""
+        if self.mode == "off":
             return
-        if self._count >= MAX_WAITING:
-            self.dropped += 1
-            return
-        text = line(self._clock(), request, decision, seconds).encode("ascii")
+        if self.mode == "denied":
+            decided = [one for one in decided if one[1].reason.status != 200]
+        taken = decided[: MAX_WAITING - self._count]
+        self.dropped += len(decided) - len(taken)
+        now = self._clock()
+        text = "".join([line(now, *one) for one in taken]).encode("ascii")
         with self._swap:
             self._lines += text
-            self._count += 1
+            self._count += len(taken)
 
     def start(self) -> None:
         """Start the writing thread."""
@@ -110,18 +113,21 @@ def line(now: float, request: AuthRequest, decision: Decision, seconds: float) -
     is the same for most requests.
     """
     token = decision.token
-    found = _AUTHORITY_AND_PATH.match(request.url.decode("utf-8", "backslashreplace"))
-    authority, path = found.groups() if found else ("", "")
-    host = authority.rpartition("@")[2]  # what stands before an @ may be a password
+    host, path = _place(request.url)
     principal = token.principal if token is not None else None
     decided = _decided(decision.reason, decision.policy, decision.issuer, principal)
     return (
-        f'{{"time": "{_second(int(now))}.{int(now % 1 * 1e6):06d}Z", {decided}, '
+        f'{{"time": "{_time(now)}", {decided}, '
         f'"jti": {quoted(token.jti) if token is not None else _NOTHING}, "method": {_told(request.method)}, '
         f'"host": {_told(host)}, "path": {_told(path)}, '
         f'"request_id": {_told(request.request_id)}, "remote_addr": {_told(request.remote_addr)}, '
         f'"duration_us": {seconds * 1e6:.0f}, "cached": {"true" if decision.cached else "false"}}}\n'
     )
+
+
+@lru_cache(maxsize=1)
+def _time(now: float) -> str:
+    return f"{_second(int(now))}.{int(now % 1 * 1e6):06d}Z"
 
 
 @lru_cache(maxsize=2)
@@ -139,6 +145,15 @@ def _decided(reason: Reason, policy: Policy | None, issuer: str, principal: Prin
         f'"policy": "{policy.name if policy is not None else ""}", "issuer": "{issuer}", '
         f'"client_id": {quoted(client_id)}, "scope": {quoted(scope)}, "role": {quoted(role)}'
     )
+
+
+def _place(url: bytes) -> tuple[str, str]:
+    """Host and path of an absolute URL."""
+    if not is_url(url):
+        return "", ""
+    text = url.partition(b"?")[0].partition(b"#")[0].decode("utf-8", "backslashreplace")
+    authority, slash, path = text.partition("://")[2].partition("/")
+    return authority.rpartition("@")[2], slash + path  # what stands before an @ may be a password
 
 
 def _told(value: str) -> str:

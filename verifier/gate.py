@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 _CLOSE = (b"connection", b"close")
 
-Observe = Callable[[AuthRequest, Decision, float], None]
-"""Is told of each decision and how many seconds it took, soon after."""
+Observe = Callable[[Sequence[tuple[AuthRequest, Decision, float]]], None]
+"""Is told of each decision and how many seconds it took, soon after and of several at a time."""
 
 
 class Gate:
@@ -126,5 +126,4 @@ class AuthEndpoint:
     def _tell(self) -> None:
         untold, self._untold = self._untold, []
         for observe in self._observers:
-            for observed in untold:
-                observe(*observed)
+            observe(untold)

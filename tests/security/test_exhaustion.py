@@ -121,7 +121,7 @@ def test_a_large_audit_line_is_written_in_linear_time(tmp_path: Path) -> None:
         audit = Audit("all", lambda: 0.0, descriptor=file.fileno())
         for text in texts:
             request = AuthRequest("default", b"", None, text, b"https://h/" + text.encode(), frozenset(), text, text)
-            audit.observe_decision(request, Decision(Reason.MISSING_TOKEN, None), 0.0)
+            audit.observe([(request, Decision(Reason.MISSING_TOKEN, None), 0.0)])
         start = time.process_time()
         audit.start()
         audit.stop()
@@ -236,5 +236,5 @@ def test_an_audit_that_nobody_reads_keeps_a_bounded_number_of_lines() -> None:
     audit = Audit("all", lambda: 0.0)
     scope: Any = {"headers": [], "query_string": b"", "client": None}
     for _ in range(30_000):
-        audit.observe_decision(nginx.parse(scope, "default"), Decision(Reason.MISSING_TOKEN, None), 0.0)
+        audit.observe([(nginx.parse(scope, "default"), Decision(Reason.MISSING_TOKEN, None), 0.0)])
     assert audit.dropped >= 10_000

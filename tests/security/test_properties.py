@@ -417,7 +417,7 @@ def test_any_request_leaves_one_bounded_line_of_json(
         audit = Audit("all", lambda: NOW, descriptor=file.fileno())
         for headers, reason in requests:
             scope = {"headers": headers, "query_string": b"", "client": ("10.0.0.7", 1)}
-            audit.observe_decision(nginx.parse(scope, "default"), Decision(reason, None), 0.0)
+            audit.observe([(nginx.parse(scope, "default"), Decision(reason, None), 0.0)])
         audit.start()
         audit.stop()
         lines = (tmp_path / "audit").read_bytes().splitlines(keepends=True)

@@ -183,7 +183,7 @@ def read_all(reader: int) -> list[dict[str, Any]]:
 def written(pipe: tuple[int, int], audit: Audit, *decisions: Decision) -> list[dict[str, Any]]:
     audit.start()
     for decision in decisions:
-        audit.observe_decision(asked(), decision, 1e-5)
+        audit.observe([(asked(), decision, 1e-5)])
     audit.stop()
     return read_all(pipe[0])
 
@@ -209,7 +209,7 @@ def test_lines_are_written_in_their_order_and_all_of_them_at_the_end(pipe: tuple
     audit = Audit("all", clock, descriptor=pipe[1])
     audit.start()
     for number in range(100):
-        audit.observe_decision(asked(request_id=str(number)), ALLOWED, 1e-5)
+        audit.observe([(asked(request_id=str(number)), ALLOWED, 1e-5)])
     audit.stop()
 
     assert [one["request_id"] for one in read_all(pipe[0])] == [str(number) for number in range(100)]
@@ -233,7 +233,7 @@ def within(seconds: float, what: Callable[[], bool]) -> bool:
 def test_lines_are_written_soon_without_being_asked(pipe: tuple[int, int], clock: Clock) -> None:
     audit = Audit("all", clock, descriptor=pipe[1])
     audit.start()
-    audit.observe_decision(asked(), ALLOWED, 1e-5)
+    audit.observe([(asked(), ALLOWED, 1e-5)])
     found: list[dict[str, Any]] = []
 
     assert within(5, lambda: bool(found.extend(read_all(pipe[0])) or found))
@@ -246,7 +246,7 @@ def test_a_reader_that_takes_nothing_delays_nobody_and_what_is_too_much_is_dropp
     audit.start()
     start = time.monotonic()
     for _ in range(2 * MAX_WAITING + 500):
-        audit.observe_decision(asked(), ALLOWED, 1e-5)
+        audit.observe([(asked(), ALLOWED, 1e-5)])
     took, dropped = time.monotonic() - start, audit.dropped
     os.close(reader)
     audit.stop()
@@ -261,7 +261,7 @@ def test_stopping_gives_up_on_a_reader_that_takes_nothing(clock: Clock) -> None:
     audit = Audit("all", clock, descriptor=writer)
     audit.start()
     for _ in range(5000):  # more than the widest pipe holds
-        audit.observe_decision(asked(), ALLOWED, 1e-5)
+        audit.observe([(asked(), ALLOWED, 1e-5)])
     start = time.monotonic()
     audit.stop()
     took = time.monotonic() - start
@@ -277,7 +277,7 @@ def test_a_reader_that_has_gone_is_counted_and_answering_goes_on(clock: Clock) -
     os.close(reader)
     audit = Audit("all", clock, descriptor=writer)
     audit.start()
-    audit.observe_decision(asked(), ALLOWED, 1e-5)
+    audit.observe([(asked(), ALLOWED, 1e-5)])
     audit.stop()
     os.close(writer)
 
@@ -293,7 +293,7 @@ from tests.unit.test_audit import ALLOWED, Audit, asked
 output, lock, ready, name = sys.argv[1:]
 audit = Audit("all", Clock(), descriptor=int(output), lock=int(lock))
 for _ in range(400):
-    audit.observe_decision(asked(request_id=name), ALLOWED, 1e-5)
+    audit.observe([(asked(request_id=name), ALLOWED, 1e-5)])
 os.write(int(ready), b".")
 audit.start()
 audit.stop()

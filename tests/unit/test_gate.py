@@ -213,11 +213,12 @@ async def call(endpoint: AuthEndpoint, path: str, *headers: tuple[str, str], que
     [("/verify", "default"), ("/verify/default", "default"), ("/verify/api", "api")],
 )
 async def test_the_policy_is_named_in_the_path(make_gate: MakeGate, path: str, policy: str) -> None:
-    seen: list[Decision] = []
-    await call(AuthEndpoint(make_gate(), (lambda _, decision, __: seen.append(decision),)), path)
+    seen: list[tuple[AuthRequest, Decision, float]] = []
+    await call(AuthEndpoint(make_gate(), (seen.extend,)), path)
 
-    assert seen[0].policy is not None
-    assert seen[0].policy.name == policy
+    found = seen[0][1].policy
+    assert found is not None
+    assert found.name == policy
 
 
 @pytest.mark.parametrize("path", ["/verify/x", "/verify/api/x", "/verify//api", "/verify/API"])
@@ -245,7 +246,7 @@ async def test_forged_identity_headers_do_not_reach_the_answer(make_gate: MakeGa
 
 async def test_each_decision_is_observed_once_with_its_duration(make_gate: MakeGate) -> None:
     seen: list[tuple[AuthRequest, Decision, float]] = []
-    await call(AuthEndpoint(make_gate(), (lambda *told: seen.append(told),)), "/verify/report", query="scope=a")
+    await call(AuthEndpoint(make_gate(), (seen.extend,)), "/verify/report", query="scope=a")
 
     assert len(seen) == 1
     request, decision, seconds = seen[0]
@@ -254,11 +255,10 @@ async def test_each_decision_is_observed_once_with_its_duration(make_gate: MakeG
 
 
 async def test_report_mode_answers_200_and_observes_the_real_decision(make_gate: MakeGate) -> None:
-    seen: list[Decision] = []
-    endpoint = AuthEndpoint(make_gate(), (lambda _, decision, __: seen.append(decision),))
-    start, _ = await call(endpoint, "/verify/report")
+    seen: list[tuple[AuthRequest, Decision, float]] = []
+    start, _ = await call(AuthEndpoint(make_gate(), (seen.extend,)), "/verify/report")
 
-    assert (start["status"], seen[0].reason) == (200, Reason.MISSING_TOKEN)
+    assert (start["status"], seen[0][1].reason) == (200, Reason.MISSING_TOKEN)
 
 
 @pytest.mark.parametrize("header", [("Content-Length", "5"), ("Transfer-Encoding", "chunked"), None])

@@ -27,7 +27,7 @@ def ok(client_id: str = "etl", policy: Policy = API, issuer: str = "lab") -> Dec
 def observed(*decisions: Decision, seconds: float = 1e-3) -> Metrics:
     metrics = Metrics()
     for decision in decisions:
-        metrics.observe_decision(REQUEST, decision, seconds)
+        metrics.observe([(REQUEST, decision, seconds)])
     return metrics
 
 

@@ -320,7 +320,9 @@ async def test_without_an_address_from_nginx_the_peer_is_told(config: Config, fe
     seen: list[str] = []
     async with serving(config, fetch) as connect:
         wire = connect()
-        wire.service.endpoint._observers = (lambda request, *_: seen.append(request.remote_addr),)
+        wire.service.endpoint._observers = (
+            lambda decided: seen.extend(request.remote_addr for request, _, __ in decided),
+        )
         await wire.settled(ask(real_ip=False), ask())
 
     assert seen == ["192.0.2.9", "192.0.2.1"]
@@ -333,7 +335,8 @@ async def test_every_decision_of_a_turn_is_told_to_each_observer_once(
     async with serving(config, fetch) as connect:
         wire = connect()
         wire.service.endpoint._observers = tuple(
-            lambda _, decision, __, name=name: told.append((name, decision.reason)) for name in ("metrics", "audit")
+            lambda decided, name=name: told.extend((name, decision.reason) for _, decision, __ in decided)
+            for name in ("metrics", "audit")
         )
         await wire.settled(ask(mint()), ask(), ask(mint(), b"/verify/api"))
         await wire.settled(ask())

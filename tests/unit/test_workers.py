@@ -19,7 +19,7 @@ def worker(decisions: int, *, keys: int = 2, last: float = 100.0, reloaded: bool
     """A worker that has answered so often."""
     metrics = Metrics()
     for _ in range(decisions):
-        metrics.observe_decision(REQUEST, Decision(Reason.OK, Policy("api"), "lab", make_token()), 1e-3)
+        metrics.observe([(REQUEST, Decision(Reason.OK, Policy("api"), "lab", make_token()), 1e-3)])
     metrics.count_reload(successful=reloaded)
     metrics.state = lambda: State((IssuerState("lab", keys, last, {"success": 1}),), 10, 20, entries)
     return metrics
