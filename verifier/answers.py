@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
 from verifier.decision import Decision, Reason
-from verifier.identity import IDENTITY_HEADERS, encode_headers, header_lines, type_headers, wire_size
+from verifier.identity import IDENTITY_HEADERS, Principal, encode_headers, header_lines, type_headers, wire_size
 from verifier.keys import Clock
 from verifier.policy import Policy, challenge_scope
 
@@ -20,8 +20,6 @@ MAX_DESCRIPTION = 500  # characters
 
 _NO_STORE = (b"cache-control", b"no-store")
 _NO_BODY = (b"content-length", b"0")
-_NOT_KEPT = (_NO_STORE, _NO_BODY)
-_NOT_KEPT_LINES = header_lines(_NOT_KEPT)
 _JSON = (b"content-type", b"application/json")
 # RFC 6750 section 3: what error_description may hold.
 _NOT_DESCRIPTION = re.compile(r"[^ !#-\[\]-~]")
@@ -46,11 +44,14 @@ class Answer(NamedTuple):
     body: bytes = b""
 
 
+@cache
 def _status_line(status: int) -> bytes:
     return b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode("ascii"))
 
 
-_ALLOWED = _status_line(200)
+def _allow(headers: type_headers, cache_control: tuple[bytes, bytes] = _NO_STORE) -> Answer:
+    headers = (*headers, cache_control, _NO_BODY)
+    return Answer(200, headers, _status_line(200) + header_lines(headers))
 
 
 class Answers:
@@ -63,34 +64,30 @@ class Answers:
     def __init__(self, mapped: tuple[str, ...], nginx_cache_ttl: int, clock: Clock, max_header_bytes: int) -> None:
         self.max_identity_bytes = max_header_bytes - OTHER_HEADER_BYTES
         self._nobody = encode_headers([(name, "") for name in (*IDENTITY_HEADERS, *mapped)])
-        self._nobody_lines = header_lines(self._nobody)
         self._ttl = nginx_cache_ttl
         self._clock = clock
-        # Refusals repeat, and are what a flood costs.
+        self._anonymous = _allow(self._nobody)
+        # Both repeat: a client has many tokens, and a flood is of few kinds.
+        self._identified = lru_cache(maxsize=1024)(self._render_identified)
         self._denial = lru_cache(maxsize=1024)(self._render_denial)
 
     def render(self, decision: Decision) -> Answer:
         """The answer to a decision, in report mode always 200."""
         reason, policy, token = decision.reason, decision.policy, decision.token
         if reason is Reason.OK and token is not None:
-            principal = token.principal
             if self._ttl:
-                return self._allow_for_a_while(principal.headers, token.exp)
-            return self._allow(principal.headers, principal.header_lines)
+                return _allow(token.principal.headers, self._cache_control(token.exp))
+            return self._identified(token.principal)
         if policy is not None and policy.report:
             # Identity only from a token that is valid, and only where it fits.
             if token is None or reason is Reason.REVOKED or token.principal.header_bytes > self.max_identity_bytes:
-                return self._allow(self._nobody, self._nobody_lines)
-            return self._allow(token.principal.headers, token.principal.header_lines)
+                return self._anonymous
+            return self._identified(token.principal)
         return self._denial(reason, policy, decision.description, decision.scope)
 
     @staticmethod
-    def _allow(identity: type_headers, lines: bytes) -> Answer:
-        return Answer(200, identity + _NOT_KEPT, _ALLOWED + lines + _NOT_KEPT_LINES)
-
-    def _allow_for_a_while(self, identity: type_headers, exp: float) -> Answer:
-        headers = (*identity, self._cache_control(exp), _NO_BODY)
-        return Answer(200, headers, _ALLOWED + header_lines(headers))
+    def _render_identified(principal: Principal) -> Answer:
+        return _allow(principal.headers)
 
     def _cache_control(self, exp: float) -> tuple[bytes, bytes]:
         age = min(self._ttl, math.floor(exp - self._clock()))

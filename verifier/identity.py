@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -40,12 +40,6 @@ class Principal:
     """The identity headers of an answer, encoded once."""
     header_bytes: int
     """What ``headers`` take on the wire, in bytes."""
-    header_lines: bytes = field(init=False)
-    """``headers`` as they go over the wire."""
-
-    def __post_init__(self) -> None:
-        """Write the headers down once for all answers."""
-        object.__setattr__(self, "header_lines", header_lines(self.headers))
 
 
 class VerifiedToken(NamedTuple):

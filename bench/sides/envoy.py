@@ -31,6 +31,7 @@ def _address(port: int) -> dict[str, Any]:
 def _jwt_authn(context: Context, *, cache: bool) -> dict[str, Any]:
     provider: dict[str, Any] = {
         "issuer": ISSUER,
+        "forward": True,  # the API gets the Authorization header, as it does behind nginx
         "local_jwks": {"inline_string": json.dumps(context.tokens.jwks())},
         "claim_to_headers": [
             {"header_name": "x-m2m-client-id", "claim_name": "client_id"},

@@ -38,7 +38,7 @@ def _server(context: Context, front: Front) -> str:
         return f"""
   server {{
     listen 127.0.0.1:{port};
-    location / {{ proxy_pass http://api; }}
+    location / {{ proxy_set_header Connection ""; proxy_pass http://api; }}
   }}"""
     upstream = front.name.replace("-", "_")
     sets = "\n".join(f"      auth_request_set ${name} $upstream_http_x_m2m_{name};" for name in IDENTITY)
