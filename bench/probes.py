@@ -133,7 +133,11 @@ def _probe_command(bench: Bench, target: plan.Target, port: int, *, rate: int, s
 
 STALL_RATE = 500
 STALL_SECONDS = 8.0
+RELOAD_SECONDS = 16.0  # who reads the configuration makes way for requests, of which there are as many as get answers
 SAMPLE = 2000  # tokens that tell how long signing and sending take here
+
+Event = Callable[[], Callable[[], bool]]
+"""Makes something happen, and gives what tells afterwards whether it did: to ask meanwhile would be an event itself."""
 
 
 def stalls(bench: Bench) -> list[Window]:
@@ -153,15 +157,17 @@ def stalls(bench: Bench) -> list[Window]:
 
 
 def _phase(
-    bench: Bench, title: str, target: plan.Target, port: int, event: Callable[[], bool], *, load: str, offset: int = 0
-) -> Window:
-    """Probe for STALL_SECONDS beside a load; `event` happens one second in and says whether it really did."""
-    argv = _probe_command(bench, target, port, rate=STALL_RATE, seconds=STALL_SECONDS)
+    bench: Bench, title: str, target: plan.Target, port: int, event: Event, *, load: str, offset: int = 0,
+    seconds: float = STALL_SECONDS,
+) -> Window:  # fmt: skip
+    """Probe beside a load; `event` happens one second in."""
+    argv = _probe_command(bench, target, port, rate=STALL_RATE, seconds=seconds)
     with _wrk_beside(
-        bench, target, port, load, connections=4, seconds=STALL_SECONDS + 1, offset=offset
-    ) as loads, _openloop_beside(argv, seconds=STALL_SECONDS) as probes:  # fmt: skip
+        bench, target, port, load, connections=4, seconds=seconds + 1, offset=offset
+    ) as loads, _openloop_beside(argv, seconds=seconds) as probes:  # fmt: skip
         time.sleep(1)
-        happened = event()
+        has_happened = event()
+    happened = has_happened()
     probe = probes[0]
     if set(probe.statuses) - {"200"}:
         raise BenchError(f"the probe of {title!r} was answered {probe.statuses}")
@@ -177,8 +183,8 @@ def _phase(
     }
 
 
-def _nothing() -> bool:
-    return True
+def _nothing() -> Callable[[], bool]:
+    return lambda: True
 
 
 def _stalls_of_a_constant(bench: Bench) -> Iterator[Window]:
@@ -194,20 +200,20 @@ def _stalls_of_ours(bench: Bench) -> Iterator[Window]:
     name = "ours-stall"
     port = bench.context.ports[name]
     offset = 0
-    events: tuple[tuple[str, Callable[[], bool]], ...] = (
-        ("new tokens only (collections)", _nothing),
-        ("scrape of /metrics, 1,000 clients", lambda: _scrape(bench, name)),
-        ("reload of the configuration", lambda: _reload(bench, name)),
-        ("refresh of the keys", lambda: _refresh(bench, name)),
+    events: tuple[tuple[str, Event, float], ...] = (
+        ("new tokens only (collections)", _nothing, STALL_SECONDS),
+        ("scrape of /metrics, 1,000 clients", lambda: _scrape(bench, name), STALL_SECONDS),
+        ("reload of the configuration", lambda: _reload(bench, name), RELOAD_SECONDS),
+        ("refresh of the keys", lambda: _refresh(bench, name), STALL_SECONDS),
     )
     with bench.start(ours.spec(bench.context, name)):
-        for title, event in events:
-            row = _phase(bench, title, OURS, port, event, load="cold", offset=offset)
+        for title, event, seconds in events:
+            row = _phase(bench, title, OURS, port, event, load="cold", offset=offset, seconds=seconds)
             offset = (offset + row["load_requests"]) % bench.settings.cold
             yield row
 
 
-def _scrape(bench: Bench, name: str) -> bool:
+def _scrape(bench: Bench, name: str) -> Callable[[], bool]:
     """Ten scrapes; whether there were a thousand clients to show."""
     clients: set[str] = set()
     for _ in range(10):
@@ -218,18 +224,18 @@ def _scrape(bench: Bench, name: str) -> bool:
             if line.startswith("m2m_verifier_client_decisions_total{")
         }
         time.sleep(0.4)
-    return len(clients) >= 1000
+    return lambda: len(clients) >= 1000
 
 
-def _reload(bench: Bench, name: str) -> bool:
+def _reload(bench: Bench, name: str) -> Callable[[], bool]:
     """A change of the file that changes no decision; whether it came into force."""
     series = 'm2m_verifier_config_reloads_total{result="success"}'
     before = _metric(bench, name, series)
     ours.write_config(bench.context, name, revoked={"clients": [], "tokens": [f"nobody-{time.time()}"]})
-    return _until(lambda: _metric(bench, name, series) > before)
+    return lambda: _metric(bench, name, series) > before
 
 
-def _refresh(bench: Bench, name: str) -> bool:
+def _refresh(bench: Bench, name: str) -> Callable[[], bool]:
     """One token with an unknown key id; whether the keys were fetched again."""
     series = 'm2m_verifier_jwks_refreshes_total{issuer="homelab",result="success"}'
     before = _metric(bench, name, series)
@@ -242,16 +248,7 @@ def _refresh(bench: Bench, name: str) -> bool:
             "X-Original-Method": "GET",
         },
     )
-    return _until(lambda: _metric(bench, name, series) > before)
-
-
-def _until(true: Callable[[], bool], seconds: float = 6.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if true():
-            return True
-        time.sleep(0.25)
-    return False
+    return lambda: _metric(bench, name, series) > before
 
 
 def _stall_of_expiry(bench: Bench) -> Iterator[Window]:

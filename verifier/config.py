@@ -70,9 +70,10 @@ def read(path: Path | None) -> Config:
     """The configuration of ``path``, else of M2M_CONFIG, else of the environment alone. Raises ConfigError."""
     command = [sys.executable, "-c", _READER, *([str(path)] if path else [])]
     try:
-        # A session of its own: a terminal's Ctrl-C is for us, not for it.
+        # A group of its own: a terminal's Ctrl-C is for us, not for it. A session of its own would undo the niceness:
+        # Linux weighs sessions against each other (sched(7), autogroup).
         done = subprocess.run(  # noqa: S603 - ourselves
-            command, stdout=subprocess.PIPE, timeout=TIME_LIMIT, check=False, start_new_session=True
+            command, stdout=subprocess.PIPE, timeout=TIME_LIMIT, check=False, process_group=0
         )
     except subprocess.TimeoutExpired:
         raise ConfigError([f"{path or 'configuration'}: not read within {TIME_LIMIT:g} s"]) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,27 @@ def test_without_a_file_the_environment_is_read(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("OAUTH_ISSUER", "https://issuer.example")
 
     assert read(None).issuers[0].name == "oauth"
+
+
+def test_who_reads_makes_way_for_who_answers_and_a_terminals_ctrl_c_is_not_for_it(
+    tmp_path: Path, lab: dict[str, Any]
+) -> None:
+    path = tmp_path / "config.yaml"
+    os.mkfifo(path)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read, path)
+        with path.open("w") as pipe:  # opens once somebody reads
+            [reader] = (
+                int(pid) for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()
+            )
+            niceness = os.getpriority(os.PRIO_PROCESS, reader) - os.getpriority(os.PRIO_PROCESS, 0)
+            session, group = os.getsid(reader), os.getpgid(reader)
+            yaml.safe_dump(lab, pipe)
+
+        assert isinstance(reading.result(), Config)
+    assert niceness == 10
+    assert session == os.getsid(0)  # Linux weighs sessions against each other, and niceness only within one
+    assert group != os.getpgid(0)
 
 
 @pytest.fixture
