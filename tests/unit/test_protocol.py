@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from tests.unit.support import JWKS_URL, FakeFetch, SigningKey, jwks, loop_clock, settle
@@ -24,12 +25,10 @@ SCOPED = {"policies": {"api": {"scope": ["admin"]}, "watched": {"scope": ["admin
 class Wire:
     """A client's end of one connection: what was written to it, and whether it was closed."""
 
-    def __init__(self, service: Any, config: uvicorn.Config) -> None:
+    def __init__(self, service: Any, config: uvicorn.Config, state: ServerState) -> None:
         self.service = service
         self.written = b""
         self.closed = self.paused = False
-        state = ServerState()
-        state.default_headers = [(b"date", b"today")]
         self.protocol = AuthProtocol(config, state, {}, asyncio.get_running_loop())
         self.protocol.connection_made(self)  # type: ignore[arg-type]
 
@@ -92,12 +91,48 @@ async def serving(config: Config, fetch: FakeFetch) -> AsyncIterator[Callable[[]
     async with app.router.lifespan_context(app):
         await settle()
         server = uvicorn.Config(app, http=AuthProtocol, ws="none", log_config=None, timeout_keep_alive=KEEP_ALIVE)
-        yield lambda: Wire(app.state.service, server)
+        state = ServerState()
+        state.default_headers = [(b"date", b"today")]
+        Wire(app.state.service, server, state)  # a server's first connection is made in another way than all others
+        yield lambda: Wire(app.state.service, server, state)
 
 
 @pytest.fixture
 def config(make_config: Callable[..., Config], lab: dict[str, Any]) -> Config:
     return make_config(lab | SCOPED | {"audit": "off"})
+
+
+async def test_a_servers_first_connection_and_all_others_begin_as_uvicorns_own_do(
+    config: Config, fetch: FakeFetch
+) -> None:
+    async with serving(config, fetch) as connect:
+        given = (connect().protocol.config, ServerState(), {"state": "of the application"}, asyncio.get_running_loop())
+        own = vars(HttpToolsProtocol(*given))
+        made = [vars(AuthProtocol(*given)) for _ in range(3)]
+
+    assert AuthProtocol._alike[0] is given[1]
+    for begun in made:
+        assert {name for name in own if begun[name] is not own[name]} == {"parser", "pipeline"}
+        assert begun.keys() == made[0].keys() > own.keys()
+    for name in ("parser", "pipeline"):
+        assert {type(begun[name]) for begun in made} == {type(own[name])}
+        assert len({id(begun[name]) for begun in made}) == len(made)
+
+
+async def test_what_another_uvicorn_gives_each_connection_is_not_shared(
+    config: Config, fetch: FakeFetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = HttpToolsProtocol.__init__
+
+    def begin_with_more(self: Any, *given: Any) -> None:
+        begin(self, *given)
+        self.more = []
+
+    monkeypatch.setattr(HttpToolsProtocol, "__init__", begin_with_more)
+    async with serving(config, fetch) as connect:
+        first, second = vars(connect().protocol), vars(connect().protocol)
+
+    assert first["more"] is not second["more"]
 
 
 def statuses(written: bytes) -> list[int]:
