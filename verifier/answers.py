@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from verifier.decision import Decision, Reason
-from verifier.identity import IDENTITY_HEADERS, Principal, encode_headers, header_lines, type_headers, wire_size
+from verifier.identity import IDENTITY_HEADERS, encode_headers, header_lines, type_headers, wire_size
 from verifier.keys import Clock
 from verifier.policy import Policy, challenge_scope
 
@@ -67,8 +67,8 @@ class Answers:
         self._ttl = nginx_cache_ttl
         self._clock = clock
         self._anonymous = _allow(self._nobody)
-        # Both repeat: a client has many tokens, and a flood is of few kinds.
-        self._identified = lru_cache(maxsize=1024)(self._render_identified)
+        # Both repeat: a client has many tokens, a flood is of few kinds. By headers: no principal outlives its tokens.
+        self._identified = lru_cache(maxsize=1024)(_allow)
         self._denial = lru_cache(maxsize=1024)(self._render_denial)
 
     def render(self, decision: Decision) -> Answer:
@@ -77,17 +77,13 @@ class Answers:
         if reason is Reason.OK and token is not None:
             if self._ttl:
                 return _allow(token.principal.headers, self._cache_control(token.exp))
-            return self._identified(token.principal)
+            return self._identified(token.principal.headers)
         if policy is not None and policy.report:
             # Identity only from a token that is valid, and only where it fits.
             if token is None or reason is Reason.REVOKED or token.principal.header_bytes > self.max_identity_bytes:
                 return self._anonymous
-            return self._identified(token.principal)
+            return self._identified(token.principal.headers)
         return self._denial(reason, policy, decision.description, decision.scope)
-
-    @staticmethod
-    def _render_identified(principal: Principal) -> Answer:
-        return _allow(principal.headers)
 
     def _cache_control(self, exp: float) -> tuple[bytes, bytes]:
         age = min(self._ttl, math.floor(exp - self._clock()))
