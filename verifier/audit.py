@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 
-from verifier.decision import Decision, Reason
+from verifier.decision import Decision, Observed, Reason
 from verifier.identity import Principal
 from verifier.keys import Clock
 from verifier.paths import is_url
@@ -53,7 +53,7 @@ class Audit:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def observe(self, decided: Sequence[tuple[AuthRequest, Decision, float]]) -> None:
+    def observe(self, decided: Sequence[Observed]) -> None:
         """Queue a line for each decision of one turn of the event loop: they have one time in common."""
         if self.mode == "off":
             return

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from verifier.identity import VerifiedToken
     from verifier.jwk import Key
     from verifier.policy import Policy
+    from verifier.request import AuthRequest
 
 
 class Reason(StrEnum):
@@ -85,3 +86,7 @@ class Decision(NamedTuple):
     scope: str = ""
     """Space-separated scopes for the challenge of an ``insufficient_scope``."""
     cached: bool = False
+
+
+Observed: TypeAlias = "tuple[AuthRequest, Decision, float]"
+"""What was asked, what was decided, and how many seconds it took."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from verifier.answers import Answer, Answers
 from verifier.cache import CachedVerifier, digest_of
-from verifier.decision import Decision, Reason, Rejected
+from verifier.decision import Decision, Observed, Reason, Rejected
 from verifier.dialects import nginx
 from verifier.identity import VerifiedToken
 from verifier.paths import is_url
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 _CLOSE = (b"connection", b"close")
 
-Observe = Callable[[Sequence[tuple[AuthRequest, Decision, float]]], None]
-"""Is told of each decision and how many seconds it took, soon after and of several at a time."""
+Observe = Callable[[Sequence[Observed]], None]
+"""Is told of each decision once, soon after and of several at a time."""
 
 
 class Gate:
@@ -84,7 +84,7 @@ class AuthEndpoint:
     def __init__(self, gate: Gate, observers: tuple[Observe, ...]) -> None:
         self.gate = gate
         self._observers = observers
-        self._untold: list[tuple[AuthRequest, Decision, float]] = []
+        self._untold: list[Observed] = []
 
     def at_once(self, scope: Any, policy: str) -> Answer | None:
         """The answer to one subrequest; None where more is to be done: a body, an address to find, keys to wait for."""

@@ -14,8 +14,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from verifier import __version__
-from verifier.decision import Decision, Reason
-from verifier.request import AuthRequest
+from verifier.decision import Observed, Reason
 
 MAX_CLIENTS = 1000
 # Seconds: a cached token takes tens of microseconds, a signature a hundred, a fetch of keys up to seconds.
@@ -80,7 +79,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.registry.register(self)
 
-    def observe(self, decided: Iterable[tuple[AuthRequest, Decision, float]]) -> None:
+    def observe(self, decided: Iterable[Observed]) -> None:
         """Count decisions, each with the seconds it took: the real ones, also in report mode."""
         for _, (reason, policy, issuer, token, *_), seconds in decided:
             status = reason.status

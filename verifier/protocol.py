@@ -29,8 +29,8 @@ class AuthProtocol(HttpToolsProtocol):
     """One connection to an application that has an ``endpoint``, and an ``outbox`` that all its connections share."""
 
     _alike: ClassVar[tuple[ServerState | None, dict[str, Any]]] = (None, {})
-    """A server, and what all of its connections begin with. To work it out for each anew took a sixth of all that a
-    new connection costs, and ingress-nginx makes one for each subrequest."""
+    """A server, and what all of its connections begin with: uvicorn works it out for each anew, loggers and all, and
+    ingress-nginx makes one for each subrequest."""
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,8 +183,7 @@ def read_all(reader: int) -> list[dict[str, Any]]:
 
 def written(pipe: tuple[int, int], audit: Audit, *decisions: Decision) -> list[dict[str, Any]]:
     audit.start()
-    for decision in decisions:
-        audit.observe([(asked(), decision, 1e-5)])
+    audit.observe([(asked(), decision, 1e-5) for decision in decisions])
     audit.stop()
     return read_all(pipe[0])
 
@@ -219,6 +219,22 @@ def test_the_time_is_that_of_the_decision(pipe: tuple[int, int], clock: Clock) -
     clock.now = 0
 
     assert written(pipe, Audit("all", clock, descriptor=pipe[1]), ALLOWED)[0]["time"] == "1970-01-01T00:00:00.000000Z"
+
+
+def test_of_more_decisions_than_there_is_room_for_the_first_are_written_and_the_rest_counted(
+    tmp_path: Path, clock: Clock
+) -> None:
+    with (tmp_path / "audit").open("wb") as file:  # a pipe would not hold them
+        audit = Audit("all", clock, descriptor=file.fileno())
+        audit.observe([(asked(), DENIED, 1e-5)] * (MAX_WAITING - 1))
+        audit.observe([(asked(request_id=str(number)), ALLOWED, 1e-5) for number in range(3)])
+        dropped = audit.dropped
+        audit.start()
+        audit.stop()
+    lines = (tmp_path / "audit").read_bytes().splitlines()
+
+    assert (len(lines), dropped) == (MAX_WAITING, 2)
+    assert json.loads(lines[-1])["request_id"] == "0"
 
 
 def within(seconds: float, what: Callable[[], bool]) -> bool:
