@@ -85,7 +85,7 @@ def issuers(count: int) -> Iterator[list[Moody]]:
     try:
         for one in made:
             one.up()
-        yield made
+        yield list(made)  # who takes one out of it does not take it from us
     finally:
         for one in made:
             one.down()

@@ -7,6 +7,7 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jwt
@@ -232,7 +233,7 @@ def test_a_percentile_is_a_value_that_was_seen() -> None:
 
 
 @pytest.fixture
-def stalling_port() -> int:
+def stalling_port() -> Iterator[int]:
     """A server of one answer a connection: it takes the first request of each and never answers another."""
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -242,14 +243,20 @@ def stalling_port() -> int:
             try:
                 connection, _ = listener.accept()
             except OSError:
-                return
+                break
             kept.append(connection)
             if len(kept) == 1:
                 connection.recv(4096)
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        for connection in kept:
+            connection.close()
 
-    threading.Thread(target=serve, daemon=True).start()
-    return int(listener.getsockname()[1])
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield int(listener.getsockname()[1])
+    listener.shutdown(socket.SHUT_RDWR)  # to close it alone does not end an accept
+    thread.join()
+    listener.close()
 
 
 def test_the_open_loop_charges_a_stall_for_all_that_was_due(stalling_port: int) -> None:

@@ -1,0 +1,17 @@
+"""What holds for the whole run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_thread_outlives_the_tests() -> Iterator[None]:
+    """A loop of libuv that still runs while the interpreter ends can crash it, after all tests have passed."""
+    before = set(threading.enumerate())
+    yield
+    left = [thread for thread in threading.enumerate() if thread not in before]
+    assert left == []
