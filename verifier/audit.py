@@ -23,6 +23,7 @@ from verifier.request import AuthRequest
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 10_000  # lines kept for a reader that takes none; the rest is dropped and counted
+MAX_WAITING_MIB = 4  # whichever comes first: strangers can make lines fifty times as long as others
 INTERVAL = 0.05  # seconds between batches
 PIPE_BYTES = 1024 * 1024
 SHORTEST_TOKEN = 24  # characters: no header names an alg in fewer
@@ -59,7 +60,8 @@ class Audit:
             return
         if self.mode == "denied":
             decided = [one for one in decided if one[1].reason.status != 200]
-        taken = decided[: MAX_WAITING - self._count]
+        room = MAX_WAITING - self._count if len(self._lines) < MAX_WAITING_MIB * 1024 * 1024 else 0
+        taken = decided[:room]
         self.dropped += len(decided) - len(taken)
         now = self._clock()
         text = "".join([line(now, *one) for one in taken]).encode("ascii")

@@ -130,20 +130,22 @@ class CachedVerifier:
 
     async def verify(self, token: bytes, digest: bytes) -> VerifiedToken:
         """Verify with the wrapped verifier and keep what verified. Raises Rejected."""
-        if not self._keeps:
-            return await self._verifier.verify(token)
         refused = self._refused.get(digest)
         if refused is not None and (refused.key is None or not refused.key.retired):
             raise Rejected(refused.reason, refused.description, issuer=refused.issuer, key=refused.key)
         try:
             verified = await self._verifier.verify(token)
+        except GeneratorExit:
+            self.misses -= 1  # it would have to wait for keys, and begins again where it can
+            raise
         except Rejected as no:
-            if no.key is not None or not no.issuer:
+            if self._keeps and (no.key is not None or not no.issuer):
                 self._refused[digest] = Refused(no.reason, no.description, no.issuer, no.key)
                 if len(self._refused) > MAX_REFUSED:
                     self._refused.popitem(last=False)
             raise
-        self._part(digest).put(digest, verified)
+        if self._keeps:
+            self._part(digest).put(digest, verified)
         return verified
 
     async def clear(self) -> None:

@@ -19,8 +19,8 @@ from verifier.policy import Policies, Revoked, Roles
 from verifier.tokens import IssuerRules
 
 TIME_LIMIT = 30.0  # seconds to read a configuration
-# Whoever answers requests on the same core goes first.
-_READER = "import os, sys; os.nice(10); from verifier.config_file import main; sys.exit(main(sys.argv[1:]))"
+# Whoever answers requests on the same core goes first, not by far: on a busy one too a change has 5 s to be in force.
+_READER = "import os, sys; os.nice(3); from verifier.config_file import main; sys.exit(main(sys.argv[1:]))"
 
 
 class ConfigError(Exception):
@@ -29,6 +29,10 @@ class ConfigError(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class NotReadError(ConfigError):
+    """Whoever was to read the configuration did not get to it: that says nothing about the configuration."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,13 @@ class Config:
 
 
 def read(path: Path | None) -> Config:
-    """The configuration of ``path``, else of M2M_CONFIG, else of the environment alone. Raises ConfigError."""
+    """The configuration of ``path``, else of M2M_CONFIG, else of the environment alone.
+
+    Raises:
+        ConfigError: it cannot be used.
+        NotReadError: its reader took too long, was killed or could not be started.
+    """
+    named = path or "configuration"
     command = [sys.executable, "-c", _READER, *([str(path)] if path else [])]
     try:
         # A group of its own: a terminal's Ctrl-C is for us, not for it. A session of its own would undo the niceness:
@@ -76,14 +86,17 @@ def read(path: Path | None) -> Config:
             command, stdout=subprocess.PIPE, timeout=TIME_LIMIT, check=False, process_group=0
         )
     except subprocess.TimeoutExpired:
-        raise ConfigError([f"{path or 'configuration'}: not read within {TIME_LIMIT:g} s"]) from None
+        raise NotReadError([f"{named}: not read within {TIME_LIMIT:g} s"]) from None
+    except OSError as error:
+        raise NotReadError([f"{named}: cannot be read now: {error.strerror}"]) from None
     if done.returncode == 0:
         config: Config = pickle.loads(done.stdout)  # noqa: S301 - written by our own code a moment ago
         return config
     try:
         raise ConfigError(json.loads(done.stdout))
     except ValueError:
-        raise ConfigError([f"{path or 'configuration'}: could not be read (status {done.returncode})"]) from None
+        kind = NotReadError if done.returncode < 0 else ConfigError  # killed; else the file's content ended it
+        raise kind([f"{named}: could not be read (status {done.returncode})"]) from None
 
 
 class Watch:
@@ -100,12 +113,19 @@ class Watch:
         self._config, self._seen = config, [config.digest, *self._key_files(config)]
 
     def __call__(self) -> Config | None:
-        """The changed configuration, None if it is as it was. Raises ConfigError, once for each broken version."""
+        """The changed configuration, None if it is as it was.
+
+        Raises ConfigError, once for each broken version; where nobody got to read it, the next call tries again.
+        """
         now = [_digest_of(self._config.path), *self._key_files(self._config)]
         if now == self._seen:
             return None
-        self._seen = now
-        self._take(read(self._config.path))
+        seen, self._seen = self._seen, now
+        try:
+            self._take(read(self._config.path))
+        except NotReadError:
+            self._seen = seen
+            raise
         return self._config
 
     @staticmethod

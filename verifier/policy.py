@@ -17,6 +17,8 @@ from verifier.resource_metadata import Resource
 # RFC 6749 section 3.3
 SCOPE_TOKEN = re.compile(r"[!#-\[\]-~]+")
 
+MAX_QUERY = 4096  # bytes of an auth URL's query: what was read is remembered
+
 AnyOf = tuple[str, ...]
 """Scopes of which one is enough."""
 
@@ -138,6 +140,8 @@ class Policies:
             raise Rejected(Reason.UNKNOWN_POLICY, "the auth URL names a policy that is not configured")
         if not query:
             return policy
+        if len(query) > MAX_QUERY:
+            raise Rejected(Reason.BAD_AUTH_REQUEST, f"the auth URL's query is longer than {MAX_QUERY} bytes")
         narrowed = self._narrowed.get((name, query))
         if narrowed is None:
             narrowed = self._narrowed[name, query] = self._narrow(policy, query)

@@ -12,7 +12,7 @@ import pytest
 from pages import DOCS, PAGES, README, ROOT, Page
 from pydantic import BaseModel
 
-from verifier import app, audit, cli, keys, lint, metrics, server, settings
+from verifier import app, audit, cli, keys, lint, metrics, policy, server, settings
 from verifier.config_file import Environment
 from verifier.decision import Decision, Reason
 from verifier.identity import IDENTITY_HEADERS
@@ -161,7 +161,8 @@ def test_every_word_of_the_configuration_and_every_reason_that_is_named_exists(p
         ("operations", f"at most every {keys.UNKNOWN_KID_COOLDOWN:g} s"),
         ("operations", f"for {keys.MAX_STALE / 3600:g} h after the last success"),
         ("operations", f"waits for it up to {keys.MAX_WAIT:g} s"),
-        ("operations", f"{audit.MAX_WAITING:,} of them"),
+        ("operations", f"{audit.MAX_WAITING:,} of them or {audit.MAX_WAITING_MIB} MiB"),
+        ("configuration", f"more than {policy.MAX_QUERY:,} bytes"),
         ("operations", f"{metrics.MAX_CLIENTS:,} of them, then `other`"),
         ("operations", f"(`cache.size`, {settings.CacheSettings().size:,} by default)"),
         ("ingress", f"at {settings.Settings.model_fields['max_header_bytes'].default / 1024:g} KB"),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.unit.support import NOW, Clock, make_principal, make_token
-from verifier.audit import MAX_TEXT, MAX_WAITING, Audit, line
+from verifier.audit import MAX_TEXT, MAX_WAITING, MAX_WAITING_MIB, Audit, line
 from verifier.decision import Decision, Reason
 from verifier.policy import Policy
 from verifier.request import AuthRequest
@@ -235,6 +235,23 @@ def test_of_more_decisions_than_there_is_room_for_the_first_are_written_and_the_
 
     assert (len(lines), dropped) == (MAX_WAITING, 2)
     assert json.loads(lines[-1])["request_id"] == "0"
+
+
+def test_of_lines_as_long_as_a_stranger_can_make_them_fewer_wait(tmp_path: Path, clock: Clock) -> None:
+    longest = asked(url=b"http://h/" + "\U0001f600".encode() * 2000, request_id="\xe9" * 2000)
+    turn = [(longest, DENIED, 1e-5)] * 10
+    with (tmp_path / "audit").open("wb") as file:
+        audit = Audit("all", clock, descriptor=file.fileno())
+        for _ in range(MAX_WAITING // len(turn)):
+            audit.observe(turn)
+        dropped = audit.dropped
+        audit.start()
+        audit.stop()
+    written = (tmp_path / "audit").read_bytes()
+    bound = MAX_WAITING_MIB * 1024 * 1024
+
+    assert bound <= len(written) < bound + len(turn) * 20_000  # the turn that meets the bound is still taken
+    assert dropped + len(written.splitlines()) == MAX_WAITING
 
 
 def within(seconds: float, what: Callable[[], bool]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from typing import Any
 
@@ -39,6 +40,25 @@ def test_an_unknown_token_is_a_miss(clock: Clock) -> None:
 
     assert cache.get(digest_of(b"a")) is None
     assert (cache.hits, cache.misses) == (0, 1)
+
+
+def test_a_token_that_begins_again_because_it_has_to_wait_is_one_miss(clock: Clock) -> None:
+    class Waiting(Verifier):
+        async def verify(self, token: bytes) -> VerifiedToken:
+            await asyncio.sleep(0)
+            return await super().verify(token)
+
+    cache = CachedVerifier(Waiting(clock), size=10, ttl=300, clock=clock)
+    for ends in (False, True):
+        assert cache.get(digest_of(b"a")) is None
+        verifying = cache.verify(b"a", digest_of(b"a"))
+        verifying.send(None)
+        if not ends:
+            verifying.close()
+    with pytest.raises(StopIteration):
+        verifying.send(None)
+
+    assert cache.misses == 1
 
 
 async def test_a_verified_token_is_a_hit(clock: Clock) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
 
 from tests.unit.support import SigningKey, jwks
-from verifier.config import Config, ConfigError, Watch, read
+from verifier.config import Config, ConfigError, NotReadError, Watch, read
 from verifier.config_file import Environment, load
 
 pytestmark = pytest.mark.usefixtures("no_environment")
@@ -58,7 +61,7 @@ def test_who_reads_makes_way_for_who_answers_and_a_terminals_ctrl_c_is_not_for_i
             yaml.safe_dump(lab, pipe)
 
         assert isinstance(reading.result(), Config)
-    assert niceness == 10
+    assert niceness == 3
     assert session == os.getsid(0)  # Linux weighs sessions against each other, and niceness only within one
     assert group != os.getpgid(0)
 
@@ -99,6 +102,38 @@ def test_a_changed_file_is_read_once(watched: tuple[Watch, Path]) -> None:
 def test_a_broken_file_is_refused_once(watched: tuple[Watch, Path]) -> None:
     watch, path = watched
     rewrite(path, leeway=-1)
+
+    with pytest.raises(ConfigError):
+        watch()
+    assert watch() is None
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        pytest.param(subprocess.TimeoutExpired([], 30), id="too slow"),
+        pytest.param(BlockingIOError(errno.EAGAIN, "no process can be made"), id="no process"),
+        pytest.param(subprocess.CompletedProcess([], -9, b""), id="killed"),
+    ],
+)
+def test_a_change_that_nobody_got_to_read_is_tried_again(
+    watched: tuple[Watch, Path], monkeypatch: pytest.MonkeyPatch, failure: Any
+) -> None:
+    watch, path = watched
+    rewrite(path, leeway=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "run", Mock(side_effect=[failure]))
+        with pytest.raises(NotReadError):
+            watch()
+    changed = watch()
+
+    assert changed is not None
+    assert changed.leeway == 2
+
+
+def test_a_file_that_ends_its_reader_is_refused_once(watched: tuple[Watch, Path]) -> None:
+    watch, path = watched
+    path.write_text("[" * 10_000)
 
     with pytest.raises(ConfigError):
         watch()

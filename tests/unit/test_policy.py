@@ -11,7 +11,7 @@ from tests.unit.support import make_principal
 from verifier.decision import Reason, Rejected
 from verifier.identity import Principal
 from verifier.paths import PathPattern
-from verifier.policy import ClientIds, Policies, Policy, Revoked, Roles, Rule, challenge_scope
+from verifier.policy import MAX_QUERY, ClientIds, Policies, Policy, Revoked, Roles, Rule, challenge_scope
 
 URL = b"https://api.example"
 
@@ -327,6 +327,13 @@ def test_any_number_of_auth_urls_takes_bounded_memory() -> None:
         known.find("default", b"scope=s%d" % number)
 
     assert len(known._narrowed) <= 1024
+
+
+def test_a_query_that_is_too_long_to_be_remembered_is_refused() -> None:
+    longest = f"scope={'s' * (MAX_QUERY - len('scope='))}"
+
+    assert narrowed(longest) is Reason.INSUFFICIENT_SCOPE
+    assert narrowed(longest + "s") is Reason.BAD_AUTH_REQUEST
 
 
 # --- roles ---
