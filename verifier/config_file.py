@@ -182,12 +182,18 @@ def _told(kind: str, message: str, location: Place) -> str:
     """The error and a hint."""
     if kind == "extra_forbidden":
         known = {name for model in vars(models).values() for name in _fields(model)}
+        if location[-1] in known:
+            return "unknown key here: it belongs in another section"
         close = difflib.get_close_matches(str(location[-1]), sorted(known), n=1)
         return "unknown key" + (f": did you mean `{close[0]}`?" if close else "")
     if kind == "missing":
         return _HOW_TO_BEGIN if location == ("issuers",) else "is missing"
     if kind == "string_type":
         return "must be text: put it in quotes"
+    if kind.endswith("list_type"):
+        return "must be a list: put it in [ ]"
+    if kind in ("model_type", "dict_type"):
+        return "must hold names with values, as in {name: value}"
     return message.removeprefix("Value error, ")
 
 

@@ -5,6 +5,7 @@ Reads manifests, never a cluster. What it says of ingress-nginx was checked agai
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import yaml
 
 from verifier.dialects import nginx
 from verifier.identity import IDENTITY_HEADERS
+from verifier.policy import PARAMETERS
 from verifier.resource_metadata import WELL_KNOWN
 
 if TYPE_CHECKING:
@@ -146,6 +148,8 @@ def _lint(ingresses: Sequence[Ingress], known: Known) -> Iterator[Finding]:
             yield from _response_headers(ingress, known)
             yield from _annotations(ingress)
             yield from _tls(ingress)
+        else:
+            yield from _nobody_asked(ingress)
     yield from _side_doors(live)
     yield from _metadata(live, known)
 
@@ -155,11 +159,11 @@ def _auth_url(ingress: Ingress, known: Known) -> Iterator[Finding]:
     split = _split(url)
     base = f"{split.scheme}://{split.netloc}"
     if not AUTH_URL.fullmatch(url):
-        strange = "".join(dict.fromkeys(char for char in url if not AUTH_URL.fullmatch(char)))
+        refused = "".join(dict.fromkeys(char for char in url if not AUTH_URL.fullmatch(char)))
         yield ingress.trap(
             "auth-url-characters",
             "auth-url",
-            f"ingress-nginx refuses an auth-url that holds {strange!r}: the Ingress is rejected or left out, "
+            f"ingress-nginx refuses an auth-url that holds {refused!r}: the Ingress is rejected or left out, "
             "whole; only A-Za-z0-9-._~/: ,?&=$ may stand there, and no percent-encoding",
             "".join(char for char in url if AUTH_URL.fullmatch(char)),
         )
@@ -186,7 +190,30 @@ def _auth_url(ingress: Ingress, known: Known) -> Iterator[Finding]:
             "auth-url",
             f"the configuration has no policy {ingress.policy!r}: every request is answered 403 unknown_policy; "
             f"it has {', '.join(sorted(known.policies)) or 'none'}",
-            f"{base}{nginx.PREFIX}/{min(known.policies, default='default')}",
+            # Not just any: another policy may let in whom this one would not.
+            f"{base}{nginx.PREFIX}/{next(iter(difflib.get_close_matches(ingress.policy, known.policies)), 'POLICY')}",
+        )
+    strange = [pair for pair in split.query.split("&") if pair and pair.partition("=")[0] not in PARAMETERS]
+    if strange and not chosen and AUTH_URL.fullmatch(url):
+        kept = "&".join(pair for pair in split.query.split("&") if pair and pair not in strange)
+        yield ingress.trap(
+            "auth-url-query",
+            "auth-url",
+            f"{strange[0]!r} asks for nothing that the verifier knows: every request is answered 403 bad_auth_request; "
+            f"its parameters are {', '.join(PARAMETERS)}",
+            f"{base}{split.path}{'?' if kept else ''}{kept}",
+        )
+
+
+def _nobody_asked(ingress: Ingress) -> Iterator[Finding]:
+    """The headers are still there, and the guard that fills them is gone or mistyped."""
+    if not ingress.auth_url and "x-m2m-" in ingress.annotation("auth-response-headers").lower():
+        yield ingress.trap(
+            "no-guard",
+            "auth-url",
+            "auth-response-headers names the verifier's headers, but without an auth-url nobody is asked: no token is "
+            "needed, and X-M2M headers arrive as the client forged them",
+            f"http://m2m-verifier.NAMESPACE.svc.cluster.local:8000{nginx.PREFIX}/POLICY",
         )
 
 

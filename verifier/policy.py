@@ -17,6 +17,9 @@ from verifier.resource_metadata import Resource
 # RFC 6749 section 3.3
 SCOPE_TOKEN = re.compile(r"[!#-\[\]-~]+")
 
+PARAMETERS = ("scope", "client", "issuer")
+"""Of an auth URL."""
+
 MAX_QUERY = 4096  # bytes of an auth URL's query: what was read is remembered
 
 AnyOf = tuple[str, ...]
@@ -162,7 +165,7 @@ class Policies:
                     only = frozenset(values)
                     policy = replace(policy, issuers=only if policy.issuers is None else policy.issuers & only)
                 else:
-                    raise ValueError("its parameters are scope, client and issuer")
+                    raise ValueError(f"its parameters are {', '.join(PARAMETERS)}")
             except ValueError as error:
                 told = f"the auth URL's query is not understood: {error}"
                 raise Rejected(Reason.BAD_AUTH_REQUEST, told) from error

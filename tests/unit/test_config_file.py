@@ -89,6 +89,29 @@ def test_text_that_yaml_reads_as_a_number_comes_with_a_hint(problems: Callable[[
     assert found == ["m2m.yaml:1: issuers[0].clients[0]: must be text: put it in quotes"]
 
 
+def test_a_key_of_another_section_is_not_taken_for_a_slip(problems: Callable[[str], list[str]]) -> None:
+    found = problems("issuers: [{name: lab, issuer: 'https://a.example', audience: any}]\nmode: report\n")
+
+    assert found == ["m2m.yaml:2: mode: unknown key here: it belongs in another section"]
+
+
+@pytest.mark.parametrize(
+    ("written", "place", "told"),
+    [
+        ("policies: {api: {clients: abc}}", "policies.api.clients", "must be a list: put it in [ ]"),
+        ("policies: {api: {rules: 3}}", "policies.api.rules", "must be a list: put it in [ ]"),
+        ("roles: []", "roles", "must hold names with values, as in {name: value}"),
+        ("headers: X-User-ID", "headers", "must hold names with values, as in {name: value}"),
+    ],
+)
+def test_what_has_another_form_comes_with_a_hint(
+    problems: Callable[[str], list[str]], written: str, place: str, told: str
+) -> None:
+    found = problems(f"issuers: [{{name: lab, issuer: 'https://a.example', audience: any}}]\n{written}\n")
+
+    assert found == [f"m2m.yaml:2: {place}: {told}"]
+
+
 def test_errors_between_the_parts_are_told_at_once_too(problems: Callable[[str], list[str]]) -> None:
     found = problems("""\
 issuers:

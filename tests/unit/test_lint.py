@@ -120,6 +120,16 @@ TRAPS: dict[str, tuple[str, list[Manifest], list[Manifest]]] = {
         [ingress(auth_url="http://m2m-verifier.auth:8000/verify/$arg_policy")],
         [ingress(auth_url="http://m2m-verifier.auth:8000/verify/$namespace")],
     ),
+    "a mistyped parameter": (
+        "auth-url-query",
+        [ingress(auth_url=VERIFY + "?scpoe=admin")],
+        [ingress(auth_url=VERIFY + "?scope=admin&client=etl&issuer=lab")],
+    ),
+    "a mistyped auth-url": (
+        "no-guard",
+        [ingress(auth_url=None, auth_ulr=VERIFY)],
+        [ingress(auth_url="https://sso.example.com/oauth2/auth"), unguarded(host="www.example.com", service="web")],
+    ),
     "a path that says 200 to everyone": (
         "auth-url-path",
         [ingress(auth_url="http://m2m-verifier.auth:8000/health")],
@@ -220,6 +230,8 @@ def test_a_finding_names_file_object_annotation_reason_and_the_line_to_write(lin
         (VERIFY + "?scope=$request_uri", VERIFY),
         ("http://m2m-verifier.auth:8000/verify/$arg_policy", "http://m2m-verifier.auth:8000/verify"),
         ("http://m2m-verifier.auth:8000/health", "http://m2m-verifier.auth:8000/verify/default"),
+        (VERIFY + "?scpoe=admin", VERIFY),
+        (VERIFY + "?scope=read&scpoe=admin&client=etl", VERIFY + "?scope=read&client=etl"),
     ],
 )
 def test_the_line_to_write_is_one_that_lint_accepts(lint: Lint, url: str, write: str) -> None:
@@ -233,6 +245,15 @@ def test_a_policy_that_the_configuration_lacks_is_found(lint: Lint) -> None:
     [finding] = lint(ingress(), known=Known(policies=frozenset({"default", "web"})))
 
     assert (finding.rule, "'api'" in finding.why, "default, web" in finding.why) == ("unknown-policy", True, True)
+
+
+@pytest.mark.parametrize(("policies", "meant"), [({"default", "apis"}, "apis"), ({"default", "web"}, "POLICY")])
+def test_for_a_policy_that_is_not_there_no_other_is_proposed_but_one_like_it(
+    lint: Lint, policies: set[str], meant: str
+) -> None:
+    [finding] = lint(ingress(), known=Known(policies=frozenset(policies)))
+
+    assert finding.write.endswith(f'/verify/{meant}"')
 
 
 def test_no_policy_in_the_path_means_the_default_one(lint: Lint) -> None:
