@@ -155,7 +155,10 @@ class _Model(BaseModel):
     def _not_left_empty(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None and info.field_name not in _SECTIONS:
             # It may be an allow-list that lost its last line, where `[]` was meant.
-            log.warning("%s is left empty in the configuration: that is as if the line were not there", info.field_name)
+            log.warning(
+                "%s is left empty in the configuration: that is as if the line were not there; `[]` lets nobody in",
+                info.field_name,
+            )
         return value
 
 
