@@ -74,6 +74,7 @@ def test_the_printed_lines_work_as_pasted(demo: Demo) -> None:
     assert "www-authenticate: bearer realm=" in refused.lower()
     assert "demo-reader" in forged
     assert "root" not in forged
+    assert "insufficient_scope" in forged.partition("}")[2]  # what explain says, behind the last answer's body
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -65,6 +67,11 @@ def instructions(demo: Stack) -> str:
     )
     lines = [("Get a token; its only scope is read", get_token)]
     lines += [(step.title, step.curl(demo.url)) for step in STEPS]
+    explain = (
+        f'printf %s "$TOKEN" | {shlex.quote(sys.executable)} -m verifier explain --policy api'
+        f" --config {shlex.quote(str(demo.verifier.config))} --method DELETE --url {demo.url}/db/orders/7"
+    )
+    lines.append(("Ask why that DELETE was refused: each step of the decision", explain))
     script = "\n\n".join(f"  # {number}. {title}\n  {line}" for number, (title, line) in enumerate(lines, 1))
     return f"""
 nginx guards a small API on {demo.url} and asks the verifier about every request.
