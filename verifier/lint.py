@@ -397,7 +397,9 @@ def _read_all(paths: Iterable[Path]) -> tuple[list[Ingress], list[Finding]]:
             findings.append(_unreadable(path, "not UTF-8 text"))
         # ValueError is how PyYAML says that a date or a number is none; RecursionError, nested beyond reason
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            findings.append(_unreadable(path, " ".join(str(error).split())))
+            mark = getattr(error, "problem_mark", None)
+            told = getattr(error, "problem", None) or " ".join(str(error).split()) or type(error).__name__
+            findings.append(_unreadable(path, f"line {mark.line + 1}: {told}" if mark else told))
         else:
             for document in documents:
                 found, broken = _ingresses(document, str(path))

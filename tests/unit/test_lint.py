@@ -377,6 +377,13 @@ def test_what_cannot_be_read_is_a_finding(tmp_path: Path, content: bytes) -> Non
     assert finding.why
 
 
+def test_what_is_no_yaml_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("kind: Ingress\nmetadata: {name: a\nspec: ]\n")
+
+    assert [finding.why for finding in lint_files([path])] == ["line 3: expected ',' or '}', but got ':'"]
+
+
 @pytest.mark.parametrize(("name", "why"), [("missing.yaml", "No such file"), (".", "Is a directory")])
 def test_a_file_that_cannot_be_opened_is_a_finding(tmp_path: Path, name: str, why: str) -> None:
     [finding] = lint_files([tmp_path / name])
