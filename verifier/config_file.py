@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from verifier import settings as models
+from verifier import yaml_error
 from verifier.config import Config, ConfigError, Listen, digest
 from verifier.policy import ClientIds
 from verifier.settings import Settings
@@ -190,7 +191,7 @@ def _told(kind: str, message: str, location: Place) -> str:
         return _HOW_TO_BEGIN if location == ("issuers",) else "is missing"
     if kind == "string_type":
         return "must be text: put it in quotes"
-    if kind.endswith("list_type"):
+    if kind == "list_type":
         return "must be a list: put it in [ ]"
     if kind in ("model_type", "dict_type"):
         return "must hold names with values, as in {name: value}"
@@ -236,9 +237,8 @@ class _Document:
         except UnicodeDecodeError as error:
             raise ConfigError([f"{path}: is not UTF-8"]) from error
         except (yaml.YAMLError, RecursionError, ValueError) as error:
-            mark = getattr(error, "problem_mark", None)
-            told = getattr(error, "problem", None) or type(error).__name__
-            raise ConfigError([f"{path}{f':{mark.line + 1}' if mark else ''}: {told}"]) from error
+            line, told = yaml_error.told(error)
+            raise ConfigError([f"{path}{f':{line}' if line else ''}: {told}"]) from error
         if not isinstance(content, dict | None):
             raise ConfigError([f"{path}: must be a mapping, as in `issuers:`"])
         self.content = content or {}

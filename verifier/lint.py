@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from verifier import yaml_error
 from verifier.dialects import nginx
 from verifier.identity import IDENTITY_HEADERS
 from verifier.policy import PARAMETERS
@@ -96,6 +97,11 @@ class Ingress:
         return self.annotation("auth-url")
 
     @property
+    def response_headers(self) -> list[str]:
+        """What ``auth-response-headers`` lists, as it is written there."""
+        return [name.strip() for name in self.annotation("auth-response-headers").split(",") if name.strip()]
+
+    @property
     def ours(self) -> bool:
         """Whether the verifier guards it: by the path nobody else answers, or by the Service's name."""
         url = _split(self.auth_url)
@@ -159,11 +165,11 @@ def _auth_url(ingress: Ingress, known: Known) -> Iterator[Finding]:
     split = _split(url)
     base = f"{split.scheme}://{split.netloc}"
     if not AUTH_URL.fullmatch(url):
-        refused = "".join(dict.fromkeys(char for char in url if not AUTH_URL.fullmatch(char)))
+        strange = "".join(dict.fromkeys(char for char in url if not AUTH_URL.fullmatch(char)))
         yield ingress.trap(
             "auth-url-characters",
             "auth-url",
-            f"ingress-nginx refuses an auth-url that holds {refused!r}: the Ingress is rejected or left out, "
+            f"ingress-nginx refuses an auth-url that holds {strange!r}: the Ingress is rejected or left out, "
             "whole; only A-Za-z0-9-._~/: ,?&=$ may stand there, and no percent-encoding",
             "".join(char for char in url if AUTH_URL.fullmatch(char)),
         )
@@ -185,29 +191,37 @@ def _auth_url(ingress: Ingress, known: Known) -> Iterator[Finding]:
             f"{base}{nginx.PREFIX}/default",
         )
     elif known.policies is not None and not chosen and ingress.policy not in known.policies:
+        # Not just any other: it may let in whom this one would not.
+        near = difflib.get_close_matches(ingress.policy, known.policies, n=1) or ["POLICY"]
         yield ingress.trap(
             "unknown-policy",
             "auth-url",
             f"the configuration has no policy {ingress.policy!r}: every request is answered 403 unknown_policy; "
             f"it has {', '.join(sorted(known.policies)) or 'none'}",
-            # Not just any: another policy may let in whom this one would not.
-            f"{base}{nginx.PREFIX}/{next(iter(difflib.get_close_matches(ingress.policy, known.policies)), 'POLICY')}",
+            f"{base}{nginx.PREFIX}/{near[0]}",
         )
-    strange = [pair for pair in split.query.split("&") if pair and pair.partition("=")[0] not in PARAMETERS]
-    if strange and not chosen and AUTH_URL.fullmatch(url):
-        kept = "&".join(pair for pair in split.query.split("&") if pair and pair not in strange)
+    if AUTH_PATH.fullmatch(split.path) and AUTH_URL.fullmatch(url) and not chosen:
+        yield from _parameters(ingress)
+
+
+def _parameters(ingress: Ingress) -> Iterator[Finding]:
+    url, _, query = ingress.auth_url.partition("?")
+    pairs = [pair for pair in query.split("&") if pair]
+    good = [pair for pair in pairs if pair.partition("=")[0] in PARAMETERS]
+    strange = [pair for pair in pairs if pair not in good]
+    if strange:
         yield ingress.trap(
             "auth-url-query",
             "auth-url",
-            f"{strange[0]!r} asks for nothing that the verifier knows: every request is answered 403 bad_auth_request; "
-            f"its parameters are {', '.join(PARAMETERS)}",
-            f"{base}{split.path}{'?' if kept else ''}{kept}",
+            f"{strange[0]!r} gets every request a 403 bad_auth_request: the parameters are {', '.join(PARAMETERS)}",
+            "?".join(filter(None, (url, "&".join(good)))),
         )
 
 
 def _nobody_asked(ingress: Ingress) -> Iterator[Finding]:
     """The headers are still there, and the guard that fills them is gone or mistyped."""
-    if not ingress.auth_url and "x-m2m-" in ingress.annotation("auth-response-headers").lower():
+    ours = {name.lower() for name in IDENTITY_HEADERS}
+    if not ingress.auth_url and any(name.lower() in ours for name in ingress.response_headers):
         yield ingress.trap(
             "no-guard",
             "auth-url",
@@ -218,7 +232,7 @@ def _nobody_asked(ingress: Ingress) -> Iterator[Finding]:
 
 
 def _response_headers(ingress: Ingress, known: Known) -> Iterator[Finding]:
-    listed = [name.strip() for name in ingress.annotation("auth-response-headers").split(",") if name.strip()]
+    listed = ingress.response_headers
     lower = {name.lower() for name in listed}
     missing = [name for name in (*IDENTITY_HEADERS, *known.headers) if name.lower() not in lower]
     if missing:
@@ -397,9 +411,8 @@ def _read_all(paths: Iterable[Path]) -> tuple[list[Ingress], list[Finding]]:
             findings.append(_unreadable(path, "not UTF-8 text"))
         # ValueError is how PyYAML says that a date or a number is none; RecursionError, nested beyond reason
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            mark = getattr(error, "problem_mark", None)
-            told = getattr(error, "problem", None) or " ".join(str(error).split()) or type(error).__name__
-            findings.append(_unreadable(path, f"line {mark.line + 1}: {told}" if mark else told))
+            line, told = yaml_error.told(error)
+            findings.append(_unreadable(path, f"line {line}: {told}" if line else told))
         else:
             for document in documents:
                 found, broken = _ingresses(document, str(path))

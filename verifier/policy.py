@@ -143,8 +143,6 @@ class Policies:
             raise Rejected(Reason.UNKNOWN_POLICY, "the auth URL names a policy that is not configured")
         if not query:
             return policy
-        if len(query) > MAX_QUERY:
-            raise Rejected(Reason.BAD_AUTH_REQUEST, f"the auth URL's query is longer than {MAX_QUERY} bytes")
         narrowed = self._narrowed.get((name, query))
         if narrowed is None:
             narrowed = self._narrowed[name, query] = self._narrow(policy, query)
@@ -152,6 +150,8 @@ class Policies:
 
     def _narrow(self, policy: Policy, query: bytes) -> Policy:
         """``scope=A``, ``client=ID,ID``, ``issuer=NAME``: each can only take away, however often it comes."""
+        if len(query) > MAX_QUERY:
+            raise Rejected(Reason.BAD_AUTH_REQUEST, f"the auth URL's query is longer than {MAX_QUERY} bytes")
         for pair in filter(None, query.split(b"&")):
             name, _, value = pair.partition(b"=")
             try:

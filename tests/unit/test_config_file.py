@@ -89,6 +89,10 @@ def test_text_that_yaml_reads_as_a_number_comes_with_a_hint(problems: Callable[[
     assert found == ["m2m.yaml:1: issuers[0].clients[0]: must be text: put it in quotes"]
 
 
+def test_a_date_that_is_none_is_told_in_words(problems: Callable[[str], list[str]]) -> None:
+    assert problems("leeway: 2024-99-99\n") == ["m2m.yaml: month must be in 1..12"]
+
+
 def test_a_key_of_another_section_is_not_taken_for_a_slip(problems: Callable[[str], list[str]]) -> None:
     found = problems("issuers: [{name: lab, issuer: 'https://a.example', audience: any}]\nmode: report\n")
 

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -37,6 +38,11 @@ class Step:
         forged = f" -H 'X-M2M-Role: {self.forged}'" if self.forged else ""
         return f"curl -i{method}{token}{forged} {url}{self.path}"
 
+    def explain(self, url: str, config: Path) -> str:
+        """The line to paste that tells why it is answered so."""
+        command = f"{shlex.quote(sys.executable)} -m verifier explain --config {shlex.quote(str(config))} --policy api"
+        return f'printf %s "$TOKEN" | {command} --method {self.method} --url {url}{self.path}'
+
     def take(self, client: httpx.Client, token: str) -> tuple[bool, str]:
         """Send it; whether the answer is the right one, and what it was in a few words."""
         headers = {"Authorization": f"Bearer {token}"} if self.token else {}
@@ -51,10 +57,11 @@ class Step:
         return right, f"{answer.status_code} {' '.join(answer.text.split()) if answer.is_success else challenge}"
 
 
+DELETE = Step("Delete, which needs more than its scope: 403", 403, "/db/orders/7", "DELETE")
 STEPS = (
     Step("Call with it: 200, and the API sees who calls", 200, holds=ROLE),
     Step("Call without: 401 and its challenge", 401, token=False, holds="Bearer realm="),
-    Step("Delete, which needs more than its scope: 403", 403, "/db/orders/7", "DELETE"),
+    DELETE,
     Step("Forge a role: 200, and the API sees the true one", 200, forged="root", holds=ROLE, lacks='"root"'),
 )
 
@@ -67,11 +74,7 @@ def instructions(demo: Stack) -> str:
     )
     lines = [("Get a token; its only scope is read", get_token)]
     lines += [(step.title, step.curl(demo.url)) for step in STEPS]
-    explain = (
-        f'printf %s "$TOKEN" | {shlex.quote(sys.executable)} -m verifier explain --policy api'
-        f" --config {shlex.quote(str(demo.verifier.config))} --method DELETE --url {demo.url}/db/orders/7"
-    )
-    lines.append(("Ask why that DELETE was refused: each step of the decision", explain))
+    lines.append(("Ask why the DELETE was refused, step by step", DELETE.explain(demo.url, demo.verifier.config)))
     script = "\n\n".join(f"  # {number}. {title}\n  {line}" for number, (title, line) in enumerate(lines, 1))
     return f"""
 nginx guards a small API on {demo.url} and asks the verifier about every request.

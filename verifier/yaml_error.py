@@ -1,0 +1,13 @@
+"""What is wrong with a YAML text, in one line."""
+
+from __future__ import annotations
+
+
+def told(error: Exception) -> tuple[int | None, str]:
+    """The line, counted from 1, where PyYAML names one, and what is wrong in it.
+
+    ``error`` is a YAMLError, the ValueError of a date or number that is none, or a RecursionError.
+    """
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or " ".join(str(error).split()) or type(error).__name__
+    return (mark.line + 1 if mark else None), problem
