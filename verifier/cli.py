@@ -10,6 +10,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from verifier import stopping
+
 log = logging.getLogger(__name__)
 
 USAGE_ERROR, INTERRUPTED = 2, 130
@@ -19,7 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command. The exit status."""
     options = _parser().parse_args(arguments)
     if options.command in (_serve, _worker):
-        _end_on_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # many send it to reload, which needs no signal here
+    if options.command is _serve:  # a worker that has not begun may die of them: its parent takes no notice
+        stopping.hold()
     from verifier.config import ConfigError
 
     logging.basicConfig(
@@ -34,13 +38,6 @@ def main(arguments: list[str] | None = None) -> int:
         return USAGE_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
-
-
-def _end_on_signals() -> None:
-    """Until the server takes over: the first process of a container would not even notice a SIGTERM."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # many send it to reload, which needs no signal here
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,7 +100,7 @@ def _serve(options: argparse.Namespace) -> int:
     from verifier.app import create_app
     from verifier.config import ConfigError, Watch, read
 
-    config = read(options.config)
+    config = read(options.config, waiting=stopping.ends_at_once())
     given = {name: value for name, value in vars(options).items() if value is not None}
     listen = replace(config.listen, **{name: given[name] for name in vars(config.listen) if name in given})
     if listen.workers < 1:

@@ -12,6 +12,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +71,10 @@ class Config:
     """Of the file that was read: it may have changed since."""
 
 
-def read(path: Path | None) -> Config:
+def read(path: Path | None, waiting: AbstractContextManager[None] | None = None) -> Config:
     """The configuration of ``path``, else of M2M_CONFIG, else of the environment alone.
+
+    While its reader, a process, is waited for, this is inside of ``waiting``.
 
     Raises:
         ConfigError: it cannot be used.
@@ -82,21 +85,25 @@ def read(path: Path | None) -> Config:
     try:
         # A group of its own: a terminal's Ctrl-C is for us, not for it. A session of its own would undo the niceness:
         # Linux weighs sessions against each other (sched(7), autogroup).
-        done = subprocess.run(  # noqa: S603 - ourselves
-            command, stdout=subprocess.PIPE, timeout=TIME_LIMIT, check=False, process_group=0
-        )
+        with subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0) as reader:  # noqa: S603 - ourselves
+            try:
+                with waiting or nullcontext():
+                    written, _ = reader.communicate(timeout=TIME_LIMIT)
+            except BaseException:
+                reader.kill()
+                raise
     except subprocess.TimeoutExpired:
         raise NotReadError([f"{named}: not read within {TIME_LIMIT:g} s"]) from None
     except OSError as error:
         raise NotReadError([f"{named}: cannot be read now: {error.strerror}"]) from None
-    if done.returncode == 0:
-        config: Config = pickle.loads(done.stdout)  # noqa: S301 - written by our own code a moment ago
+    if reader.returncode == 0:
+        config: Config = pickle.loads(written)  # noqa: S301 - written by our own code a moment ago
         return config
     try:
-        raise ConfigError(json.loads(done.stdout))
+        raise ConfigError(json.loads(written))
     except ValueError:
-        kind = NotReadError if done.returncode < 0 else ConfigError  # killed; else the file's content ended it
-        raise kind([f"{named}: could not be read (status {done.returncode})"]) from None
+        kind = NotReadError if reader.returncode < 0 else ConfigError  # killed; else the file's content ended it
+        raise kind([f"{named}: could not be read (status {reader.returncode})"]) from None
 
 
 class Watch:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -21,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from verifier import stopping
 from verifier.app import Application
 from verifier.protocol import AuthProtocol
 
@@ -123,10 +123,11 @@ async def serve(apps: list[tuple[Starlette, socket.socket]], stop: asyncio.Event
 
 
 def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
+    """An event that SIGTERM and SIGINT set, also those that waited."""
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stopping.SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stopping.release()
     return stop
 
 
@@ -135,6 +136,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_await(main))
+        stopping.ignore()
 
 
 async def _await(main: Callable[[], Awaitable[None]]) -> None:

@@ -16,9 +16,11 @@ from tests.e2e.stage import (
     Load,
     Serve,
     Wire,
+    children,
     command_line,
     configuration,
     entry,
+    eventually,
     free_port,
     request,
     silent,
@@ -149,6 +151,73 @@ def test_a_signal_while_workers_are_being_started_ends_it_soon(
             assert "Traceback" not in serve.log
         finally:
             serve.kill()
+
+
+IN_THE_LOOPS_START = """
+import os, signal, sys, time
+set_wakeup_fd = signal.set_wakeup_fd
+def and_a_signal(*given, **named):
+    os.kill(os.getppid() if "worker" in sys.orig_argv else os.getpid(), signal.SIGTERM)
+    time.sleep(1 if "worker" in sys.orig_argv else 0)  # the parent tells its workers
+    return set_wakeup_fd(*given, **named)
+if os.environ["SIGNALLED"] in sys.orig_argv:
+    signal.set_wakeup_fd = and_a_signal
+"""
+
+
+@pytest.mark.parametrize(
+    ("workers", "signalled"),
+    [
+        pytest.param(1, "serve", id="one process"),
+        pytest.param(2, "serve", id="the parent"),
+        pytest.param(2, "worker", id="a worker"),
+    ],
+)
+def test_a_signal_in_the_middle_of_the_loops_start_ends_it_with_status_0(
+    lab: Issuer, tmp_path: Path, workers: int, signalled: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(IN_THE_LOOPS_START)
+    environment = {"PYTHONPATH": str(tmp_path), "SIGNALLED": signalled}
+    serve = Serve(configuration(entry(lab)), tmp_path, workers=workers, environment=environment)
+    serve.start()
+    try:
+        assert serve.wait() == 0
+        assert "Traceback" not in serve.log
+    finally:
+        serve.kill()
+
+
+@WORKERS
+@SIGNALS
+def test_more_signals_do_not_change_how_it_ends(
+    lab: Issuer, tmp_path: Path, workers: int, send: Callable[[Serve], None]
+) -> None:
+    with Serve(configuration(entry(lab)), tmp_path, workers=workers) as serve:
+        while serve.process.poll() is None:
+            send(serve)
+            time.sleep(0.002)
+        assert serve.wait() == 0
+        assert "Traceback" not in serve.log
+
+
+@SIGNALS
+def test_a_signal_while_the_configuration_is_read_ends_it_at_once_and_its_reader(
+    tmp_path: Path, send: Callable[[Serve], None]
+) -> None:
+    never_written = tmp_path / "fifo"
+    os.mkfifo(never_written)
+    serve = Serve(never_written, tmp_path)
+    serve.start()
+    try:
+        (reader,) = eventually(lambda: children(serve.process.pid), "it reads its configuration")
+        start = time.monotonic()
+        send(serve)
+        assert serve.wait() == 0
+        assert time.monotonic() - start < 8
+        assert not command_line(reader)
+        assert serve.log == ""
+    finally:
+        serve.kill()
 
 
 def test_a_request_that_is_half_sent_does_not_hold_up_the_end(lab: Issuer, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -108,21 +107,24 @@ def test_a_broken_file_is_refused_once(watched: tuple[Watch, Path]) -> None:
     assert watch() is None
 
 
+NO_PROCESS = Mock(side_effect=BlockingIOError(errno.EAGAIN, "no process can be made"))
+
+
 @pytest.mark.parametrize(
-    "failure",
+    ("where", "changed_to"),
     [
-        pytest.param(subprocess.TimeoutExpired([], 30), id="too slow"),
-        pytest.param(BlockingIOError(errno.EAGAIN, "no process can be made"), id="no process"),
-        pytest.param(subprocess.CompletedProcess([], -9, b""), id="killed"),
+        pytest.param("verifier.config.TIME_LIMIT", 0.0, id="too slow"),
+        pytest.param("subprocess.Popen", NO_PROCESS, id="no process"),
+        pytest.param("verifier.config._READER", "import os; os.kill(os.getpid(), 9)", id="killed"),
     ],
 )
 def test_a_change_that_nobody_got_to_read_is_tried_again(
-    watched: tuple[Watch, Path], monkeypatch: pytest.MonkeyPatch, failure: Any
+    watched: tuple[Watch, Path], monkeypatch: pytest.MonkeyPatch, where: str, changed_to: Any
 ) -> None:
     watch, path = watched
     rewrite(path, leeway=2)
     with monkeypatch.context() as patched:
-        patched.setattr(subprocess, "run", Mock(side_effect=[failure]))
+        patched.setattr(where, changed_to)
         with pytest.raises(NotReadError):
             watch()
     changed = watch()
