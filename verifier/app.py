@@ -160,7 +160,8 @@ class Service:
                     await self._take(config)
             except Exception as error:  # whatever is wrong with it: the old configuration stays in force
                 self.metrics.count_reload(successful=False)
-                log.error("the changed configuration is refused, the old one stays in force:\n%s", error)  # noqa: TRY400 - its text says it all, a trace would not
+                told = "; ".join(str(error).splitlines())
+                log.error("the changed configuration is refused, the old one stays in force: %s", told)  # noqa: TRY400 - its text says it all, a trace would not
 
     async def _take(self, config: Config) -> None:
         old = self.runtime

@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from verifier.fetch import Fetch, Fetched, FetchError, require_secure
 from verifier.jwk import Key, parse_key_set
@@ -133,14 +134,17 @@ class RemoteKeys(StaticKeys):
 
     async def _refresh(self) -> float | None:
         """Fetch once. Seconds that the answer lets the keys be kept, or None after a failure."""
+        where = ""
         try:
-            fetched = await self._fetch(await self._locate(self._fetch))
+            url = await self._locate(self._fetch)
+            where = f"{_shown(url)}: "
+            fetched = await self._fetch(url)
             # Off the loop: a set of a hundred keys takes milliseconds.
             keys = await asyncio.to_thread(parse_key_set, fetched.body)
         except Exception as error:  # whatever broke: the old keys stay in force and the next refresh comes
             self.refreshes["failure"] += 1
             told = error if isinstance(error, (FetchError, ValueError)) else type(error).__name__
-            log.warning("issuer %s: its keys could not be fetched: %s", self._issuer, told)
+            log.warning("issuer %s: its keys could not be fetched: %s%s", self._issuer, where, told)
             self._drop_if_stale()
             return None
         self.refreshes["success"] += 1
@@ -162,6 +166,12 @@ class RemoteKeys(StaticKeys):
         if known or len(kept) != len(self._keys):
             log.info("issuer %s: %d keys in force, %d retired", self._issuer, len(kept), len(known))
         self._replace(kept)
+
+
+def _shown(url: str) -> str:
+    """For the log: without a query, which may hold a secret, and no longer than a line that a person reads."""
+    parts = urlsplit(url)
+    return ascii(f"{parts.scheme}://{parts.netloc}{parts.path}"[:200])[1:-1]
 
 
 def located_at(url: str) -> Callable[[Fetch], Awaitable[str]]:

@@ -315,6 +315,20 @@ async def test_a_changed_configuration_is_in_force_within_5_seconds(
         assert (client.metric(RELOADS + '{result="success"}'), client.metric(LAST)) == (1, 1)
 
 
+async def test_a_refused_configuration_is_one_line_of_the_log(
+    config: Config, fetch: FakeFetch, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = Disk()
+    async with serving(config, fetch, disk):
+        disk.news.append(ConfigError(["c.yaml:3: leeway: is missing", "c.yaml:9: cache: unknown key"]))
+        await asyncio.sleep(2)
+
+    assert caplog.messages == [
+        "the changed configuration is refused, the old one stays in force: "
+        "c.yaml:3: leeway: is missing; c.yaml:9: cache: unknown key"
+    ]
+
+
 async def test_a_reload_keeps_the_keys_that_it_has(
     make_config: MakeConfig, lab: dict[str, Any], config: Config, fetch: FakeFetch, mint: Mint
 ) -> None:

@@ -145,6 +145,27 @@ async def test_a_failed_fetch_leaves_the_old_keys_in_force(fetch: FakeFetch, sig
         assert keys.last_success == NOW
 
 
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        pytest.param("https://keys.example/set", "https://keys.example/set: status 500", id="plain"),
+        pytest.param("https://keys.example/set?key=s3cret#s3cret", "https://keys.example/set: status 500", id="query"),
+        pytest.param(
+            "https://keys.example/\u2028\u0085", r"https://keys.example/\u2028\x85: status 500", id="a line's end"
+        ),
+        pytest.param("https://keys.example/" + "x" * 9999, f"https://keys.example/{'x' * 179}: status 500", id="long"),
+    ],
+)
+async def test_a_failed_fetch_tells_in_one_line_where_the_keys_should_be(
+    caplog: pytest.LogCaptureFixture, named: str, told: str
+) -> None:
+    metadata = json.dumps({"issuer": ISSUER, "jwks_uri": named}).encode()
+    fetch = FakeFetch({f"{ISSUER}/.well-known/openid-configuration": metadata, named: FetchError("status 500")})
+    await RemoteKeys("lab", fetch, discovered_from(ISSUER), loop_clock).refresh_for_unknown_kid()
+
+    assert caplog.messages == [f"issuer lab: its keys could not be fetched: {told}"]
+
+
 async def test_stale_keys_stay_for_24_hours(fetch: FakeFetch, signer: SigningKey) -> None:
     async with running(fetch) as keys:
         fetch.answers[JWKS_URL] = FetchError("status 500")
