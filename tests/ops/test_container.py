@@ -28,6 +28,8 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 ABSOLUTE = re.compile(r"(?<![\w.])/(?=(?:opt|src)\b)")
 
+pytestmark = pytest.mark.timeout(900)  # seconds: the first test waits for the build, which is as long as the network is
+
 Instruction = tuple[str, str]
 
 
