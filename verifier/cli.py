@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.command in (_serve, _worker):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # many send it to reload, which needs no signal here
-    if options.command is _serve:  # a worker that has not begun may die of them: its parent takes no notice
+    if options.command in (_serve, _demo):  # a worker that has not begun may die: its parent takes no notice
         stopping.hold()
     from verifier.config import ConfigError
 

@@ -1,7 +1,7 @@
 """SIGTERM and SIGINT end the process with status 0, whenever they come.
 
 A handler that raises may break what it interrupts, as the start of an event loop, or be swallowed by it, as in a
-callback of an import. So a signal waits until the event loop takes it; before that it is let through only where a
+callback of an import. So a signal waits until somebody looks out for it; before that it is let through only where a
 configuration is waited for, which can take long.
 """
 

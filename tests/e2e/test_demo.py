@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.e2e.stage import eventually
 from verifier.demo.serving import bind, free_port, port_of
 
 DEMO = [sys.executable, "-m", "verifier", "demo"]
@@ -86,6 +88,37 @@ def test_a_signal_stops_everything_with_exit_status_0(demo: Demo, number: int) -
     policy = re.search(r"policy +(\S+)", demo.screen)
     assert policy
     assert not Path(policy[1]).exists()
+
+
+def starting_parts(_: subprocess.Popen[bytes], folder: Path) -> bool:
+    """Whether it has got to the verifier and nginx."""
+    return any(folder.iterdir())
+
+
+def begun(process: subprocess.Popen[bytes], folder: Path) -> bool:
+    """Whether its first lines have run: signals wait, or did."""
+    waiting = re.search(r"^SigBlk:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    held = waiting is not None and int(waiting[1], 16) >> (signal.SIGINT - 1) & 1 == 1
+    return held or starting_parts(process, folder)
+
+
+@pytest.mark.parametrize("stage", [begun, starting_parts])
+def test_signals_while_it_starts_stop_everything_with_exit_status_0(
+    stage: Callable[[subprocess.Popen[bytes], Path], bool], tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        [*DEMO, "--port", str(free_port())],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    ) as process:
+        eventually(lambda: stage(process, tmp_path), "it has got so far")
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.002)
+        assert process.stderr
+        assert (process.returncode, process.stderr.read()) == (0, b"")
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("argument", "name"), [("serve", "the verifier"), ("nginx.conf", "nginx")])

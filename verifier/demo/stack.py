@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from verifier import stopping
 from verifier.demo import walk
 from verifier.demo.api import api
 from verifier.demo.issuer import Issuer
@@ -119,8 +120,9 @@ def run(port: int = 8080, check: bool = False) -> int:
             raise _Stopped
 
     # A flag that is looked at, not an exception: nothing is started and then forgotten.
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda received, _: signals.append(received)) for number in numbers}
+    for number in (*stopping.SIGNALS, signal.SIGHUP):
+        signal.signal(number, lambda received, _: signals.append(received))
+    stopping.release()
     try:
         with Stack(port, audit=not check, watch=watch) as stack:
             if check:
@@ -139,5 +141,4 @@ def run(port: int = 8080, check: bool = False) -> int:
         print(f"m2m-verifier demo: {str(error).strip()}", file=sys.stderr)
         return 1
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        stopping.ignore()
