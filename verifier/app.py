@@ -160,8 +160,10 @@ class Service:
                     await self._take(config)
             except Exception as error:  # whatever is wrong with it: the old configuration stays in force
                 self.metrics.count_reload(successful=False)
-                told = "; ".join(str(error).splitlines())
-                log.error("the changed configuration is refused, the old one stays in force: %s", told)  # noqa: TRY400 - its text says it all, a trace would not
+                log.error(  # noqa: TRY400 - its text says what is wrong and where; a trace of our own code would not
+                    "the changed configuration is refused, the old one stays in force: %s",
+                    "; ".join(str(error).splitlines()),
+                )
 
     async def _take(self, config: Config) -> None:
         old = self.runtime

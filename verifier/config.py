@@ -85,7 +85,9 @@ def read(path: Path | None, waiting: AbstractContextManager[None] | None = None)
     try:
         # A group of its own: a terminal's Ctrl-C is for us, not for it. A session of its own would undo the niceness:
         # Linux weighs sessions against each other (sched(7), autogroup).
-        with subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0) as reader:  # noqa: S603 - ourselves
+        with subprocess.Popen(  # noqa: S603 - our own interpreter and code; no shell reads the path
+            command, stdout=subprocess.PIPE, process_group=0
+        ) as reader:
             try:
                 with waiting or nullcontext():
                     written, _ = reader.communicate(timeout=TIME_LIMIT)
@@ -97,7 +99,7 @@ def read(path: Path | None, waiting: AbstractContextManager[None] | None = None)
     except OSError as error:
         raise NotReadError([f"{named}: cannot be read now: {error.strerror}"]) from None
     if reader.returncode == 0:
-        config: Config = pickle.loads(written)  # noqa: S301 - written by our own code a moment ago
+        config: Config = pickle.loads(written)  # noqa: S301 - our own code wrote it, into a pipe that nobody else has
         return config
     try:
         raise ConfigError(json.loads(written))

@@ -117,7 +117,7 @@ class Serve:
         fresh.replace(self.config)
 
     def __enter__(self) -> Self:
-        self.start()
+        self._start()
         try:
             self.wait_until_up()
         except BaseException:
@@ -125,8 +125,16 @@ class Serve:
             raise
         return self
 
-    def start(self) -> None:
-        """Start it, without waiting for anything."""
+    @contextlib.contextmanager
+    def started(self) -> Iterator[Self]:
+        """`with Serve(…).started() as serve:` it has been started, and nothing was waited for."""
+        self._start()
+        try:
+            yield self
+        finally:
+            self.kill()
+
+    def _start(self) -> None:
         command = [sys.executable, "-m", "verifier", "serve", "--config", str(self.config), "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--metrics-port", str(self.metrics_port)]
         command += ["--workers", str(self._workers)]

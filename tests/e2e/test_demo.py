@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.stage import eventually
+from tests.e2e.stage import children, command_line, eventually
 from verifier.demo.serving import bind, free_port, port_of
 
 DEMO = [sys.executable, "-m", "verifier", "demo"]
@@ -123,7 +123,8 @@ def test_signals_while_it_starts_stop_everything_with_exit_status_0(
 
 @pytest.mark.parametrize(("argument", "name"), [("serve", "the verifier"), ("nginx.conf", "nginx")])
 def test_a_part_that_dies_is_named_and_the_exit_status_is_1(demo: Demo, argument: str, name: str) -> None:
-    os.kill(child(demo.process.pid, argument), signal.SIGKILL)
+    [part] = [pid for pid in children(demo.process.pid) if argument in command_line(pid)]
+    os.kill(part, signal.SIGKILL)
 
     assert demo.process.wait(30) == 1
     assert demo.process.stderr
@@ -136,14 +137,6 @@ def assert_nothing_listens(demo: Demo) -> None:
     for url in demo.urls:
         with pytest.raises(httpx.ConnectError):
             httpx.get(url, trust_env=False)
-
-
-def child(parent: int, argument: str) -> int:
-    """The process id of the child whose command line holds the argument."""
-    for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-        if argument in Path(f"/proc/{pid}/cmdline").read_text():
-            return int(pid)
-    raise AssertionError(f"no child of {parent} runs {argument}")
 
 
 def test_a_taken_port_is_one_line_and_exit_status_1() -> None:

@@ -398,11 +398,8 @@ def test_a_change_that_comes_while_the_verifier_starts_is_not_missed(lab: Issuer
     token = lab.mint(lab.machine_claims("etl", []))
     serve = Serve(settings, tmp_path)
     serve.write(slow_to_read(settings, ["somebody"]))
-    serve.start()
-    try:
+    with serve.started():
         eventually(lambda: being_read(serve), "the file is being read")
         serve.write(settings | {"revoked": {"clients": ["etl"]}})
         serve.wait_until_up()
         eventually(lambda: reason(serve, token) == "revoked", "the change is in force")
-    finally:
-        serve.kill()

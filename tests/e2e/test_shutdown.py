@@ -103,17 +103,13 @@ def test_a_signal_ends_it_with_status_0_and_leaves_nothing_behind(
 def test_a_signal_ends_it_with_status_0_from_the_moment_it_says_that_it_listens(
     lab: Issuer, tmp_path: Path, workers: int, send: Callable[[Serve], None]
 ) -> None:
-    serve = Serve(configuration(entry(lab)), tmp_path, workers=workers)
-    serve.start()
-    try:
+    with Serve(configuration(entry(lab)), tmp_path, workers=workers).started() as serve:
         serve.wait_until_it_listens()
         start = time.monotonic()
         send(serve)
         assert serve.wait() == 0
         assert time.monotonic() - start < 12
         assert "Traceback" not in serve.log
-    finally:
-        serve.kill()
 
 
 @WORKERS
@@ -137,9 +133,7 @@ def test_a_signal_while_workers_are_being_started_ends_it_soon(
     lab: Issuer, tmp_path: Path, send: Callable[[Serve], None]
 ) -> None:
     for _ in range(2):
-        serve = Serve(configuration(entry(lab)), tmp_path, workers=8)
-        serve.start()
-        try:
+        with Serve(configuration(entry(lab)), tmp_path, workers=8).started() as serve:
             serve.wait_until_it_listens()
             deadline = time.monotonic() + PATIENCE
             while not serve.workers():  # no sleep: the next worker is being made
@@ -149,8 +143,6 @@ def test_a_signal_while_workers_are_being_started_ends_it_soon(
             assert serve.wait() == 0
             assert time.monotonic() - start < 12
             assert "Traceback" not in serve.log
-        finally:
-            serve.kill()
 
 
 IN_THE_LOOPS_START = """
@@ -178,13 +170,9 @@ def test_a_signal_in_the_middle_of_the_loops_start_ends_it_with_status_0(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(IN_THE_LOOPS_START)
     environment = {"PYTHONPATH": str(tmp_path), "SIGNALLED": signalled}
-    serve = Serve(configuration(entry(lab)), tmp_path, workers=workers, environment=environment)
-    serve.start()
-    try:
+    with Serve(configuration(entry(lab)), tmp_path, workers=workers, environment=environment).started() as serve:
         assert serve.wait() == 0
         assert "Traceback" not in serve.log
-    finally:
-        serve.kill()
 
 
 @WORKERS
@@ -206,9 +194,7 @@ def test_a_signal_while_the_configuration_is_read_ends_it_at_once_and_its_reader
 ) -> None:
     never_written = tmp_path / "fifo"
     os.mkfifo(never_written)
-    serve = Serve(never_written, tmp_path)
-    serve.start()
-    try:
+    with Serve(never_written, tmp_path).started() as serve:
         (reader,) = eventually(lambda: children(serve.process.pid), "it reads its configuration")
         start = time.monotonic()
         send(serve)
@@ -216,8 +202,6 @@ def test_a_signal_while_the_configuration_is_read_ends_it_at_once_and_its_reader
         assert time.monotonic() - start < 8
         assert not command_line(reader)
         assert serve.log == ""
-    finally:
-        serve.kill()
 
 
 def test_a_request_that_is_half_sent_does_not_hold_up_the_end(lab: Issuer, tmp_path: Path) -> None:
@@ -282,12 +266,7 @@ def test_a_reader_of_audit_lines_that_stopped_reading_holds_up_neither_answers_n
 
 
 def test_a_taken_port_is_one_line_and_status_1(lab: Issuer, tmp_path: Path) -> None:
-    with silent() as port:
-        serve = Serve(configuration(entry(lab)), tmp_path, port=port)
-        serve.start()
-        try:
-            assert serve.wait() == 1
-            (line,) = serve.log.splitlines()
-            assert "in use" in line
-        finally:
-            serve.kill()
+    with silent() as port, Serve(configuration(entry(lab)), tmp_path, port=port).started() as serve:
+        assert serve.wait() == 1
+        (line,) = serve.log.splitlines()
+        assert "in use" in line
