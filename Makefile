@@ -75,7 +75,7 @@ test: $(VENV)/.ready nginx prometheus tools shell-tools check ## everything CI r
 	$(PY) -m pytest
 
 schema: $(VENV)/.ready ## docs/config.schema.json, by which editors complete the configuration
-	$(PY) -c 'import json; from verifier.settings import Settings; print(json.dumps(Settings.model_json_schema(), indent=2))' > docs/config.schema.json
+	$(PY) -c 'import json; from verifier.config.model import Settings; print(json.dumps(Settings.model_json_schema(), indent=2))' > docs/config.schema.json
 
 # What we accept, two other libraries accept too: `make test` bends 20,000 tokens, this a million (some minutes).
 DIFFERENTIAL ?= 1000000

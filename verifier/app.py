@@ -15,19 +15,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from verifier.answers import Answers
-from verifier.audit import Audit
-from verifier.cache import CachedVerifier
 from verifier.config import Config
-from verifier.dialects import nginx
-from verifier.fetch import Fetch, HttpFetch
 from verifier.gate import AuthEndpoint, Gate
-from verifier.jwk import parse_key_set
-from verifier.keys import Clock, KeySet, RemoteKeys, StaticKeys, discovered_from, located_at
-from verifier.metrics import IssuerState, Metrics, State
-from verifier.outbox import Outbox
-from verifier.resource_metadata import WELL_KNOWN, ResourceDocuments
-from verifier.tokens import IssuerRules, TokenVerifier
+from verifier.keys.fetch import Fetch, HttpFetch
+from verifier.keys.jwk import parse_key_set
+from verifier.keys.sets import Clock, KeySet, RemoteKeys, StaticKeys, discovered_from, located_at
+from verifier.observe.audit import Audit
+from verifier.observe.metrics import IssuerState, Metrics, State
+from verifier.policy.resources import WELL_KNOWN, ResourceDocuments
+from verifier.proxies import nginx
+from verifier.proxies.answers import Answers
+from verifier.server.outbox import Outbox
+from verifier.tokens.cache import CachedVerifier
+from verifier.tokens.verify import IssuerRules, TokenVerifier
 
 log = logging.getLogger(__name__)
 

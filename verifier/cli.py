@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from verifier import stopping
+from verifier.server import signals as stopping
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +96,10 @@ def _port(written: str) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from verifier import server, workers
     from verifier.app import create_app
     from verifier.config import ConfigError, Watch, read
+    from verifier.server import run as server
+    from verifier.server import workers
 
     config = read(options.config, waiting=stopping.ends_at_once())
     given = {name: value for name, value in vars(options).items() if value is not None}
@@ -128,7 +129,7 @@ def _told(sock: socket.socket) -> str:
 
 
 def _worker(options: argparse.Namespace) -> int:
-    from verifier import workers
+    from verifier.server import workers
 
     workers.run_worker(options.http, options.lock, options.control)
     return 0
@@ -144,15 +145,15 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from verifier import explain
     from verifier.config import read
+    from verifier.tools import explain
 
     return explain.run(read(options.config), options, sys.stdin.buffer.read(), sys.stdout)
 
 
 def _lint(options: argparse.Namespace) -> int:
-    from verifier import lint
     from verifier.config import read
+    from verifier.tools import lint
 
     known = lint.Known.of(read(options.config)) if options.config else None
     return lint.main(options.files, known, sys.stdout)

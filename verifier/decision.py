@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from verifier.identity import VerifiedToken
-    from verifier.jwk import Key
-    from verifier.policy import Policy
+    from verifier.keys.jwk import Key
+    from verifier.policy.policies import Policy
     from verifier.request import AuthRequest
 
 

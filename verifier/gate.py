@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
-from verifier.answers import Answer, Answers
-from verifier.cache import CachedVerifier, digest_of
 from verifier.decision import Decision, Observed, Reason, Rejected
-from verifier.dialects import nginx
 from verifier.identity import VerifiedToken
-from verifier.paths import is_url
-from verifier.policy import Policies, Policy, Revoked
+from verifier.policy.paths import is_url
+from verifier.policy.policies import Policies, Policy, Revoked
+from verifier.proxies import nginx
+from verifier.proxies.answers import Answer, Answers
 from verifier.request import AuthRequest, bearer_token
+from verifier.tokens.cache import CachedVerifier, digest_of
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from verifier.jwk import Key
+    from verifier.keys.jwk import Key
 
 # RFC 9110 section 5.5 allows more; nginx, Envoy and the APIs behind them agree on this much.
 HEADER_SAFE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")

@@ -25,8 +25,8 @@ from verifier.config import read
 from verifier.demo import templates
 from verifier.demo.issuer import Issuer
 from verifier.demo.nginx import Gateway, Nginx
-from verifier.paths import AmbiguousPathError, parse_url
-from verifier.policy import Policy
+from verifier.policy.paths import AmbiguousPathError, parse_url
+from verifier.policy.policies import Policy
 
 COUNT = int(os.environ.get("FUZZ_PATHS", "10000"))
 SEED = int(os.environ.get("FUZZ_SEED", "20261122"))

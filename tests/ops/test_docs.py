@@ -12,12 +12,18 @@ import pytest
 from pages import DOCS, PAGES, README, ROOT, Page
 from pydantic import BaseModel
 
-from verifier import app, audit, cli, keys, lint, metrics, policy, server, settings
-from verifier.config_file import Environment
+from verifier import app, cli
+from verifier.config import model as settings
+from verifier.config.load import Environment
 from verifier.decision import Decision, Reason
 from verifier.identity import IDENTITY_HEADERS
-from verifier.profiles import PROFILES
+from verifier.keys import sets as keys
+from verifier.observe import audit, metrics
+from verifier.policy import policies as policy
 from verifier.request import AuthRequest
+from verifier.server import run as server
+from verifier.tokens.profiles import PROFILES
+from verifier.tools import lint
 
 EXAMPLES = ROOT / "docs" / "examples"
 OURS = [README, *(DOCS[name] for name in ("configuration", "threat-model", "onboarding", "ingress", "operations"))]

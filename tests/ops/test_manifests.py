@@ -16,12 +16,13 @@ import pytest
 import yaml
 from starlette.routing import Route
 
-from verifier import __version__, server
+from verifier import __version__
 from verifier.app import create_app
-from verifier.config_file import Environment, load
+from verifier.config.load import Environment, load
 from verifier.identity import IDENTITY_HEADERS
-from verifier.metrics import Metrics
-from verifier.resource_metadata import WELL_KNOWN
+from verifier.observe.metrics import Metrics
+from verifier.policy.resources import WELL_KNOWN
+from verifier.server import run as server
 
 Manifest = dict[str, Any]
 Build = Callable[[Path], list[Manifest]]
@@ -465,7 +466,7 @@ def test_memory_is_limited_and_cpu_is_not(container: Manifest) -> None:
 
 READ = """
 import sys
-from verifier.config_file import main
+from verifier.config.load import main
 try:
     sys.exit(main(sys.argv[1:]))
 finally:

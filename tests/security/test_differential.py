@@ -22,10 +22,10 @@ from joserfc.jws import JWSRegistry
 
 from verifier.decision import Reason, Rejected
 from verifier.identity import VerifiedToken
-from verifier.jwk import parse_key
-from verifier.keys import StaticKeys
-from verifier.profiles import PROFILES
-from verifier.tokens import IssuerRules, TokenVerifier
+from verifier.keys.jwk import parse_key
+from verifier.keys.sets import StaticKeys
+from verifier.tokens.profiles import PROFILES
+from verifier.tokens.verify import IssuerRules, TokenVerifier
 
 from .tokens import CLAIMS, NOW, SIGNERS, b64, ordinary_claims, ordinary_header, part, public_jwk, sign
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from verifier.audit import Audit
 from verifier.decision import Decision, Reason, Rejected
-from verifier.dialects import nginx
 from verifier.identity import Principal
-from verifier.paths import AmbiguousPathError, PathPattern, parse_url
-from verifier.policy import ClientIds, Policies, Policy
+from verifier.observe.audit import Audit
+from verifier.policy.paths import AmbiguousPathError, PathPattern, parse_url
+from verifier.policy.policies import ClientIds, Policies, Policy
+from verifier.proxies import nginx
 from verifier.request import AuthRequest, bearer_token
-from verifier.tokens import take_apart
+from verifier.tokens.verify import take_apart
 
 from .tokens import Token, b64, raw_claims, raw_header
 from .world import MAIN, World, key_sets

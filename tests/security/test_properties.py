@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from verifier.audit import Audit
 from verifier.decision import Decision, Reason
-from verifier.dialects import nginx
+from verifier.observe.audit import Audit
+from verifier.proxies import nginx
 
 from .nginx_uri import matches, nginx_uri
 from .tokens import CLAIMS, NOW, SIGNERS, Token, b64, hmac, ordinary_claims, ordinary_header, part, sign

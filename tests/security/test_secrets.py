@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from verifier import explain
 from verifier.config import ConfigError
-from verifier.config_file import Environment, load
-from verifier.jwk import parse_key, parse_key_set
+from verifier.config.load import Environment, load
+from verifier.keys.jwk import parse_key, parse_key_set
+from verifier.tools import explain
 
 from .cases import Request
 from .test_hostile import TABLE

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from verifier.protocol import AuthProtocol
+from verifier.server.connection import AuthProtocol
 
 from .cases import Case
 from .test_hostile import TABLE

@@ -14,8 +14,8 @@ from prometheus_client import generate_latest
 
 from verifier.app import create_app
 from verifier.config import Config
-from verifier.config_file import Environment, load
-from verifier.fetch import Fetched, FetchError
+from verifier.config.load import Environment, load
+from verifier.keys.fetch import Fetched, FetchError
 
 from .tokens import CLAIMS, NOW, POOL, PREFIX, REPOSITORY, SIGNERS, Token, public_jwk
 

@@ -24,7 +24,7 @@ from tests.unit.support import (
     rsa_key,
 )
 from verifier.config import Config
-from verifier.config_file import Environment, load
+from verifier.config.load import Environment, load
 
 
 @pytest.hookimpl(tryfirst=True)

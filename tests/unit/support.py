@@ -13,12 +13,12 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from verifier.fetch import Fetched, FetchError
 from verifier.identity import IDENTITY_HEADERS, Principal, VerifiedToken, encode_headers, wire_size
-from verifier.jwk import Key, parse_key
-from verifier.keys import KeySet, StaticKeys
-from verifier.profiles import PROFILES
-from verifier.tokens import Issuer
+from verifier.keys.fetch import Fetched, FetchError
+from verifier.keys.jwk import Key, parse_key
+from verifier.keys.sets import KeySet, StaticKeys
+from verifier.tokens.profiles import PROFILES
+from verifier.tokens.verify import Issuer
 
 NOW = 1_800_000_000.0
 ISSUER = "https://issuer.example"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.unit.support import NOW, Clock, make_principal, make_token
-from verifier.answers import Answer, Answers
 from verifier.decision import Decision, Reason
 from verifier.identity import wire_size
-from verifier.policy import Policy
-from verifier.resource_metadata import Resource
+from verifier.policy.policies import Policy
+from verifier.policy.resources import Resource
+from verifier.proxies.answers import Answer, Answers
 
 POLICY = Policy("api")
 REPORT = Policy("api", report=True)

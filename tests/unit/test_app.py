@@ -16,7 +16,7 @@ from prometheus_client.exposition import generate_latest
 from tests.unit.support import JWKS_URL, FakeFetch, SigningKey, claims, jwks, loop_clock, settle
 from verifier.app import Service, create_app
 from verifier.config import Config, ConfigError
-from verifier.fetch import FetchError
+from verifier.keys.fetch import FetchError
 
 Mint = Callable[..., bytes]
 MakeConfig = Callable[..., Config]

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from tests.unit.support import NOW, Clock, make_principal, make_token
-from verifier.audit import MAX_TEXT, MAX_WAITING, MAX_WAITING_MIB, Audit, line
 from verifier.decision import Decision, Reason
-from verifier.policy import Policy
+from verifier.observe.audit import MAX_TEXT, MAX_WAITING, MAX_WAITING_MIB, Audit, line
+from verifier.policy.policies import Policy
 from verifier.request import AuthRequest
 
 FIELDS = [

@@ -15,7 +15,7 @@ import yaml
 
 from tests.unit.support import SigningKey, jwks
 from verifier.config import Config, ConfigError, NotReadError, Watch, read
-from verifier.config_file import Environment, load
+from verifier.config.load import Environment, load
 
 pytestmark = pytest.mark.usefixtures("no_environment")
 

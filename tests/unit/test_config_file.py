@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from verifier.config import Config, ConfigError
-from verifier.config_file import Environment, load, main, read_environment
-from verifier.profiles import PROFILES
+from verifier.config.load import Environment, load, main, read_environment
+from verifier.tokens.profiles import PROFILES
 
 pytestmark = pytest.mark.usefixtures("no_environment")
 

@@ -15,7 +15,7 @@ import pytest
 from tests.unit.support import SigningKey, claims, jwks
 from verifier.config import Config, ConfigError
 from verifier.decision import Reason
-from verifier.explain import REMEDIES, STEPS, run
+from verifier.tools.explain import REMEDIES, STEPS, run
 
 MakeConfig = Callable[..., Config]
 Token = Callable[..., bytes]

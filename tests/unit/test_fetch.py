@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from tests.unit.support import JumpingLoop
-from verifier.fetch import SIZE_LIMIT, TIME_LIMIT, Fetched, FetchError, HttpFetch, require_secure
+from verifier.keys.fetch import SIZE_LIMIT, TIME_LIMIT, Fetched, FetchError, HttpFetch, require_secure
 
 Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
 

@@ -10,14 +10,14 @@ import pytest
 
 from tests.unit.support import ABSENT, Clock, SigningKey, make_issuer
 from tests.unit.test_policy import API
-from verifier.answers import Answers
-from verifier.cache import CachedVerifier
 from verifier.decision import Decision, Reason
 from verifier.gate import AuthEndpoint, Gate
 from verifier.identity import wire_size
-from verifier.policy import ClientIds, Policies, Policy, Revoked
+from verifier.policy.policies import ClientIds, Policies, Policy, Revoked
+from verifier.proxies.answers import Answers
 from verifier.request import AuthRequest
-from verifier.tokens import TokenVerifier
+from verifier.tokens.cache import CachedVerifier
+from verifier.tokens.verify import TokenVerifier
 
 Mint = Callable[..., bytes]
 MakeGate = Callable[..., Gate]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.support import Jwk, SigningKey, b64, jwks
-from verifier.jwk import parse_key, parse_key_set
+from verifier.keys.jwk import parse_key, parse_key_set
 
 
 def test_a_key_verifies_what_its_private_half_signed(signer: SigningKey) -> None:

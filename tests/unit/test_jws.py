@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.support import SigningKey, b64, claims
 from verifier.decision import Reason, Rejected
-from verifier.jws import MAX_TOKEN_BYTES, decode_part, take_apart, unverified_claims
+from verifier.tokens.jws import MAX_TOKEN_BYTES, decode_part, take_apart, unverified_claims
 
 
 def rejected(token: str | bytes) -> Rejected:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.unit.support import ISSUER, JWKS_URL, NOW, FakeFetch, SigningKey, jwks, loop_clock, settle
-from verifier.fetch import Fetched, FetchError
-from verifier.keys import RemoteKeys, StaticKeys, discovered_from, located_at
+from verifier.keys.fetch import Fetched, FetchError
+from verifier.keys.sets import RemoteKeys, StaticKeys, discovered_from, located_at
 
 # --- which key a token finds ---
 

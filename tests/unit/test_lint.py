@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from verifier import cli
-from verifier.lint import Finding, Known, lint_files, main
+from verifier.tools.lint import Finding, Known, lint_files, main
 
 N = "nginx.ingress.kubernetes.io/"
 ALL_HEADERS = "X-M2M-Client-ID, X-M2M-Scope, X-M2M-Role, X-M2M-Issuer"

@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.support import make_principal, make_token
 from verifier import __version__
 from verifier.decision import Decision, Reason
-from verifier.metrics import BUCKETS, MAX_CLIENTS, IssuerState, Metrics, State
-from verifier.policy import Policy
+from verifier.observe.metrics import BUCKETS, MAX_CLIENTS, IssuerState, Metrics, State
+from verifier.policy.policies import Policy
 from verifier.request import AuthRequest
 
 REQUEST = AuthRequest("api", b"", b"Bearer x", "GET", b"https://h/", request_id="chosen-by-a-stranger")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from verifier.dialects.nginx import parse
+from verifier.proxies.nginx import parse
 from verifier.request import AuthRequest
 
 

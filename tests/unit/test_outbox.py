@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from verifier.outbox import MOST, HeldTransport, Outbox
+from verifier.server.outbox import MOST, HeldTransport, Outbox
 
 
 class Wire:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from verifier.paths import AmbiguousPathError, PathPattern, Target, is_url, normalise, parse_url
+from verifier.policy.paths import AmbiguousPathError, PathPattern, Target, is_url, normalise, parse_url
 
 # --- normalisation ---
 

@@ -10,8 +10,8 @@ import pytest
 from tests.unit.support import make_principal
 from verifier.decision import Reason, Rejected
 from verifier.identity import Principal
-from verifier.paths import PathPattern
-from verifier.policy import MAX_QUERY, ClientIds, Policies, Policy, Revoked, Roles, Rule, challenge_scope
+from verifier.policy.paths import PathPattern
+from verifier.policy.policies import MAX_QUERY, ClientIds, Policies, Policy, Revoked, Roles, Rule, challenge_scope
 
 URL = b"https://api.example"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from verifier.decision import Reason, Rejected
-from verifier.profiles import PROFILES, SHARED_BY_STRANGERS, scope_values, text
+from verifier.tokens.profiles import PROFILES, SHARED_BY_STRANGERS, scope_values, text
 
 MACHINES: dict[str, dict[str, Any]] = {
     "generic": {"client_id": "etl", "sub": "etl"},

@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 from tests.unit.support import JWKS_URL, FakeFetch, SigningKey, jwks, loop_clock, settle
 from verifier.app import create_app
 from verifier.config import Config
-from verifier.protocol import AuthProtocol
+from verifier.server.connection import AuthProtocol
 
 Mint = Callable[..., bytes]
 KEEP_ALIVE = 75

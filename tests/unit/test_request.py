@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from verifier.decision import Reason, Rejected
-from verifier.jws import take_apart
 from verifier.request import AuthRequest, bearer_token
+from verifier.tokens.jws import take_apart
 
 
 def asked(authorization: bytes | None, *repeated: str) -> AuthRequest:

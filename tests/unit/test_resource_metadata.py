@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from verifier.resource_metadata import Resource, ResourceDocuments
+from verifier.policy.resources import Resource, ResourceDocuments
 
 AS = ("https://issuer.example",)
 WELL_KNOWN = "/.well-known/oauth-protected-resource"

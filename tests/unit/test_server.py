@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from verifier.server import KEEP_ALIVE, listen, listen_unix, metrics_app, run, serve
+from verifier.server.run import KEEP_ALIVE, listen, listen_unix, metrics_app, run, serve
 
 
 def test_idle_connections_are_kept_for_longer_than_nginx_keeps_them() -> None:

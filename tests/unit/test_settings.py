@@ -13,9 +13,9 @@ import pytest
 
 from tests.unit.support import SigningKey, b64, jwks
 from verifier.config import Config, ConfigError
-from verifier.policy import Policy
-from verifier.settings import Settings
-from verifier.tokens import IssuerRules
+from verifier.config.model import Settings
+from verifier.policy.policies import Policy
+from verifier.tokens.verify import IssuerRules
 
 MakeConfig = Callable[..., Config]
 ROOT = Path(__file__).parents[2]

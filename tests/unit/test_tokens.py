@@ -26,11 +26,11 @@ from tests.unit.support import (
     make_issuer,
 )
 from verifier.decision import Reason, Rejected
-from verifier.fetch import FetchError
 from verifier.identity import VerifiedToken
-from verifier.jwk import parse_key
-from verifier.keys import RemoteKeys, located_at
-from verifier.tokens import Issuer, TokenVerifier, check_typ
+from verifier.keys.fetch import FetchError
+from verifier.keys.jwk import parse_key
+from verifier.keys.sets import RemoteKeys, located_at
+from verifier.tokens.verify import Issuer, TokenVerifier, check_typ
 
 Mint = Callable[..., bytes]
 

@@ -6,11 +6,11 @@ from prometheus_client import Metric
 
 from tests.unit.support import make_token
 from verifier.decision import Decision, Reason
-from verifier.metrics import IssuerState, Metrics, State
-from verifier.policy import Policy
+from verifier.observe.metrics import IssuerState, Metrics, State
+from verifier.policy.policies import Policy
 from verifier.request import AuthRequest
-from verifier.server import Listeners
-from verifier.workers import Parent, _metric, _monotonic, _read, merge, snapshot
+from verifier.server.run import Listeners
+from verifier.server.workers import Parent, _metric, _monotonic, _read, merge, snapshot
 
 REQUEST = AuthRequest("api", b"", None, "GET", b"")
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from verifier import stopping
 from verifier.demo import walk
 from verifier.demo.api import api
 from verifier.demo.issuer import Issuer
 from verifier.demo.nginx import OPEN_METADATA, Gateway, Location, Nginx
 from verifier.demo.processes import Child, ProcessError, Verifier
 from verifier.demo.serving import Background, bind, free_port, port_of
+from verifier.server import signals as stopping
 
 LOCATIONS = (Location("/", auth="/verify/api"), Location("/oauth2/token", backend="issuer"), OPEN_METADATA)
 

@@ -20,10 +20,10 @@ from collections.abc import Iterable
 
 from prometheus_client import Metric
 
-from verifier import server
 from verifier.app import create_app
 from verifier.config import Config, ConfigError, Watch
-from verifier.metrics import MAX_CLIENTS
+from verifier.observe.metrics import MAX_CLIENTS
+from verifier.server import run as server
 
 log = logging.getLogger(__name__)
 

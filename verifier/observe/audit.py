@@ -15,9 +15,9 @@ from json.encoder import encode_basestring_ascii as quoted
 
 from verifier.decision import Decision, Observed, Reason
 from verifier.identity import Principal
-from verifier.keys import Clock
-from verifier.paths import is_url
-from verifier.policy import Policy
+from verifier.keys.sets import Clock
+from verifier.policy.paths import is_url
+from verifier.policy.policies import Policy
 from verifier.request import AuthRequest
 
 log = logging.getLogger(__name__)

@@ -22,10 +22,10 @@ from verifier.identity import (
     encode_headers,
     wire_size,
 )
-from verifier.jwk import Key
-from verifier.jws import UnverifiedToken, take_apart, unverified_claims
-from verifier.keys import Clock, KeySet
-from verifier.profiles import Claims, Profile, scope_values, text
+from verifier.keys.jwk import Key
+from verifier.keys.sets import Clock, KeySet
+from verifier.tokens.jws import UnverifiedToken, take_apart, unverified_claims
+from verifier.tokens.profiles import Claims, Profile, scope_values, text
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from verifier.decision import Decision, Reason
 from verifier.identity import IDENTITY_HEADERS, encode_headers, header_lines, type_headers, wire_size
-from verifier.keys import Clock
-from verifier.policy import Policy, challenge_scope
+from verifier.keys.sets import Clock
+from verifier.policy.policies import Policy, challenge_scope
 
 RETRY_AFTER = 5  # seconds: by then a failed fetch of keys was tried again
 

@@ -21,14 +21,14 @@ from pydantic import (
 )
 
 from verifier.config import Config, Listen
-from verifier.fetch import require_secure
 from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS, VISIBLE
-from verifier.jwk import SYMMETRIC_ALGORITHMS, parse_key_set
-from verifier.paths import PathPattern
-from verifier.policy import SCOPE_TOKEN, Client, ClientIds, Policies, Policy, Revoked, Roles, Rule, with_prefix
-from verifier.profiles import PROFILES, SHARED_BY_STRANGERS
-from verifier.resource_metadata import Resource
-from verifier.tokens import IssuerRules
+from verifier.keys.fetch import require_secure
+from verifier.keys.jwk import SYMMETRIC_ALGORITHMS, parse_key_set
+from verifier.policy.paths import PathPattern
+from verifier.policy.policies import SCOPE_TOKEN, Client, ClientIds, Policies, Policy, Revoked, Roles, Rule, with_prefix
+from verifier.policy.resources import Resource
+from verifier.tokens.profiles import PROFILES, SHARED_BY_STRANGERS
+from verifier.tokens.verify import IssuerRules
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from cachetools import LRUCache
 
 from verifier.decision import Reason, Rejected
 from verifier.identity import Principal
-from verifier.paths import AmbiguousPathError, PathPattern, parse_url
-from verifier.resource_metadata import Resource
+from verifier.policy.paths import AmbiguousPathError, PathPattern, parse_url
+from verifier.policy.resources import Resource
 
 # RFC 6749 section 3.3
 SCOPE_TOKEN = re.compile(r"[!#-\[\]-~]+")

@@ -17,10 +17,10 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from verifier.dialects import nginx
 from verifier.gate import AuthEndpoint
 from verifier.identity import header_lines
-from verifier.outbox import HeldTransport, Outbox
+from verifier.proxies import nginx
+from verifier.server.outbox import HeldTransport, Outbox
 
 _CLOSE = (b"connection", b"close")
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from verifier.decision import Reason, Rejected
 from verifier.identity import Principal, VerifiedToken
-from verifier.jwk import Key
-from verifier.keys import Clock
-from verifier.tokens import Verifier
+from verifier.keys.jwk import Key
+from verifier.keys.sets import Clock
+from verifier.tokens.verify import Verifier
 
 MAX_REFUSED = 1024
 PART = 10_000  # tokens; a table that outgrows its place is laid anew in one go, 24 ms for 170,000

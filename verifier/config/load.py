@@ -18,11 +18,11 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from verifier import settings as models
-from verifier import yaml_error
 from verifier.config import Config, ConfigError, Listen, digest
-from verifier.policy import ClientIds
-from verifier.settings import Settings
+from verifier.config import model as models
+from verifier.config import yaml_errors as yaml_error
+from verifier.config.model import Settings
+from verifier.policy.policies import ClientIds
 
 log = logging.getLogger(__name__)
 

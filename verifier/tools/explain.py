@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, TextIO
 from verifier.app import Runtime
 from verifier.config import Config, ConfigError
 from verifier.decision import Decision, Reason, Rejected
-from verifier.dialects import nginx
-from verifier.fetch import TIME_LIMIT, HttpFetch
-from verifier.jws import take_apart, unverified_claims
-from verifier.metrics import Metrics
-from verifier.paths import AmbiguousPathError, is_url, parse_url
+from verifier.keys.fetch import TIME_LIMIT, HttpFetch
+from verifier.observe.metrics import Metrics
+from verifier.policy.paths import AmbiguousPathError, is_url, parse_url
+from verifier.proxies import nginx
 from verifier.request import AuthRequest
+from verifier.tokens.jws import take_apart, unverified_claims
 
 ALLOWED, DENIED, CANNOT_TELL = 0, 1, 2
 

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from verifier.fetch import Fetch, Fetched, FetchError, require_secure
-from verifier.jwk import Key, parse_key_set
+from verifier.keys.fetch import Fetch, Fetched, FetchError, require_secure
+from verifier.keys.jwk import Key, parse_key_set
 from verifier.strict_json import parse_object
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from verifier.decision import Reason, Rejected
-from verifier.profiles import Claims
 from verifier.strict_json import parse_object
+from verifier.tokens.profiles import Claims
 
 MAX_TOKEN_BYTES = 16 * 1024
 

@@ -16,12 +16,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from verifier.policy import Policies, Revoked, Roles
-from verifier.tokens import IssuerRules
+from verifier.policy.policies import Policies, Revoked, Roles
+from verifier.tokens.verify import IssuerRules
 
 TIME_LIMIT = 30.0  # seconds to read a configuration
 # Whoever answers requests on the same core goes first, not by far: on a busy one too a change has 5 s to be in force.
-_READER = "import os, sys; os.nice(3); from verifier.config_file import main; sys.exit(main(sys.argv[1:]))"
+_READER = "import os, sys; os.nice(3); from verifier.config.load import main; sys.exit(main(sys.argv[1:]))"
 
 
 class ConfigError(Exception):

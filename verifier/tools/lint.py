@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from verifier import yaml_error
-from verifier.dialects import nginx
+from verifier.config import yaml_errors as yaml_error
 from verifier.identity import IDENTITY_HEADERS
-from verifier.policy import PARAMETERS
-from verifier.resource_metadata import WELL_KNOWN
+from verifier.policy.policies import PARAMETERS
+from verifier.policy.resources import WELL_KNOWN
+from verifier.proxies import nginx
 
 if TYPE_CHECKING:
     from verifier.config import Config

@@ -20,9 +20,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from verifier import stopping
 from verifier.app import Application
-from verifier.protocol import AuthProtocol
+from verifier.server import signals as stopping
+from verifier.server.connection import AuthProtocol
 
 log = logging.getLogger(__name__)
 

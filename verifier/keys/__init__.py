@@ -1,0 +1,1 @@
+"""Keys: JWK parsing, key sets and how they are fetched."""

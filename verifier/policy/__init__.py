@@ -1,0 +1,1 @@
+"""Policies: rules, paths, roles and protected-resource documents."""

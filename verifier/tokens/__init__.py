@@ -1,0 +1,1 @@
+"""Tokens: form, signature, claims and the cache."""

@@ -1,0 +1,1 @@
+"""Commands that read: they never start the server."""
