@@ -1,4 +1,4 @@
-"""Composition root: what is wired to what, the routes, and what runs in the background."""
+"""Composition root: builds everything from a Config, routes requests, and runs what works in the background."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ import contextlib
 import gc
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
+from time import perf_counter
 
+from prometheus_client import Metric
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from verifier.clock import Clock
 from verifier.config import Config
-from verifier.gate import AuthEndpoint, Gate
+from verifier.gate import Gate
 from verifier.keys.fetch import Fetch, HttpFetch
 from verifier.keys.jwk import parse_key_set
-from verifier.keys.sets import Clock, KeySet, RemoteKeys, StaticKeys, discovered_from, located_at
+from verifier.keys.sets import KeySet, RemoteKeys, StaticKeys, discovered_from, located_at
 from verifier.observe.audit import Audit
-from verifier.observe.metrics import IssuerState, Metrics, State
+from verifier.observe.batch import Batch
+from verifier.observe.metrics import Metrics
 from verifier.policy.resources import WELL_KNOWN, ResourceDocuments
 from verifier.proxies import nginx
 from verifier.proxies.answers import Answers
-from verifier.server.outbox import Outbox
 from verifier.tokens.cache import CachedVerifier
 from verifier.tokens.verify import IssuerRules, TokenVerifier
 
@@ -36,12 +39,9 @@ FIRST_KEYS = 2.0  # seconds that a reload waits for the keys of new issuers, who
 
 _NO_STORE = {"Cache-Control": "no-store"}
 
-Reload = Callable[[], Config | None]
-"""Looks whether the configuration changed on disk: the new one, or None. Raises ConfigError."""
-
 
 class Runtime:
-    """Everything made of one configuration. A reload makes another and hands over the keys that stay the same."""
+    """Everything built from one configuration. A reload builds another and takes over unchanged key sets."""
 
     def __init__(
         self, config: Config, metrics: Metrics, *, fetch: Fetch, clock: Clock, previous: Runtime | None = None
@@ -51,7 +51,13 @@ class Runtime:
         self.keys: dict[str, KeySet] = {}
         issuers = []
         for rules in config.issuers:
-            keys = previous.keys[rules.name] if previous and previous.serves(rules) else _key_set(rules, fetch, clock)
+            if previous is not None and previous.serves(rules):
+                keys = previous.keys[rules.name]
+            elif rules.jwks is not None:
+                keys = StaticKeys(parse_key_set(rules.jwks, symmetric=True), clock())
+            else:
+                locate = discovered_from(rules.urls[0]) if rules.key_set_url is None else located_at(rules.key_set_url)
+                keys = RemoteKeys(rules.name, fetch, locate, clock, metrics.refresh_counter(rules.name))
             self.keys[rules.name] = keys
             issuers.append(rules.with_keys(keys))
         verifier = TokenVerifier(
@@ -63,8 +69,8 @@ class Runtime:
             observe=metrics.observe_verification,
         )
         self.cache = CachedVerifier(verifier, size=config.cache_size, ttl=config.cache_ttl, clock=clock)
-        answers = Answers(tuple(config.headers), config.nginx_cache_ttl, clock, config.max_header_bytes)
-        self.gate = Gate(self.cache, config.policies, config.revoked, answers)
+        self.answers = Answers(tuple(config.headers), config.nginx_cache_ttl, clock, config.max_header_bytes)
+        self.gate = Gate(self.cache, config.policies, config.revoked, self.answers.max_identity_bytes)
         policies = config.policies.by_name.values()
         self.documents = ResourceDocuments([policy.resource for policy in policies if policy.resource is not None])
 
@@ -73,11 +79,11 @@ class Runtime:
         return any(
             (mine.name, mine.urls, mine.key_set_url) == (rules.name, rules.urls, rules.key_set_url)
             for mine in self.config.issuers
-            if mine.jwks_file is None and rules.jwks_file is None
+            if mine.jwks is None and rules.jwks is None
         )
 
     def start(self, previous: Runtime | None = None) -> None:
-        """Run the background refresh of each remote key set; take over those that already run."""
+        """Start the background refresh of each remote key set; take over those that already run."""
         for name, keys in self.keys.items():
             if previous is not None and previous.keys.get(name) is keys and name in previous.tasks:
                 self.tasks[name] = previous.tasks.pop(name)
@@ -85,97 +91,64 @@ class Runtime:
                 self.tasks[name] = asyncio.create_task(keys.run(), name=f"keys of {name}")
 
     async def first_keys(self, seconds: float) -> None:
-        """Wait until each issuer was asked for its keys once, but no longer than ``seconds``."""
+        """Wait until the first fetch of each issuer's keys has ended, but no longer than ``seconds``."""
         tried = [keys.tried.wait() for keys in self.keys.values() if isinstance(keys, RemoteKeys)]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await asyncio.gather(*tried)
 
     async def stop(self) -> None:
-        """Cancel what runs."""
+        """Cancel the background tasks."""
         for task in self.tasks.values():
             task.cancel()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
 
-    def issuer_states(self) -> Iterator[IssuerState]:
-        """Each issuer's keys, for metrics."""
-        for name, keys in self.keys.items():
-            refreshes = keys.refreshes if isinstance(keys, RemoteKeys) else {}
-            yield IssuerState(name, len(keys), keys.last_success, refreshes)
-
-
-def _key_set(rules: IssuerRules, fetch: Fetch, clock: Clock) -> KeySet:
-    if rules.jwks_file is not None:
-        return StaticKeys(parse_key_set(rules.jwks_file.read_bytes(), symmetric=True), clock())
-    locate = discovered_from(rules.urls[0]) if rules.key_set_url is None else located_at(rules.key_set_url)
-    return RemoteKeys(rules.name, fetch, locate, clock)
-
 
 class Service:
-    """The running whole: one runtime at a time, metrics and audit that outlive it."""
+    """One runtime at a time; metrics and audit outlive it."""
 
-    def __init__(
-        self, config: Config, *, fetch: Fetch | None, clock: Clock, reload: Reload | None, audit_lock: int | None
-    ) -> None:
+    def __init__(self, config: Config, *, fetch: Fetch | None, clock: Clock, audit_lock: int | None) -> None:
         self.metrics = Metrics()
-        self.audit = Audit(config.audit, clock, lock=audit_lock)
+        self.audit = Audit(config.audit, on_drop=self.metrics.audit_dropped.inc, lock=audit_lock)
+        self.decided = Batch(clock, self.metrics.observe, self.audit.observe)
         self._http = HttpFetch()  # opens nothing before its first use
         self._fetch = fetch or self._http
         self._clock = clock
-        self._reload = reload
         self.runtime = Runtime(config, self.metrics, fetch=self._fetch, clock=clock)
-        self.endpoint = AuthEndpoint(self.runtime.gate, (self.metrics.observe, self.audit.observe))
-        self._hits = self._misses = 0
-        self.metrics.state = self._state
-        self.metrics.audit_dropped = lambda: self.audit.dropped
         self._started = clock()
-
-    def _state(self) -> State:
-        cache = self.runtime.cache
-        return State(self.runtime.issuer_states(), self._hits + cache.hits, self._misses + cache.misses, len(cache))
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        """Start and stop what runs in the background."""
+        """Start and stop the background work."""
         self._started = self._clock()
         gc.freeze()  # modules and configuration live as long as the process: no collection need look at them
         self.audit.start()
         self.runtime.start()
-        watch = asyncio.create_task(self._watch(), name="configuration watch")
         try:
             yield
         finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
             await self.runtime.stop()
             await self._http.close()
+            self.decided.flush()
             await asyncio.to_thread(self.audit.stop)
 
-    async def _watch(self) -> None:
-        while self._reload is not None:
-            await asyncio.sleep(1.0)
-            try:
-                config = await asyncio.to_thread(self._reload)
-                if config is not None:
-                    await self._take(config)
-            except Exception as error:  # whatever is wrong with it: the old configuration stays in force
-                self.metrics.count_reload(successful=False)
-                log.error(  # noqa: TRY400 - its text says what is wrong and where; a trace of our own code would not
-                    "the changed configuration is refused, the old one stays in force: %s",
-                    "; ".join(str(error).splitlines()),
-                )
+    def collect(self) -> list[Metric]:
+        """All metric families, in plain objects that can be sent to another process."""
+        self.decided.flush()
+        runtime = self.runtime
+        self.metrics.show_keys((name, len(keys), keys.last_success) for name, keys in runtime.keys.items())
+        self.metrics.cache_entries.set(len(runtime.cache))
+        return list(self.metrics.registry.collect())
 
-    async def _take(self, config: Config) -> None:
+    async def take(self, config: Config) -> None:
+        """Put a changed configuration into force without interrupting requests."""
         old = self.runtime
         new = Runtime(config, self.metrics, fetch=self._fetch, clock=self._clock, previous=old)
         new.start(old)
         await new.first_keys(FIRST_KEYS)
-        self._hits, self._misses = self._hits + old.cache.hits, self._misses + old.cache.misses
-        self.runtime, self.endpoint.gate, self.audit.mode = new, new.gate, config.audit
-        self.metrics.count_reload(successful=True)
+        self.runtime, self.audit.mode = new, config.audit
         log.info("the changed configuration is in force")
         await old.stop()
-        await old.cache.clear()
 
     def ready(self) -> tuple[bool, dict[str, bool]]:
         """Whether to send traffic here, and which issuers have keys."""
@@ -185,40 +158,47 @@ class Service:
 
 
 class Application(Starlette):
-    """Takes auth paths ahead of middleware and router: half of a small answer's time would go into those.
-
-    ``endpoint`` answers them; ``protocol.AuthProtocol`` asks it directly, and writes by way of ``outbox``.
-    """
+    """Answers auth paths ahead of middleware and router, which would take half of the time of a small answer."""
 
     def __init__(self, service: Service, routes: list[Route]) -> None:
         super().__init__(routes=routes, lifespan=service.lifespan)
-        self.state.service = service
-        self.endpoint = service.endpoint
-        self.outbox = Outbox()
+        self.service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
-        if scope["type"] == "http" and nginx.policy_in(scope["path"]) is not None:
-            await self.endpoint(scope, receive, send)
-        else:
+        policy = nginx.policy_in(scope["path"]) if scope["type"] == "http" else None
+        if policy is None:
             await super().__call__(scope, receive, send)
+        else:
+            await self._answer(scope, policy, send)
+
+    async def _answer(self, scope: Scope, policy: str, send: Send) -> None:
+        start = perf_counter()
+        client = scope["client"]
+        request = nginx.parse(policy, scope["query_string"], scope["headers"], client[0] if client else "")
+        runtime = self.service.runtime
+        decision = runtime.gate.decide(request)
+        if decision.refresh is not None:
+            await decision.refresh()
+            decision = runtime.gate.decide(request)
+        answer = runtime.answers.render(decision)
+        headers = answer.headers
+        if request.body_announced:  # it is not read, so the connection cannot be used again
+            headers = (*headers, (b"connection", b"close"))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+        self.service.decided.add(request, decision, perf_counter() - start)
 
 
 def create_app(
-    config: Config,
-    *,
-    fetch: Fetch | None = None,
-    clock: Clock = time.time,
-    reload: Reload | None = None,
-    audit_lock: int | None = None,
-) -> Starlette:
+    config: Config, *, fetch: Fetch | None = None, clock: Clock = time.time, audit_lock: int | None = None
+) -> Application:
     """The application that answers subrequests.
 
-    ``fetch`` gets key sets (default: over https), ``clock`` gives seconds since the epoch, ``reload`` is asked every
-    second for a changed configuration, ``audit_lock`` is what workers lock to share stdout. ``app.state.service`` is
-    the running Service.
+    ``fetch`` gets key sets (default: over https), ``clock`` gives seconds since the epoch, ``audit_lock`` is the
+    descriptor of a file that workers lock to share stdout.
     """
-    service = Service(config, fetch=fetch, clock=clock, reload=reload, audit_lock=audit_lock)
+    service = Service(config, fetch=fetch, clock=clock, audit_lock=audit_lock)
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "healthy", "service": "m2m-verifier"}, headers=_NO_STORE)

@@ -1,16 +1,18 @@
-"""The commands: arguments in, exit status out; the work is done elsewhere."""
+"""The command line: each command is one function call. What a command needs is imported when it runs."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from verifier.server import signals as stopping
+from verifier import __version__, logs
+from verifier.server import signals
 
 log = logging.getLogger(__name__)
 
@@ -19,18 +21,16 @@ USAGE_ERROR, INTERRUPTED = 2, 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. The exit status."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # child processes must not import from the working directory
     options = _parser().parse_args(arguments)
-    if options.command in (_serve, _worker):
+    if options.command is _serve:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # many send it to reload, which needs no signal here
-    if options.command in (_serve, _demo):  # a worker that has not begun may die: its parent takes no notice
-        stopping.hold()
+        signals.exit_at_once()
+    elif options.command is _demo:
+        signals.block()
+    logs.configure(options.log_level)
     from verifier.config import ConfigError
 
-    logging.basicConfig(
-        stream=sys.stderr, level=options.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for chatty in ("httpx", "httpcore", "uvicorn", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         return int(options.command(options))
     except ConfigError as error:
@@ -43,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="m2m-verifier", description="Verifies machine-to-machine tokens for nginx.")
     parser.set_defaults(log_level=logging.WARNING)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     config = argparse.ArgumentParser(add_help=False)
     config.add_argument("--config", type=Path, metavar="FILE", help="the configuration (M2M_CONFIG)")
@@ -59,8 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
 
     explain = commands.add_parser(
-        "explain", parents=[config], help="read a token from stdin and tell each step of the decision",
-        description="Reads a token from stdin. Exit 0: allowed, 1: denied, 2: nobody could tell.",
+        "explain", parents=[config], help="read a token from stdin and print each step of the decision",
+        description="Reads a token from stdin. Exit 0: allowed, 1: denied, 2: indeterminate.",
     )  # fmt: skip
     explain.add_argument("--url", required=True, metavar="U", help="the original request's URL")
     explain.add_argument("--method", default="GET", help="its method (%(default)s)")
@@ -78,11 +79,6 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--port", type=_port, default=8080, metavar="N", help="nginx's port (%(default)s)")
     demo.add_argument("--check", action="store_true", help="test itself and exit 0 or 1")
     demo.set_defaults(command=_demo)
-
-    worker = commands.add_parser("worker")  # serve starts these; no help: nobody types it
-    for descriptor in ("http", "lock", "control"):
-        worker.add_argument(descriptor, type=int)
-    worker.set_defaults(command=_worker, log_level=logging.INFO)
     return parser
 
 
@@ -92,70 +88,59 @@ def _port(written: str) -> int:
     return int(written)
 
 
-# What a command needs is imported when it runs: `check` loads no server, `lint` no cryptography.
-
-
 def _serve(options: argparse.Namespace) -> int:
-    from verifier.app import create_app
-    from verifier.config import ConfigError, Watch, read
-    from verifier.server import run as server
-    from verifier.server import workers
+    from verifier.config import ConfigError
+    from verifier.config.load import load
+    from verifier.server import run, workers
 
-    config = read(options.config, waiting=stopping.ends_at_once())
+    config = load(options.config)
     given = {name: value for name, value in vars(options).items() if value is not None}
     listen = replace(config.listen, **{name: given[name] for name in vars(config.listen) if name in given})
     if listen.workers < 1:
         raise ConfigError(["--workers: must be at least 1"])
     try:
-        http = server.listen_unix(options.uds) if options.uds else server.listen(listen.host, listen.port)
-        metrics = server.listen(listen.host, listen.metrics_port)
+        http = run.listen_unix(options.uds) if options.uds else run.listen(listen.host, listen.port)
+        metrics = run.listen(listen.host, listen.metrics_port)
     except (OSError, OverflowError) as error:
         print(f"cannot listen: {error}", file=sys.stderr)
         return 1
-    listeners = server.Listeners(http, metrics)
-    log.info("listening on %s, metrics on %s", _told(http), _told(metrics))
+    log.info("listening on %s, metrics on %s", _address(http), _address(metrics))
+    sockets = run.Sockets(http, metrics)
     if listen.workers == 1:
-        server.run_single(create_app(config, reload=Watch(config) if config.path else None), listeners)
+        run.run(run.run_single(config, sockets))
     else:
-        workers.run_parent(listen.workers, config, listeners)
+        run.run(workers.Supervisor(listen.workers, config, sockets).run())
     if options.uds:
         options.uds.unlink(missing_ok=True)
     return 0
 
 
-def _told(sock: socket.socket) -> str:
+def _address(sock: socket.socket) -> str:
     address = sock.getsockname()
     return address if isinstance(address, str) else "{}:{}".format(*address)
 
 
-def _worker(options: argparse.Namespace) -> int:
-    from verifier.server import workers
-
-    workers.run_worker(options.http, options.lock, options.control)
-    return 0
-
-
 def _check(options: argparse.Namespace) -> int:
-    from verifier.config import read
+    from verifier.config.load import load
 
-    config = read(options.config)
+    config = load(options.config)
     issuers = ", ".join(issuer.name for issuer in config.issuers)
     print(f"ok: issuers {issuers}; policies {', '.join(config.policies.by_name)}")
     return 0
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from verifier.config import read
+    from verifier.config.load import load
     from verifier.tools import explain
 
-    return explain.run(read(options.config), options, sys.stdin.buffer.read(), sys.stdout)
+    return explain.run(load(options.config), options, sys.stdin.buffer.read(), sys.stdout)
 
 
 def _lint(options: argparse.Namespace) -> int:
-    from verifier.config import read
+    from verifier.config.load import load
     from verifier.tools import lint
 
-    known = lint.Known.of(read(options.config)) if options.config else None
+    known = lint.Known.of(load(options.config)) if options.config else None
     return lint.main(options.files, known, sys.stdout)
 
 

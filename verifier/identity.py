@@ -1,14 +1,11 @@
-"""Who calls: values that are verified, frozen and safe to become response headers."""
+"""The verified caller: frozen values that are safe to become response headers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from verifier.keys.jwk import Key
+from typing import NamedTuple, Protocol
 
 # RFC 9110 section 5.5 allows more; nginx, Envoy and the APIs behind them agree on this much.
 HEADER_SAFE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
@@ -16,15 +13,21 @@ VISIBLE = re.compile(r"[!-~]+")
 
 IDENTITY_HEADERS = ("X-M2M-Client-ID", "X-M2M-Scope", "X-M2M-Role", "X-M2M-Issuer")
 
-type_headers = tuple[tuple[bytes, bytes], ...]
+Headers = tuple[tuple[bytes, bytes], ...]
+"""Names and values, encoded."""
+
+
+class SigningKey(Protocol):
+    """The key that signed a token."""
+
+    retired: bool
+    """True once the key has left its issuer's key set: the token has to be verified again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Principal:
-    """A client with one set of scopes, signed for by one key: shared by all of its tokens that say the same."""
+    """A client with one set of scopes and mapped claims, shared by all of its tokens that carry the same."""
 
-    key: Key
-    """Once it leaves the issuer's key set, the tokens are verified anew."""
     issuer: str
     """The issuer's configured name."""
     client_id: str
@@ -36,16 +39,17 @@ class Principal:
     role: str
     listed: bool
     """Whether the issuer's own list of clients, where it has one, holds this client."""
-    headers: type_headers
-    """The identity headers of an answer, encoded once."""
-    header_bytes: int
-    """What ``headers`` take on the wire, in bytes."""
+    headers: Headers
+    """The identity headers of an answer."""
+    header_lines: bytes
+    """The same as they are sent."""
 
 
 class VerifiedToken(NamedTuple):
     """A token whose signature and claims were checked."""
 
     principal: Principal
+    key: SigningKey
     exp: float
     """Seconds since the epoch."""
     jti: str
@@ -53,16 +57,11 @@ class VerifiedToken(NamedTuple):
     """Seconds since the epoch."""
 
 
-def encode_headers(pairs: list[tuple[str, str]]) -> type_headers:
+def encode_headers(pairs: list[tuple[str, str]]) -> Headers:
     """Header pairs as ASGI wants them: lower-case names, ASCII bytes."""
     return tuple((name.lower().encode("ascii"), value.encode("ascii")) for name, value in pairs)
 
 
-def wire_size(headers: type_headers) -> int:
-    """Bytes that ``headers`` take in a response: each line has a colon, a space, CR and LF."""
-    return sum(len(name) + len(value) + 4 for name, value in headers)
-
-
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Headers as they go over the wire (RFC 9112 section 5)."""
+    """Headers in the form of RFC 9112 section 5."""
     return b"".join([b"%b: %b\r\n" % pair for pair in headers])

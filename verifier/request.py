@@ -1,14 +1,14 @@
-"""The question: one request that a proxy asks about, free of any proxy's dialect."""
+"""An auth request: what a proxy asks, in the same form for every dialect."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from verifier.decision import Reason, Rejected
+from verifier.reasons import Reason, Rejected
 
 
 class AuthRequest(NamedTuple):
-    """What the dialects parse and the gate decides about."""
+    """Made by a dialect in ``proxies``, read by the gate."""
 
     policy: str
     """The policy's name, from the path of the auth URL."""
@@ -17,15 +17,20 @@ class AuthRequest(NamedTuple):
     authorization: bytes | None
     """The value of the ``Authorization`` header, None where there is none."""
     method: str
-    """The original request's method; empty where the proxy did not say."""
+    """The original request's method; empty where the proxy did not send it."""
     url: bytes
-    """The original request's URL, raw; empty where the proxy did not say."""
+    """The original request's URL, raw; empty where the proxy did not send it."""
     repeated: frozenset[str] = frozenset()
-    """Lower-case names, of the headers read here, that came more than once."""
+    """Lower-case names of those headers read here that came more than once."""
     request_id: str = ""
     remote_addr: str = ""
     body_announced: bool = False
-    """A body may follow on the connection, which nobody here reads."""
+    """Whether a body may follow on the connection. It is never read."""
+
+
+def is_url(url: bytes) -> bool:
+    """Whether ``url`` is absolute, as ``$scheme://$http_host$request_uri`` always is."""
+    return url.startswith((b"http://", b"https://"))
 
 
 def bearer_token(request: AuthRequest) -> bytes:

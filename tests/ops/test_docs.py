@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from verifier import app, cli
 from verifier.config import model as settings
 from verifier.config.load import Environment
-from verifier.decision import Decision, Reason
+from verifier.decision import Decision
+from verifier.reasons import Reason
 from verifier.identity import IDENTITY_HEADERS
 from verifier.keys import sets as keys
 from verifier.observe import audit, metrics

@@ -18,7 +18,8 @@ from starlette.routing import Route
 
 from verifier import __version__
 from verifier.app import create_app
-from verifier.config.load import Environment, load
+from verifier.config.environment import Environment
+from verifier.config.load import load
 from verifier.identity import IDENTITY_HEADERS
 from verifier.observe.metrics import Metrics
 from verifier.policy.resources import WELL_KNOWN

@@ -11,7 +11,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from verifier.decision import Reason as R
+from verifier.reasons import Reason as R
 
 from .tokens import (
     ABSENT,

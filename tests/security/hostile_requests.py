@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from verifier.decision import Reason as R
+from verifier.reasons import Reason as R
 
 from .cases import Case, cases, claims, cognito
 from .tokens import ABSENT, PREFIX, Token

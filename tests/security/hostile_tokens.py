@@ -6,7 +6,7 @@ import json
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from verifier.decision import Reason as R
+from verifier.reasons import Reason as R
 
 from .cases import (
     cases,

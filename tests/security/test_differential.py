@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from joserfc.jwk import KeySet
 from joserfc.jws import JWSRegistry
 
-from verifier.decision import Reason, Rejected
+from verifier.reasons import Reason, Rejected
 from verifier.identity import VerifiedToken
 from verifier.keys.jwk import parse_key
 from verifier.keys.sets import StaticKeys

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from verifier.decision import Reason
+from verifier.reasons import Reason
 
 from . import hostile_requests, hostile_tokens
 from .cases import Case

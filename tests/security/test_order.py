@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from verifier.decision import Reason as R
+from verifier.reasons import Reason as R
 
 from .cases import Request
 from .tokens import CLAIMS, Token

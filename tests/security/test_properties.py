@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from verifier.decision import Decision, Reason
+from verifier.decision import Decision
+from verifier.reasons import Reason
 from verifier.observe.audit import Audit
 from verifier.proxies import nginx
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from verifier.decision import Reason as R
+from verifier.reasons import Reason as R
 
 from .cases import Case
 from .hostile_tokens import TABLE

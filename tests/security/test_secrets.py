@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from verifier.config import ConfigError
-from verifier.config.load import Environment, load
+from verifier.config.environment import Environment
+from verifier.config.load import load
 from verifier.keys.jwk import parse_key, parse_key_set
 from verifier.tools import explain
 

@@ -14,7 +14,8 @@ from prometheus_client import generate_latest
 
 from verifier.app import create_app
 from verifier.config import Config
-from verifier.config.load import Environment, load
+from verifier.config.environment import Environment
+from verifier.config.load import load
 from verifier.keys.fetch import Fetched, FetchError
 
 from .tokens import CLAIMS, NOW, POOL, PREFIX, REPOSITORY, SIGNERS, Token, public_jwk
@@ -169,7 +170,7 @@ class World:
         self._runner = asyncio.Runner()
         self.config = configure({**configuration, "audit": "off" if audit_file is None else "all"}, folder)
         self.app = create_app(self.config, fetch=self._fetch, clock=lambda: NOW)
-        self.service = self.app.state.service
+        self.service = self.app.service
         self._lifespan = self.service.lifespan(self.app)
 
     async def _fetch(self, url: str) -> Fetched:
@@ -267,11 +268,12 @@ class World:
         return counted
 
     def _samples(self, name: str) -> list[Any]:
-        families = self.service.metrics.registry.collect()
+        families = self.service.collect()
         return [sample for family in families for sample in family.samples if sample.name == name]
 
     def exposition(self) -> bytes:
         """The text of /metrics."""
+        self.service.collect()
         return generate_latest(self.service.metrics.registry)
 
 

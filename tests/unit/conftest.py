@@ -24,7 +24,8 @@ from tests.unit.support import (
     rsa_key,
 )
 from verifier.config import Config
-from verifier.config.load import Environment, load
+from verifier.config.environment import Environment
+from verifier.config.load import load
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.unit.support import NOW, Clock, make_principal, make_token
-from verifier.decision import Decision, Reason
+from verifier.decision import Decision
+from verifier.reasons import Reason
 from verifier.identity import wire_size
 from verifier.policy.policies import Policy
 from verifier.policy.resources import Resource

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.unit.support import NOW, Clock, make_principal, make_token
-from verifier.decision import Decision, Reason
+from verifier.decision import Decision
+from verifier.reasons import Reason
 from verifier.observe.audit import MAX_TEXT, MAX_WAITING, MAX_WAITING_MIB, Audit, line
 from verifier.policy.policies import Policy
 from verifier.request import AuthRequest

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.support import NOW, Clock, make_principal, make_token
-from verifier.decision import Reason, Rejected
+from verifier.reasons import Reason, Rejected
 from verifier.identity import VerifiedToken
 from verifier.keys.jwk import Key
 from verifier.tokens.cache import MAX_REFUSED, PART, CachedVerifier, digest_of

@@ -15,7 +15,8 @@ import yaml
 
 from tests.unit.support import SigningKey, jwks
 from verifier.config import Config, ConfigError, NotReadError, Watch, read
-from verifier.config.load import Environment, load
+from verifier.config.environment import Environment
+from verifier.config.load import load
 
 pytestmark = pytest.mark.usefixtures("no_environment")
 

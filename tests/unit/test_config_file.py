@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from verifier.config import Config, ConfigError
-from verifier.config.load import Environment, load, main, read_environment
+from verifier.config.environment import Environment
+from verifier.config.load import load, main, read_environment
 from verifier.tokens.profiles import PROFILES
 
 pytestmark = pytest.mark.usefixtures("no_environment")

@@ -14,7 +14,7 @@ import pytest
 
 from tests.unit.support import SigningKey, claims, jwks
 from verifier.config import Config, ConfigError
-from verifier.decision import Reason
+from verifier.reasons import Reason
 from verifier.tools.explain import REMEDIES, STEPS, run
 
 MakeConfig = Callable[..., Config]

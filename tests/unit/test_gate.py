@@ -10,7 +10,8 @@ import pytest
 
 from tests.unit.support import ABSENT, Clock, SigningKey, make_issuer
 from tests.unit.test_policy import API
-from verifier.decision import Decision, Reason
+from verifier.decision import Decision
+from verifier.reasons import Reason
 from verifier.gate import AuthEndpoint, Gate
 from verifier.identity import wire_size
 from verifier.policy.policies import ClientIds, Policies, Policy, Revoked

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.support import SigningKey, b64, claims
-from verifier.decision import Reason, Rejected
+from verifier.reasons import Reason, Rejected
 from verifier.tokens.jws import MAX_TOKEN_BYTES, decode_part, take_apart, unverified_claims
 
 

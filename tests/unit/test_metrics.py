@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.support import make_principal, make_token
 from verifier import __version__
-from verifier.decision import Decision, Reason
+from verifier.decision import Decision
+from verifier.reasons import Reason
 from verifier.observe.metrics import BUCKETS, MAX_CLIENTS, IssuerState, Metrics, State
 from verifier.policy.policies import Policy
 from verifier.request import AuthRequest

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.support import make_principal
-from verifier.decision import Reason, Rejected
+from verifier.reasons import Reason, Rejected
 from verifier.identity import Principal
 from verifier.policy.paths import PathPattern
 from verifier.policy.policies import MAX_QUERY, ClientIds, Policies, Policy, Revoked, Roles, Rule, challenge_scope

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from verifier.decision import Reason, Rejected
+from verifier.reasons import Reason, Rejected
 from verifier.tokens.profiles import PROFILES, SHARED_BY_STRANGERS, scope_values, text
 
 MACHINES: dict[str, dict[str, Any]] = {

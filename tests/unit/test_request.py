@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from verifier.decision import Reason, Rejected
+from verifier.reasons import Reason, Rejected
 from verifier.request import AuthRequest, bearer_token
 from verifier.tokens.jws import take_apart
 

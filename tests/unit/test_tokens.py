@@ -25,7 +25,7 @@ from tests.unit.support import (
     loop_clock,
     make_issuer,
 )
-from verifier.decision import Reason, Rejected
+from verifier.reasons import Reason, Rejected
 from verifier.identity import VerifiedToken
 from verifier.keys.fetch import FetchError
 from verifier.keys.jwk import parse_key

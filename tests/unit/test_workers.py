@@ -5,7 +5,8 @@ from __future__ import annotations
 from prometheus_client import Metric
 
 from tests.unit.support import make_token
-from verifier.decision import Decision, Reason
+from verifier.decision import Decision
+from verifier.reasons import Reason
 from verifier.observe.metrics import IssuerState, Metrics, State
 from verifier.policy.policies import Policy
 from verifier.request import AuthRequest

@@ -1,9 +1,9 @@
-"""What is wrong with a YAML text, in one line."""
+"""One-line descriptions of errors in YAML texts."""
 
 from __future__ import annotations
 
 
-def told(error: Exception) -> tuple[int | None, str]:
+def describe(error: Exception) -> tuple[int | None, str]:
     """The line, counted from 1, where PyYAML names one, and what is wrong in it.
 
     ``error`` is a YAMLError, the ValueError of a date or number that is none, or a RecursionError.

@@ -19,7 +19,7 @@ from verifier.demo.issuer import Issuer
 from verifier.demo.nginx import OPEN_METADATA, Gateway, Location, Nginx
 from verifier.demo.processes import Child, ProcessError, Verifier
 from verifier.demo.serving import Background, bind, free_port, port_of
-from verifier.server import signals as stopping
+from verifier.server import signals
 
 LOCATIONS = (Location("/", auth="/verify/api"), Location("/oauth2/token", backend="issuer"), OPEN_METADATA)
 
@@ -113,16 +113,16 @@ def run(port: int = 8080, check: bool = False) -> int:
 
     With `check` it takes the walk itself instead: 0 if each step went as it should, else 1.
     """
-    signals: list[int] = []
+    received: list[int] = []
 
     def watch() -> None:
-        if signals:
+        if received:
             raise _Stopped
 
     # A flag that is looked at, not an exception: nothing is started and then forgotten.
-    for number in (*stopping.SIGNALS, signal.SIGHUP):
-        signal.signal(number, lambda received, _: signals.append(received))
-    stopping.release()
+    for number in (*signals.SIGNALS, signal.SIGHUP):
+        signal.signal(number, lambda number, _: received.append(number))
+    signals.unblock()
     try:
         with Stack(port, audit=not check, watch=watch) as stack:
             if check:
@@ -141,4 +141,4 @@ def run(port: int = 8080, check: bool = False) -> int:
         print(f"m2m-verifier demo: {str(error).strip()}", file=sys.stderr)
         return 1
     finally:
-        stopping.ignore()
+        signals.block()

@@ -1,4 +1,4 @@
-"""Key sets: the keys of ONE issuer, from a file or from the issuer itself."""
+"""Key sets: the keys of one issuer, from a file or fetched from the issuer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from verifier.clock import Clock
 from verifier.keys.fetch import Fetch, Fetched, FetchError, require_secure
 from verifier.keys.jwk import Key, parse_key_set
 from verifier.strict_json import parse_object
@@ -21,15 +22,12 @@ REFRESH_DEFAULT, REFRESH_MIN, REFRESH_MAX = 300.0, 60.0, 3600.0  # seconds betwe
 BACKOFF_MAX = 60.0  # seconds between failing background fetches
 MAX_WAIT = 2.0  # seconds that a request waits for a fetch under way
 
-Clock = Callable[[], float]
-"""Seconds since the epoch."""
-
 
 class KeySet(Protocol):
     """The keys of one issuer."""
 
     last_success: float | None
-    """When the keys were last had, in seconds since the epoch; None before that."""
+    """The time of the last successful load, in seconds since the epoch; None before the first."""
 
     def __len__(self) -> int: ...
 
@@ -39,8 +37,11 @@ class KeySet(Protocol):
         A token without ``kid`` finds a key only where exactly one fits its algorithm.
         """
 
-    async def refresh_for_unknown_kid(self) -> None:
-        """Look for newer keys, within the limits of section 7 of the contract. Never raises."""
+    def may_refresh(self) -> bool:
+        """Whether a fetch is under way, or may start now."""
+
+    async def refresh(self) -> None:
+        """Fetch newer keys, or wait for the fetch under way; at most ``MAX_WAIT`` seconds. Never raises."""
 
 
 class StaticKeys:
@@ -65,29 +66,40 @@ class StaticKeys:
         fitting = [key for key in named if key.fits(algorithm)]
         if kid is None:
             return fitting[0] if len(fitting) == 1 else None
-        # A known kid whose key does not fit is returned all the same: the caller tells the two apart.
+        # A known kid whose key does not fit is returned all the same, so that the caller can give the right reason.
         return fitting[0] if fitting else next(iter(named), None)
 
-    async def refresh_for_unknown_kid(self) -> None:
-        """There is nothing newer."""
+    def may_refresh(self) -> bool:
+        """Never: there is nothing newer."""
+        return False
+
+    async def refresh(self) -> None:
+        """Do nothing."""
 
 
 class RemoteKeys(StaticKeys):
     """Keys that the issuer publishes: refreshed in the background, one fetch in flight, old ones kept on failure.
 
-    ``locate`` gives the URL of the key set; it may ask the issuer's discovery document. ``run`` is the background
-    task: whoever composes the application starts and cancels it.
+    ``locate`` gives the URL of the key set; it may fetch the issuer's discovery document. ``on_fetch`` is called after
+    each fetch with its success. ``run`` is the background
+    task, which the application starts and cancels.
     """
 
-    def __init__(self, issuer: str, fetch: Fetch, locate: Callable[[Fetch], Awaitable[str]], clock: Clock) -> None:
+    def __init__(
+        self,
+        issuer: str,
+        fetch: Fetch,
+        locate: Callable[[Fetch], Awaitable[str]],
+        clock: Clock,
+        on_fetch: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         super().__init__(())
-        self.refreshes = {"success": 0, "failure": 0}
-        """Fetches so far, by result."""
         self.tried = asyncio.Event()
         """Set once the first fetch has ended, well or badly."""
         self._issuer = issuer
         self._fetch = fetch
         self._locate = locate
+        self._on_fetch = on_fetch
         self._clock = clock
         self._flight: asyncio.Task[float | None] | None = None
         self._last_unknown_kid = float("-inf")
@@ -110,25 +122,29 @@ class RemoteKeys(StaticKeys):
             if self._flight is not None:
                 self._flight.cancel()
 
-    async def refresh_for_unknown_kid(self) -> None:
-        """Join the fetch in flight, or start one unless another unknown kid did so in the last 10 s."""
-        flight = self._flight
-        if flight is None:
-            now = self._clock()
-            if 0 <= now - self._last_unknown_kid < UNKNOWN_KID_COOLDOWN:  # a clock set back must not prolong it
-                return
-            self._last_unknown_kid = now
-            flight = self._share_flight()
+    def may_refresh(self) -> bool:
+        """Whether a fetch is under way, or no unknown key id caused one in the last 10 s."""
+        if self._flight is not None:
+            return True
+        passed = self._clock() - self._last_unknown_kid
+        return not 0 <= passed < UNKNOWN_KID_COOLDOWN  # a clock that was set back must not prolong it
+
+    async def refresh(self) -> None:
+        """See KeySet."""
+        if not self.may_refresh():
+            return
+        if self._flight is None:
+            self._last_unknown_kid = self._clock()
         # wait() cancels nothing: each waiter gives up alone, the fetch goes on for the others.
-        await asyncio.wait((flight,), timeout=MAX_WAIT)
+        await asyncio.wait((self._share_flight(),), timeout=MAX_WAIT)
 
     def _share_flight(self) -> asyncio.Task[float | None]:
         if self._flight is None:
             self._flight = asyncio.create_task(self._refresh())
-            self._flight.add_done_callback(self._land)
+            self._flight.add_done_callback(self._end_flight)
         return self._flight
 
-    def _land(self, _: asyncio.Task[float | None]) -> None:
+    def _end_flight(self, _: asyncio.Task[float | None]) -> None:
         self._flight = None
         self.tried.set()
 
@@ -142,12 +158,12 @@ class RemoteKeys(StaticKeys):
             # Off the loop: a set of a hundred keys takes milliseconds.
             keys = await asyncio.to_thread(parse_key_set, fetched.body)
         except Exception as error:  # whatever broke: the old keys stay in force and the next refresh comes
-            self.refreshes["failure"] += 1
-            told = error if isinstance(error, (FetchError, ValueError)) else type(error).__name__
-            log.warning("issuer %s: its keys could not be fetched: %s%s", self._issuer, where, told)
+            self._on_fetch(False)
+            cause = error if isinstance(error, (FetchError, ValueError)) else type(error).__name__
+            log.warning("issuer %s: its keys could not be fetched: %s%s", self._issuer, where, cause)
             self._drop_if_stale()
             return None
-        self.refreshes["success"] += 1
+        self._on_fetch(True)
         self.last_success = self._clock()
         self._take(keys)
         return REFRESH_DEFAULT if fetched.max_age is None else float(fetched.max_age)
@@ -161,8 +177,8 @@ class RemoteKeys(StaticKeys):
         known = {key.identity: key for key in self._keys}
         listed = {key.identity: key for key in keys}  # once each: one that is listed twice would be retired by half
         kept = [known.pop(identity, key) for identity, key in listed.items()]
-        for gone in known.values():
-            gone.retired = True
+        for key in known.values():
+            key.retired = True
         if known or len(kept) != len(self._keys):
             log.info("issuer %s: %d keys in force, %d retired", self._issuer, len(kept), len(known))
         self._replace(kept)

@@ -1,4 +1,4 @@
-"""What a path really is: nginx's own normalisation, and a refusal wherever two parsers could disagree."""
+"""Paths as nginx normalises them, and a refusal wherever two parsers could disagree."""
 
 from __future__ import annotations
 
@@ -30,11 +30,6 @@ _ENCODED_AGAIN = re.compile("%[0-9A-Fa-f]{2}")
 _DOTS_WITH_PARAMETERS = re.compile(r"/\.\.?;")
 _PARAMETERS = re.compile(r";[^/]*")
 _SLASHES = re.compile("/{2,}")
-
-
-def is_url(url: bytes) -> bool:
-    """Whether ``url`` is absolute, as ``$scheme://$http_host$request_uri`` always is."""
-    return url.startswith((b"http://", b"https://"))
 
 
 def parse_url(url: bytes) -> Target:

@@ -1,4 +1,4 @@
-"""Who may do what: pure functions of a principal and a request."""
+"""Policies: which principal may send which request."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from urllib.parse import unquote_to_bytes
 
 from cachetools import LRUCache
 
-from verifier.decision import Reason, Rejected
 from verifier.identity import Principal
+from verifier.policy.clients import Client, ClientIds
 from verifier.policy.paths import AmbiguousPathError, PathPattern, parse_url
 from verifier.policy.resources import Resource
+from verifier.reasons import Reason, Rejected
 
 # RFC 6749 section 3.3
 SCOPE_TOKEN = re.compile(r"[!#-\[\]-~]+")
@@ -20,29 +21,11 @@ SCOPE_TOKEN = re.compile(r"[!#-\[\]-~]+")
 PARAMETERS = ("scope", "client", "issuer")
 """Of an auth URL."""
 
-MAX_QUERY = 4096  # bytes of an auth URL's query: what was read is remembered
+MAX_QUERY = 4096  # bytes of an auth URL's query
+MAX_REMEMBERED, MAX_REMEMBERED_QUERY = 256, 512  # narrowed policies, and bytes of a query worth remembering
 
 AnyOf = tuple[str, ...]
 """Scopes of which one is enough."""
-
-Client = tuple[str, str]
-"""An issuer's configured name and a client id: two issuers may use the same id."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientIds:
-    """Reads client ids as people write them, for the issuers that are configured."""
-
-    issuers: tuple[str, ...]
-
-    def parse(self, written: str) -> Client:
-        """``issuer-name/client-id``, or the id alone where there is one issuer. Raises ValueError."""
-        name, slash, client_id = written.partition("/")
-        if slash and name in self.issuers and client_id:
-            return name, client_id
-        if len(self.issuers) == 1:
-            return self.issuers[0], written
-        raise ValueError(f"must be written issuer-name/client-id, with one of {', '.join(self.issuers)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +39,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Policy:
-    """What an auth URL asks of a request. ``clients`` and ``issuers`` None: all that are configured."""
+    """What an auth URL requires of a request. ``clients`` and ``issuers`` None: all that are configured."""
 
     name: str
     needs: tuple[AnyOf, ...] = ()
@@ -67,7 +50,17 @@ class Policy:
     role_required: bool = False
     resource: Resource | None = None
     challenge_prefix: str = ""
-    """The scope prefix for a challenge to someone whose issuer is not known."""
+    """The scope prefix of a challenge where the token's issuer is not known."""
+
+    @property
+    def resource_metadata(self) -> str:
+        """The URL of the protected-resource document, empty where the policy has no resource."""
+        return self.resource.metadata_url if self.resource is not None else ""
+
+    @property
+    def challenge_scope(self) -> str:
+        """The scopes that a first request needs, for agents that read the protected-resource document; else empty."""
+        return scopes_to_request(self.needs, self.challenge_prefix) if self.resource is not None else ""
 
     def rule_for(self, method: str, path: str) -> Rule | None:
         """The first rule that matches."""
@@ -92,7 +85,7 @@ class Policy:
                 raise Rejected(
                     Reason.INSUFFICIENT_SCOPE,
                     f"needs the scope {' or '.join(alternatives)}",
-                    scope=challenge_scope(needs, principal.scope_prefix, principal.scopes),
+                    scope=scopes_to_request(needs, principal.scope_prefix, principal.scopes),
                 )
         if self.role_required and not principal.role:
             raise Rejected(Reason.NO_ROLE, "no role is mapped to this client or its scopes")
@@ -114,8 +107,8 @@ class Policy:
         return rule
 
 
-def challenge_scope(needs: Iterable[AnyOf], prefix: str, held: frozenset[str] = frozenset()) -> str:
-    """The smallest set of scopes that would do, space-separated, as a token would have to hold them."""
+def scopes_to_request(needs: Iterable[AnyOf], prefix: str, held: frozenset[str] = frozenset()) -> str:
+    """The smallest sufficient set of scopes, space-separated, as a token would have to hold them."""
     chosen = (next((scope for scope in alternatives if scope in held), alternatives[0]) for alternatives in needs)
     return " ".join(dict.fromkeys(with_prefix(scope, prefix) for scope in chosen))
 
@@ -127,16 +120,16 @@ def with_prefix(scope: str, prefix: str) -> str:
 
 @dataclass(slots=True, eq=False)
 class Policies:
-    """The policies by name, and what auth URLs ask on top of them."""
+    """The policies by name, and as auth URLs narrow them."""
 
     by_name: Mapping[str, Policy]
     client_ids: ClientIds
-    _narrowed: LRUCache[tuple[str, bytes], Policy] = field(default_factory=lambda: LRUCache(1024))
+    _narrowed: LRUCache[tuple[str, bytes], Policy] = field(default_factory=lambda: LRUCache(MAX_REMEMBERED))
 
     def find(self, name: str, query: bytes) -> Policy:
         """The policy of an auth URL, narrowed by its query. Raises Rejected, whose cause is the auth request itself.
 
-        Auth URLs are few and written by operators; should someone manage to vary them, the memory stays bounded.
+        Narrowed policies are remembered: operators write few auth URLs. Memory stays bounded if a client varies them.
         """
         policy = self.by_name.get(name)
         if policy is None:
@@ -145,7 +138,9 @@ class Policies:
             return policy
         narrowed = self._narrowed.get((name, query))
         if narrowed is None:
-            narrowed = self._narrowed[name, query] = self._narrow(policy, query)
+            narrowed = self._narrow(policy, query)
+            if len(query) <= MAX_REMEMBERED_QUERY:
+                self._narrowed[name, query] = narrowed
         return narrowed
 
     def _narrow(self, policy: Policy, query: bytes) -> Policy:
@@ -167,8 +162,8 @@ class Policies:
                 else:
                     raise ValueError(f"its parameters are {', '.join(PARAMETERS)}")
             except ValueError as error:
-                told = f"the auth URL's query is not understood: {error}"
-                raise Rejected(Reason.BAD_AUTH_REQUEST, told) from error
+                description = f"the auth URL's query is not understood: {error}"
+                raise Rejected(Reason.BAD_AUTH_REQUEST, description) from error
         return policy
 
 
@@ -176,37 +171,5 @@ def _query_values(value: bytes) -> tuple[str, ...]:
     """The alternatives of one query parameter. Raises ValueError."""
     values = tuple(unquote_to_bytes(value).decode("latin-1").split(","))
     if not all(map(SCOPE_TOKEN.fullmatch, values)):
-        raise ValueError("a value is empty, or holds what no scope, client id or issuer may")
+        raise ValueError("a value is empty, or holds a character that no scope, client id or issuer may hold")
     return values
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Roles:
-    """Roles by client first, then by scope in file order, else none."""
-
-    clients: Mapping[Client, str] = field(default_factory=dict)
-    scopes: Mapping[str, str] = field(default_factory=dict)
-
-    def of(self, issuer: str, client_id: str, scopes: frozenset[str]) -> str:
-        """The role, empty where there is none."""
-        role = self.clients.get((issuer, client_id))
-        if role is None:
-            role = next((role for scope, role in self.scopes.items() if scope in scopes), "")
-        return role
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Revoked:
-    """What no longer counts: clients (with issuer, or any issuer's), and tokens by ``jti``."""
-
-    clients: frozenset[Client] = frozenset()
-    bare_clients: frozenset[str] = frozenset()
-    tokens: frozenset[str] = frozenset()
-
-    def covers(self, principal: Principal, jti: str) -> bool:
-        """Whether this token was revoked."""
-        return (
-            principal.client_id in self.bare_clients
-            or (principal.issuer, principal.client_id) in self.clients
-            or jti in self.tokens
-        )

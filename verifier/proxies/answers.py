@@ -1,111 +1,111 @@
-"""A Decision as an HTTP answer: status, challenge, identity headers, body. The same in every dialect."""
+"""HTTP answers to decisions: status, challenge, identity headers, body. They are the same in every dialect."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from functools import cache, lru_cache
+from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
-from verifier.decision import Decision, Reason
-from verifier.identity import IDENTITY_HEADERS, encode_headers, header_lines, type_headers, wire_size
-from verifier.keys.sets import Clock
-from verifier.policy.policies import Policy, challenge_scope
+from verifier.clock import Clock
+from verifier.decision import Decision
+from verifier.identity import IDENTITY_HEADERS, Headers, Principal, encode_headers, header_lines
+from verifier.reasons import Reason
 
-RETRY_AFTER = 5  # seconds: by then a failed fetch of keys was tried again
+RETRY_AFTER = 5  # seconds: a failed fetch of keys has been repeated by then
 
 MAX_DESCRIPTION = 500  # characters
 
 _NO_STORE = (b"cache-control", b"no-store")
 _NO_BODY = (b"content-length", b"0")
 _JSON = (b"content-type", b"application/json")
-# RFC 6750 section 3: what error_description may hold.
+# RFC 6750 section 3: the characters that error_description may hold.
 _NOT_DESCRIPTION = re.compile(r"[^ !#-\[\]-~]")
 
 # What an answer carries besides identity: nginx's buffer has to hold the status line and the server's own headers too.
-_OTHERS = (
-    (b"date", b"Sun, 06 Nov 1994 08:49:37 GMT"),
-    (b"connection", b"close"),
-    (b"cache-control", b"max-age=3600"),
-    _NO_BODY,
+OTHER_HEADER_BYTES = len(
+    b"HTTP/1.1 200 OK\r\n\r\n"
+    b"date: Sun, 06 Nov 1994 08:49:37 GMT\r\nconnection: close\r\ncache-control: max-age=3600\r\ncontent-length: 0\r\n"
 )
-OTHER_HEADER_BYTES = len(b"HTTP/1.1 200 OK\r\n\r\n") + wire_size(_OTHERS)
 
 
 class Answer(NamedTuple):
-    """What goes over the wire."""
+    """A response without the headers that the server adds."""
 
     status: int
-    headers: type_headers
+    headers: Headers
     head: bytes
-    """The status line and ``headers``, as they go over the wire."""
+    """The status line and ``headers``, as they are sent."""
     body: bytes = b""
-
-
-@cache
-def _status_line(status: int) -> bytes:
-    return b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode("ascii"))
-
-
-def _allow(headers: type_headers, cache_control: tuple[bytes, bytes] = _NO_STORE) -> Answer:
-    headers = (*headers, cache_control, _NO_BODY)
-    return Answer(200, headers, _status_line(200) + header_lines(headers))
 
 
 class Answers:
     """Renders decisions.
 
-    ``mapped`` are the names of further response headers; ``nginx_cache_ttl`` is in seconds, 0: no answer may be kept;
-    ``max_header_bytes`` is what nginx's buffer takes of a whole answer.
+    ``mapped`` are the names of further response headers; ``nginx_cache_ttl`` is in seconds, 0: no answer may be cached;
+    ``max_header_bytes`` is what the proxy's buffer takes of a whole answer.
     """
 
     def __init__(self, mapped: tuple[str, ...], nginx_cache_ttl: int, clock: Clock, max_header_bytes: int) -> None:
         self.max_identity_bytes = max_header_bytes - OTHER_HEADER_BYTES
-        self._nobody = encode_headers([(name, "") for name in (*IDENTITY_HEADERS, *mapped)])
+        self._no_identity = encode_headers([(name, "") for name in (*IDENTITY_HEADERS, *mapped)])
+        self._no_identity_lines = header_lines(self._no_identity)
         self._ttl = nginx_cache_ttl
         self._clock = clock
-        self._anonymous = _allow(self._nobody)
-        # Both repeat: a client has many tokens, a flood is of few kinds. By headers: no principal outlives its tokens.
-        self._identified = lru_cache(maxsize=1024)(_allow)
-        self._denial = lru_cache(maxsize=1024)(self._render_denial)
+        # Refusals repeat: a flood of bad tokens is of few kinds.
+        self._refusal = lru_cache(maxsize=256)(self._render_refusal)
 
     def render(self, decision: Decision) -> Answer:
-        """The answer to a decision, in report mode always 200."""
-        reason, policy, token = decision.reason, decision.policy, decision.token
-        if reason is Reason.OK and token is not None:
-            if self._ttl:
-                return _allow(token.principal.headers, self._cache_control(token.exp))
-            return self._identified(token.principal.headers)
-        if policy is not None and policy.report:
+        """The answer to a decision; in report mode it is always 200."""
+        token = decision.token
+        if decision.reason is Reason.OK and token is not None:
+            return self._allow(token.principal, self._max_age(token.exp) if self._ttl else 0)
+        if decision.report:
             # Identity only from a token that is valid, and only where it fits.
-            if token is None or reason is Reason.REVOKED or token.principal.header_bytes > self.max_identity_bytes:
-                return self._anonymous
-            return self._identified(token.principal.headers)
-        return self._denial(reason, policy, decision.description, decision.scope)
+            if token is None or decision.reason is Reason.REVOKED or not self._fits(token.principal):
+                return self._allow(None)
+            return self._allow(token.principal)
+        return self._refusal(
+            decision.reason, decision.policy, decision.description, decision.scope, decision.resource_metadata
+        )
 
-    def _cache_control(self, exp: float) -> tuple[bytes, bytes]:
-        age = min(self._ttl, math.floor(exp - self._clock()))
-        return (b"cache-control", b"max-age=%d" % age) if age > 0 else _NO_STORE
+    def _fits(self, principal: Principal) -> bool:
+        return len(principal.header_lines) <= self.max_identity_bytes
 
-    def _render_denial(self, reason: Reason, policy: Policy | None, description: str, scope: str) -> Answer:
+    def _max_age(self, exp: float) -> int:
+        return min(self._ttl, math.floor(exp - self._clock()))
+
+    def _allow(self, principal: Principal | None, max_age: int = 0) -> Answer:
+        headers, lines = self._no_identity, self._no_identity_lines
+        if principal is not None:
+            headers, lines = principal.headers, principal.header_lines
+        if max_age > 0:
+            control = b"max-age=%d" % max_age
+            head = b"HTTP/1.1 200 OK\r\n%bcache-control: %b\r\ncontent-length: 0\r\n" % (lines, control)
+            return Answer(200, (*headers, (b"cache-control", control), _NO_BODY), head)
+        head = b"HTTP/1.1 200 OK\r\n%bcache-control: no-store\r\ncontent-length: 0\r\n" % lines
+        return Answer(200, (*headers, _NO_STORE, _NO_BODY), head)
+
+    def _render_refusal(self, reason: Reason, policy: str, description: str, scope: str, metadata: str) -> Answer:
         description = _NOT_DESCRIPTION.sub("?", description)[:MAX_DESCRIPTION]
         body = json.dumps({"error": _error(reason), "error_description": description, "reason": reason}).encode()
         extra = [("X-M2M-Reason", str(reason)), ("Content-Length", str(len(body)))]
         if reason.status == 503:
             extra.append(("Retry-After", str(RETRY_AFTER)))
-        challenge = _challenge(reason, policy, description, scope)
-        if len(challenge) > self.max_identity_bytes // 2:  # nginx's buffer holds refusals too
+        challenge = _challenge(reason, policy, description, scope, metadata)
+        if len(challenge) > self.max_identity_bytes // 2:  # the proxy's buffer holds refusals too
             challenge = challenge.partition(", scope=")[0]
         if challenge:
             extra.append(("WWW-Authenticate", challenge))
-        headers = self._nobody + encode_headers(extra) + (_JSON, _NO_STORE)
-        return Answer(reason.status, headers, _status_line(reason.status) + header_lines(headers), body)
+        headers = self._no_identity + encode_headers(extra) + (_JSON, _NO_STORE)
+        status_line = b"HTTP/1.1 %d %b\r\n" % (reason.status, HTTPStatus(reason.status).phrase.encode("ascii"))
+        return Answer(reason.status, headers, status_line + header_lines(headers), body)
 
 
 def _error(reason: Reason) -> str:
-    """The ``error`` of the body: RFC 6750 section 3.1 and RFC 6749 section 4.1.2.1 where they have a word for it."""
+    """The ``error`` of the body: as RFC 6750 section 3.1 and RFC 6749 section 4.1.2.1 name it, where they do."""
     if reason is Reason.MISSING_TOKEN:
         return "missing_token"
     if reason is Reason.INSUFFICIENT_SCOPE:
@@ -115,19 +115,18 @@ def _error(reason: Reason) -> str:
     return {401: "invalid_token", 403: "access_denied", 503: "temporarily_unavailable"}[reason.status]
 
 
-def _challenge(reason: Reason, policy: Policy | None, description: str, scope: str) -> str:
+def _challenge(reason: Reason, policy: str, description: str, scope: str, metadata: str) -> str:
     """RFC 6750 section 3; ``resource_metadata`` is RFC 9728 section 5.1."""
     if reason.status != 401 and reason is not Reason.INSUFFICIENT_SCOPE:
         return ""
     parameters = []
     if reason.status == 401:
-        parameters.append(("realm", policy.name if policy else "m2m"))
+        parameters.append(("realm", policy or "m2m"))
     if reason is not Reason.MISSING_TOKEN:
         error = "invalid_token" if reason.status == 401 else "insufficient_scope"
         parameters += [("error", error), ("error_description", description)]
-    if policy is not None and policy.resource is not None:
-        parameters.append(("resource_metadata", policy.resource.metadata_url))
-        scope = scope or challenge_scope(policy.needs, policy.challenge_prefix)
+    if metadata:
+        parameters.append(("resource_metadata", metadata))
     if scope:
         parameters.append(("scope", scope))
     return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parameters)

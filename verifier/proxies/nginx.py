@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 from verifier.request import AuthRequest
 
@@ -12,13 +12,13 @@ PREFIX = "/verify"
 _BELOW_PREFIX = PREFIX + "/"
 
 # nginx sets X-Original-URL and X-Original-Method itself; X-Original-URI, X-Forwarded-* and X-M2M-* are as the client
-# forged them. Of these no second one may come: which would count?
+# forged them. A second one of these would leave open which one counts.
 _ONCE = (b"authorization", b"x-original-url", b"x-original-method")
 
 
 # Printable, without escapes in the path, without a fragment.
 _PLAIN_URL = re.compile(rb"/[!-\"$&->@-~]*(?:\?[!-\"$-~]*)?")
-_LONGEST_URL = 1024  # bytes: those seen are remembered
+_LONGEST_URL = 1024  # bytes of one that is remembered
 
 
 def policy_in(path: str) -> str | None:
@@ -32,11 +32,11 @@ def policy_in(path: str) -> str | None:
 
 
 def auth_url(url: bytes) -> tuple[str, bytes] | None:
-    """Policy and query of a plain auth URL, None for all others: those want a parser of URLs."""
+    """Policy and query of a plain auth URL; None for all others, which need a URL parser."""
     return _auth_url(url) if len(url) <= _LONGEST_URL else None
 
 
-@lru_cache(maxsize=256)  # they are few, and written by operators
+@lru_cache(maxsize=256)  # auth URLs are few and written by operators
 def _auth_url(url: bytes) -> tuple[str, bytes] | None:
     if not _PLAIN_URL.fullmatch(url):
         return None
@@ -45,25 +45,23 @@ def _auth_url(url: bytes) -> tuple[str, bytes] | None:
     return None if policy is None else (policy, query)
 
 
-def parse(scope: Any, policy: str) -> AuthRequest:
-    """Read the subrequest's headers from an ASGI ``scope``."""
-    pairs = scope["headers"]
+def parse(policy: str, query: bytes, pairs: Sequence[tuple[bytes, bytes]], peer: str) -> AuthRequest:
+    """Read the subrequest's headers, whose names are in lower case. ``peer`` is the address of the connection."""
     headers: dict[bytes, bytes] = dict(pairs)
     get = headers.get
-    peer = scope["client"]
     return AuthRequest(
         policy,
-        scope["query_string"],
+        query,
         get(b"authorization"),
         get(b"x-original-method", b"").decode("latin-1"),
         get(b"x-original-url", b""),
         frozenset() if len(headers) == len(pairs) else _repeated(pairs),
         get(b"x-request-id", b"").decode("latin-1"),
-        get(b"x-real-ip", b"").decode("latin-1") or (peer[0] if peer else ""),
+        get(b"x-real-ip", b"").decode("latin-1") or peer,
         b"content-length" in headers or b"transfer-encoding" in headers,
     )
 
 
-def _repeated(pairs: list[tuple[bytes, bytes]]) -> frozenset[str]:
+def _repeated(pairs: Sequence[tuple[bytes, bytes]]) -> frozenset[str]:
     names = [name for name, _ in pairs]
     return frozenset(name.decode("ascii") for name in _ONCE if names.count(name) > 1)

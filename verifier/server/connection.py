@@ -1,146 +1,292 @@
-"""uvicorn's HTTP protocol, with a short way for what nginx asks.
+"""One connection: its limits, the fast path for auth requests, and uvicorn for everything else.
 
-Nearly every subrequest is a GET without a body whose answer needs no waiting. It is answered as soon as its headers
-are parsed: no ASGI scope, no task, no messages, which together take longer than the decision. Everything else goes
-uvicorn's way to the same application, whose answers are the same. Parsing, flow control and shutdown are uvicorn's.
+The input is cut at the empty line, and each head is parsed by itself. An auth request is answered here: an ASGI scope,
+a task and messages would together take longer than the decision. Any other request goes, as one head, to a protocol of
+uvicorn's that writes to the same transport; the limits of the connection stay in force.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from typing import Any, ClassVar
+from collections.abc import Callable
+from http import HTTPStatus
+from math import inf
+from time import perf_counter
+from typing import Any
 
 import httptools
-from uvicorn import Config
-from uvicorn.protocols.http.flow_control import FlowControl
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from verifier.gate import AuthEndpoint
+from verifier.app import Runtime, Service
+from verifier.decision import Decision
 from verifier.identity import header_lines
 from verifier.proxies import nginx
-from verifier.server.outbox import HeldTransport, Outbox
+from verifier.reasons import Refresh
+from verifier.request import AuthRequest
 
-_CLOSE = (b"connection", b"close")
+MAX_HEAD = 64 * 1024  # bytes of request line and headers
+HEAD_TIME = 10.0  # seconds for the first request after connecting, for a later one after its first byte
+IDLE_TIME = 75.0  # seconds; nginx keeps an idle connection for 60 and must be the one that closes it
+UNREAD_TIME = 10.0  # seconds for a client to read its answers
+LAST_REQUEST_TIME = 1.0  # seconds for the request of a new connection while the server stops
+SWEEP_INTERVAL = 0.5  # seconds between two checks of all deadlines
 
 
-class AuthProtocol(HttpToolsProtocol):
-    """One connection to an application that has an ``endpoint``, and an ``outbox`` that all its connections share."""
+class Listener:
+    """What the connections of one server share; uvicorn calls it to make the protocol of each.
 
-    _alike: ClassVar[tuple[ServerState | None, dict[str, Any]]] = (None, {})
-    """A server, and what all of its connections begin with: uvicorn works it out for each anew, loggers and all, and
-    ingress-nginx makes one for each subrequest."""
+    ``service`` None: there are no auth requests here, as on the metrics port.
+    """
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        server, alike = self._alike
-        if server is server_state:
-            vars(self).update(alike)
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
-            self.pipeline = deque()
-            return
-        super().__init__(config, server_state, app_state, _loop)
-        app: Any = config.app
-        self._endpoint: AuthEndpoint = app.endpoint
-        self._outbox: Outbox = app.outbox
-        self._is_known = False
-        self._last_request = 0.0
-        self._idle_check: asyncio.TimerHandle | None = None
-        another = vars(HttpToolsProtocol(config, server_state, app_state, _loop))
-        own = {name for name, value in another.items() if value is not vars(self)[name]}
-        if own == {"parser", "pipeline"}:  # else this uvicorn has more that connections must not share
-            alike = {name: value for name, value in vars(self).items() if name not in own}
-            AuthProtocol._alike = server_state, alike
+    def __init__(self, service: Service | None) -> None:
+        self.service = service
+        self.is_stopping = False
+        self._open: set[Connection] = set()
+        self._headers: Any = None
+        self._header_lines = b""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        """A connection begins. Whose it is, is asked when it is needed: ingress-nginx makes a new one each time."""
-        self.connections.add(self)
-        self.transport = HeldTransport(transport, self._outbox)
-        self.flow = FlowControl(self.transport)
+    def __call__(
+        self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
+    ) -> Connection:
+        """The protocol of one connection."""
+        self.state = server_state
+        self.loop = _loop or asyncio.get_running_loop()
+        self.make_uvicorn: Callable[[], HttpToolsProtocol] = lambda: HttpToolsProtocol(
+            config, server_state, app_state, _loop
+        )
+        return Connection(self)
 
-    def on_message_begin(self) -> None:
-        """A request begins. The scope that uvicorn makes here waits until it is needed."""
-        self.url = b""
-        self.headers = []
+    def add(self, connection: Connection) -> None:
+        """Check the connection's deadline from now on, and let a graceful shutdown wait for it."""
+        if not self._open:
+            self.loop.call_later(SWEEP_INTERVAL, self._sweep)
+        self._open.add(connection)
+        self.state.connections.add(connection)  # type: ignore[arg-type] # uvicorn calls its shutdown()
+
+    def discard(self, connection: Connection) -> None:
+        """The connection has ended."""
+        self._open.discard(connection)
+        self.state.connections.discard(connection)
+
+    def default_lines(self) -> bytes:
+        """The headers that uvicorn adds to every answer: the date, in a list that is replaced each second."""
+        headers = self.state.default_headers
+        if headers is not self._headers:
+            self._headers, self._header_lines = headers, header_lines(headers)
+        return self._header_lines
+
+    def _sweep(self) -> None:
+        # One timer for all connections: to set and cancel one for each request costs more than to parse it.
+        now = self.loop.time()
+        for connection in [one for one in self._open if one.deadline < now]:
+            connection.expire()
+        if self._open:
+            self.loop.call_later(SWEEP_INTERVAL, self._sweep)
+
+
+class _Head:
+    """One complete head, parsed by llhttp. Raises HttpParserError."""
+
+    __slots__ = ("_parser", "headers", "keep_alive", "method", "target", "upgrade")
+
+    def __init__(self, data: bytes) -> None:
+        self.method = self.target = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.keep_alive = self.upgrade = False
+        self._parser: Any = httptools.HttpRequestParser(self)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.upgrade = True
+        finally:
+            self._parser = None  # it refers to this object, and a cycle would be left to the garbage collector
+
+    def on_url(self, url: bytes) -> None:
+        self.target = url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header line."""
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Answer, or let uvicorn have the request."""
-        self._last_request = self.loop.time()
-        if self._answered():
-            return
-        if not self._is_known:
-            self._is_known, flow = True, self.flow
-            super().connection_made(self.transport)
-            self.flow = flow
-        url, headers = self.url, self.headers
-        super().on_message_begin()
-        self.url = url
-        for name, value in headers:
-            super().on_header(name, value)
-        super().on_headers_complete()
+        if self.method:
+            raise ValueError("a second request before the empty line")
+        self.method = self._parser.get_method()
+        self.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() != "1.0"
 
-    def on_body(self, body: bytes) -> None:
-        """The body of a request that uvicorn has; of one that was answered here nobody reads it."""
-        if self.cycle is not None:
-            super().on_body(body)
 
-    def on_message_complete(self) -> None:
-        """The end of a request that uvicorn has."""
-        if self.cycle is not None:
-            super().on_message_complete()
+class Connection(asyncio.Protocol):
+    """A client's connection. ``deadline`` is the time of the loop at which it is closed, in seconds."""
 
-    def eof_received(self) -> None:
-        """The client sends no more, and the transport is about to close: what waits goes out first."""
-        self._outbox.flush()
+    __slots__ = (
+        "_buffer",
+        "_is_full",
+        "_is_idle",
+        "_is_last",
+        "_listener",
+        "_task",
+        "_transport",
+        "_uvicorn",
+        "deadline",
+    )
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._transport: Any = None
+        self._buffer = b""
+        self._task: asyncio.Task[None] | None = None  # waits for keys
+        self._uvicorn: HttpToolsProtocol | None = None  # has the last request of this connection
+        self._is_full = False  # the client has to read its answers first
+        self._is_idle = False  # between two requests
+        self._is_last = False  # the connection ends with this answer: further input is ignored
+        self.deadline = inf
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._set_deadline(HEAD_TIME)
+        self._listener.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection has ended."""
-        super().connection_lost(exc)
-        if self._idle_check is not None:
-            self._idle_check.cancel()
+        self._listener.discard(self)
+        if self._uvicorn is not None:
+            self._uvicorn.connection_lost(exc)
 
-    def _answered(self) -> bool:
-        asked = nginx.auth_url(self.url)
-        parser = self.parser
-        if asked is None or parser.get_method() != b"GET" or parser.should_upgrade() or self._is_busy():
-            return False
-        policy, query = asked
-        answer = self._endpoint.at_once({"headers": self.headers, "query_string": query, "client": None}, policy)
-        if answer is None:
-            return False
-        headers = self.server_state.default_headers
-        keep = parser.should_keep_alive() and parser.get_http_version() != "1.0"
-        if not keep:
-            headers = [*headers, _CLOSE]
-        self.transport.write(b"%b%b\r\n%b" % (answer.head, header_lines(headers), answer.body))
-        if not keep:
-            self.transport.close()
-        elif self._idle_check is None:
-            self._idle_check = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
-        return True
+    def data_received(self, data: bytes) -> None:
+        if not self._is_last:
+            self._buffer = self._buffer + data if self._buffer else data
+            self._answer_requests()
 
-    def _is_busy(self) -> bool:
-        """Whether an earlier answer has to go out first."""
-        return self._is_asking() or self.flow.write_paused or self.transport.is_closing()
+    def eof_received(self) -> bool:
+        """Whether the answer under way keeps the connection open."""
+        self._is_last = True
+        return self._task is not None or self._uvicorn is not None
 
-    def _is_asking(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
-
-    def _close_if_idle(self) -> None:
-        # One timer that looks back now and then: to set and cancel one for each request takes longer than parsing it.
-        left = self._last_request + self.timeout_keep_alive - self.loop.time()
-        if left > 0 or self._is_asking():
-            self._idle_check = self.loop.call_later(max(left, 1.0), self._close_if_idle)
+    def pause_writing(self) -> None:
+        self._is_full = True
+        self._set_deadline(UNREAD_TIME)
+        if self._uvicorn is not None:
+            self._uvicorn.pause_writing()
         else:
-            self.timeout_keep_alive_handler()
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        self._set_deadline(UNREAD_TIME if self._is_last else IDLE_TIME)
+        if self._uvicorn is not None:
+            self._uvicorn.resume_writing()
+        elif self._task is None and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._answer_requests()
+
+    def shutdown(self) -> None:
+        """uvicorn is stopping: end after the request under way."""
+        self._listener.is_stopping = True
+        if self._is_idle:
+            self._transport.close()
+        elif self._task is None and not self._is_last:
+            self._set_deadline(LAST_REQUEST_TIME)
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if self._is_last or self._is_full:
+            self._transport.abort()
+        elif self._buffer:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+        else:
+            self._transport.close()
+
+    def _set_deadline(self, seconds: float) -> None:
+        self.deadline = self._listener.loop.time() + seconds
+
+    def _answer_requests(self) -> None:
+        while self._buffer and not (self._is_last or self._is_full or self._task):
+            end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD) + 4
+            if end > 4:
+                head, self._buffer = self._buffer[:end], self._buffer[end:]
+                self._answer(head)
+            elif end == 4:  # RFC 9112 section 2.2: empty lines before a request are ignored
+                self._buffer = self._buffer[4:]
+            elif len(self._buffer) >= MAX_HEAD:
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            else:
+                if self._is_idle:
+                    self._is_idle = False
+                    self._set_deadline(HEAD_TIME)
+                return
+
+    def _answer(self, data: bytes) -> None:
+        start = perf_counter()
+        try:
+            head = _Head(data)
+        except httptools.HttpParserError:
+            self._refuse(HTTPStatus.BAD_REQUEST)
+            return
+        service = self._listener.service
+        asked = nginx.auth_url(head.target) if service and head.method == b"GET" and not head.upgrade else None
+        if service is None or asked is None:
+            self._hand_over(data)
+            return
+        request = nginx.parse(*asked, head.headers, "")
+        if not request.remote_addr:
+            peer = self._transport.get_extra_info("peername")
+            request = request._replace(remote_addr=peer[0] if peer else "")
+        self._is_last = not head.keep_alive or request.body_announced
+        runtime = service.runtime
+        decision = runtime.gate.decide(request)
+        if decision.refresh is None:
+            self._finish(service, runtime, request, decision, start)
+        else:
+            self._transport.pause_reading()
+            self._is_idle, self.deadline = False, inf
+            self._task = self._listener.loop.create_task(
+                self._finish_later(service, runtime, request, decision.refresh, start)
+            )
+            self._listener.state.tasks.add(self._task)
+
+    def _finish(
+        self, service: Service, runtime: Runtime, request: AuthRequest, decision: Decision, start: float
+    ) -> None:
+        answer = runtime.answers.render(decision)
+        self._write(answer.head, answer.body, may_have_input=request.body_announced)
+        service.decided.add(request, decision, perf_counter() - start)
+
+    async def _finish_later(
+        self, service: Service, runtime: Runtime, request: AuthRequest, refresh: Refresh, start: float
+    ) -> None:
+        await refresh()
+        self._listener.state.tasks.discard(self._task)
+        self._task = None
+        self._finish(service, runtime, request, runtime.gate.decide(request), start)
+        if not self._transport.is_closing() and not self._is_full:
+            self._transport.resume_reading()
+            self._answer_requests()
+
+    def _hand_over(self, head: bytes) -> None:
+        """Let uvicorn answer. It gets no more than the head, and closes the connection after its answer."""
+        self._is_last, self._is_idle, self._buffer = True, False, b""
+        self._set_deadline(UNREAD_TIME)
+        self._uvicorn = self._listener.make_uvicorn()
+        self._uvicorn.connection_made(self._transport)
+        self._uvicorn.data_received(head[:-2] + b"connection: close\r\n\r\n")
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        self._is_last, self._buffer = True, b""
+        head = b"HTTP/1.1 %d %b\r\ncontent-length: 0\r\n" % (status, status.phrase.encode())
+        self._write(head, b"", may_have_input=True)
+
+    def _write(self, head: bytes, body: bytes, *, may_have_input: bool) -> None:
+        if self._transport.is_closing():  # the client is gone
+            return
+        if not (self._is_last or self._listener.is_stopping):
+            self._transport.write(b"%b%b\r\n%b" % (head, self._listener.default_lines(), body))
+            self._is_idle = True
+            self._set_deadline(IDLE_TIME)
+            return
+        self._is_last, self._is_idle = True, False
+        self._set_deadline(UNREAD_TIME)
+        self._transport.write(b"%b%bconnection: close\r\n\r\n%b" % (head, self._listener.default_lines(), body))
+        if may_have_input:  # to close now would reset the connection, and the answer might be lost
+            self._transport.write_eof()
+        else:
+            self._transport.close()

@@ -1,4 +1,4 @@
-"""Runs the application: uvicorn as nginx needs it, metrics on a port of their own, a clean end."""
+"""Runs the application: sockets, uvicorn, the metrics port and a clean end."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import contextlib
 import logging
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import uvicorn
 import uvloop
@@ -20,27 +20,27 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from verifier.app import Application
-from verifier.server import signals as stopping
-from verifier.server.connection import AuthProtocol
+from verifier.app import Application, create_app
+from verifier.config import Config
+from verifier.server import signals
+from verifier.server.connection import Listener
 
 log = logging.getLogger(__name__)
 
-KEEP_ALIVE = 75  # seconds; nginx keeps an idle upstream connection for 60: we must not be the one to hang up first
-DRAIN = 10  # seconds for requests under way; the longest wait of any is the one for keys, 2 s
+DRAIN = 10  # seconds for requests under way; the longest wait is the one for keys, 2 s
 BACKLOG = 2048
-SWITCH_INTERVAL = 0.0005  # seconds: a thread that writes metrics down or reads keys holds the interpreter no longer
+SWITCH_INTERVAL = 0.0005  # seconds: the longest time that a thread with other work keeps the interpreter
 
 
-class Listeners(NamedTuple):
-    """Bound sockets: for subrequests, and for Prometheus."""
+class Sockets(NamedTuple):
+    """Listening sockets: for subrequests, and for Prometheus."""
 
     http: socket.socket
     metrics: socket.socket
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound, listening socket. Raises OSError."""
+    """A listening socket. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=BACKLOG)
 
@@ -64,7 +64,7 @@ def listen_unix(path: Path) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but signals are ours: its own way is to die of them, and SIGTERM is a clean end here."""
+    """uvicorn without its signal handlers: they end the process with the signal, which is a clean end here."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -72,42 +72,42 @@ class _Server(uvicorn.Server):
 
 
 def _server(app: Starlette) -> _Server:
+    http: Any = Listener(app.service if isinstance(app, Application) else None)
     return _Server(
         uvicorn.Config(
             app,
-            http=AuthProtocol if isinstance(app, Application) else "httptools",
+            http=http,
             ws="none",
             lifespan="on",
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # forwarded headers are a dialect's business, not the connection's
+            proxy_headers=False,  # forwarded headers belong to the dialects
             log_config=None,
             backlog=BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=DRAIN,
         )
     )
 
 
 def metrics_app(collect: Callable[[], Awaitable[Iterable[Metric]]]) -> Starlette:
-    """``/metrics``, of whatever ``collect`` gathers."""
+    """An application that serves at ``/metrics`` what ``collect`` returns."""
 
     async def metrics(_: Request) -> Response:
-        families = list(await collect())
+        families = await collect()
 
-        class Gathered:
+        class Collected:
             def collect(self) -> Iterable[Metric]:
                 return families
 
-        # In a thread: a thousand clients' series take tens of milliseconds to write down.
-        text = await asyncio.to_thread(generate_latest, Gathered())
+        # In a thread: the series of a thousand clients take tens of milliseconds to render.
+        text = await asyncio.to_thread(generate_latest, Collected())
         return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return Starlette(routes=[Route("/metrics", metrics)])
 
 
 async def serve(apps: list[tuple[Starlette, socket.socket]], stop: asyncio.Event) -> None:
-    """Answer until ``stop`` is set; then take no new connections, finish what is under way and return."""
+    """Answer until ``stop`` is set; then accept no new connections, finish what is under way and return."""
     servers = [(_server(app), sock) for app, sock in apps]
 
     async def stop_all() -> None:
@@ -122,37 +122,28 @@ async def serve(apps: list[tuple[Starlette, socket.socket]], stop: asyncio.Event
         stopper.cancel()
 
 
-def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set, also those that waited."""
-    stop = asyncio.Event()
-    for number in stopping.SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    stopping.release()
-    return stop
-
-
-def run(main: Callable[[], Awaitable[None]]) -> None:
+def run(main: Coroutine[Any, Any, None]) -> None:
     """Run ``main`` on uvloop."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_await(main))
-        stopping.ignore()
+        runner.run(main)
+        signals.block()  # the loop's handlers are about to go, and a signal would change the exit status
 
 
-async def _await(main: Callable[[], Awaitable[None]]) -> None:
-    await main()
+async def run_single(config: Config, sockets: Sockets) -> None:
+    """One process that answers and serves its own metrics, until a signal."""
+    from verifier.config.reload import follow  # a worker does not load what reads files
 
+    app = create_app(config)
+    service = app.service
 
-def run_single(app: Starlette, listeners: Listeners) -> None:
-    """One process that answers and serves its own metrics."""
+    async def collect() -> Iterable[Metric]:
+        return service.collect()
 
-    async def main() -> None:
-        registry = app.state.service.metrics.registry
+    async def take(changed: Config) -> None:
+        await service.take(changed)
+        service.metrics.count_reload(successful=True)
 
-        async def collect() -> Iterable[Metric]:
-            return registry.collect()  # type: ignore[no-any-return] # starlette's state is untyped
-
-        apps = [(app, listeners.http), (metrics_app(collect), listeners.metrics)]
-        await serve(apps, stop_on_signals())
-
-    run(main)
+    following = asyncio.create_task(follow(config, take, lambda: service.metrics.count_reload(successful=False)))
+    await serve([(app, sockets.http), (metrics_app(collect), sockets.metrics)], signals.stop_event())
+    following.cancel()

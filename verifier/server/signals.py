@@ -1,43 +1,52 @@
-"""SIGTERM and SIGINT end the process with status 0, whenever they come.
-
-A handler that raises may break what it interrupts, as the start of an event loop, or be swallowed by it, as in a
-callback of an import. So a signal waits until somebody looks out for it; before that it is let through only where a
-configuration is waited for, which can take long.
-"""
+"""SIGTERM and SIGINT end the process with status 0, whenever they arrive."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def hold() -> None:
-    """Let a signal wait from now on."""
+def exit_at_once() -> None:
+    """Before the event loop runs there is nothing to clean up: a signal ends the process."""
+    # No exception: one that is raised in the middle of an import or of the loop's start may be swallowed or break it.
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: os._exit(0))
+
+
+def block() -> None:
+    """Keep signals pending from now on."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
-def release() -> None:
-    """Deliver a signal that waited, and each one that comes, to its handler."""
+def unblock() -> None:
+    """Deliver signals, pending ones first."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def ignore() -> None:
-    """Take no notice of any more signals: the process is on its way out, and one would change its exit status."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-
-
 @contextlib.contextmanager
-def ends_at_once() -> Iterator[None]:
-    """A signal in here raises SystemExit, also one that waited. Afterwards signals wait again."""
-    for number in SIGNALS:
-        signal.signal(number, lambda *_: sys.exit(0))
+def blocked() -> Iterator[None]:
+    """Keep signals pending; a process that is started inside begins with them blocked."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        release()
         yield
     finally:
-        hold()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def stop_event() -> asyncio.Event:
+    """An event of the running loop that a signal sets, also a pending one."""
+    import asyncio  # late: it takes time in which a signal would not be handled yet
+
+    stop = asyncio.Event()
+    for number in SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    unblock()
+    return stop

@@ -1,42 +1,40 @@
-"""Several processes on one port, and one ``/metrics`` that speaks for all of them.
+"""Several processes on one port, and one ``/metrics`` for all of them.
 
-The parent holds the sockets, starts workers, restarts one that dies, and asks each for its numbers when Prometheus
-asks. Counters of a worker that died stay in the sums, so that none ever falls.
+The supervisor holds the sockets, starts workers, replaces one that ends, reads a changed configuration once for all,
+and collects their metrics. Counters of a worker that ended stay in the sums, so that no counter ever falls.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
+import multiprocessing
 import os
-import pickle
-import signal
 import socket
-import struct
-import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import DupFd
+from operator import add
+from typing import Any
 
 from prometheus_client import Metric
 
+from verifier import logs
 from verifier.app import create_app
-from verifier.config import Config, ConfigError, Watch
-from verifier.observe.metrics import MAX_CLIENTS
-from verifier.server import run as server
+from verifier.config import Config
+from verifier.observe.metrics import MAX_CLIENTS, OTHER_CLIENTS, Metrics
+from verifier.server import run, signals
 
 log = logging.getLogger(__name__)
 
-ANSWER_LIMIT = 1.0  # seconds for a worker to tell its numbers; after that its last ones count
+COLLECT_TIME = 1.0  # seconds for a worker to send its metrics; after that its last ones count
 RESTART_PAUSE = 1.0  # seconds
-_LENGTH = struct.Struct("!I")
 
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-Family = tuple[str, str, str, Samples]
-"""Name, type, documentation, samples."""
-
-# A gauge that several workers tell: the one that is worse off counts; all others are added up.
-_WORST = frozenset(
+# Gauges of which the lowest value of all processes counts; all other values are added up.
+_LOWEST = frozenset(
     {
         "m2m_verifier_jwks_last_success_timestamp_seconds",
         "m2m_verifier_jwks_keys",
@@ -46,209 +44,170 @@ _WORST = frozenset(
         "process_max_fds",
     }
 )
+_spawn = multiprocessing.get_context("spawn")
 
 
-def snapshot(families: Iterable[Metric]) -> bytes:
-    """A worker's numbers for its parent."""
-    plain = [
-        (f.name, f.type, f.documentation, [(s.name, sorted(s.labels.items()), s.value) for s in f.samples])
-        for f in families
-    ]
-    return json.dumps(plain).encode()
+def merge(parts: Iterable[list[Metric]]) -> list[Metric]:
+    """The metrics of several processes as those of one."""
+    families: dict[str, Metric] = {}
+    values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    for family in chain.from_iterable(parts):
+        families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+        found = values.setdefault(family.name, {})
+        combine: Any = min if family.name in _LOWEST else add
+        for sample in family.samples:
+            key = sample.name, tuple(sample.labels.items())
+            found[key] = combine(found[key], sample.value) if key in found else sample.value
+    for name, family in families.items():
+        for (sample_name, labels), value in values[name].items():
+            family.add_sample(sample_name, dict(labels), value)
+    return list(families.values())
 
 
-def _read(data: bytes) -> list[Family]:
-    return [
-        (name, kind, told, {(sample, tuple(map(tuple, labels))): value for sample, labels, value in samples})
-        for name, kind, told, samples in json.loads(data)
-    ]
+class _SharedFile:
+    """A descriptor that a spawned process receives a duplicate of."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (DupFd(self.descriptor),)
 
 
-def merge(parts: Iterable[list[Family]]) -> list[Family]:
-    """Add workers up."""
-    merged: dict[str, Family] = {}
-    for name, kind, told, samples in (family for part in parts for family in part):
-        _, _, _, into = merged.setdefault(name, (name, kind, told, {}))
-        for key, value in samples.items():
-            if key not in into:
-                into[key] = value
-            else:
-                into[key] = min(into[key], value) if name in _WORST else into[key] + value
-    return list(merged.values())
-
-
-def _monotonic(part: list[Family]) -> list[Family]:
-    """What stays of a worker that has gone."""
-    return [family for family in part if family[1] in ("counter", "histogram")]
-
-
-def _metric(family: Family) -> Metric:
-    name, kind, told, samples = family
-    metric = Metric(name, told, kind)
-    for (sample, labels), value in samples.items():
-        metric.add_sample(sample, dict(labels), value)
-    return metric
+def _received(duplicate: Any) -> _SharedFile:
+    return _SharedFile(duplicate.detach())
 
 
 class _Worker:
-    """One child process, as its parent sees it."""
+    """A child process, as the supervisor sees it."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.last: list[Family] = []
-        self._process: asyncio.subprocess.Process | None = None
-        self._stopping = False
-        self._writer: asyncio.StreamWriter | None = None
-        self._told = asyncio.Event()
-
-    async def run(self, command: list[str], shared: tuple[int, ...], config: Config) -> int:
-        """Start the process, with the ``shared`` descriptors, and listen to it until it ends. Its exit status."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            descriptors = (*shared, theirs.fileno())
-            # A session of its own: a terminal's Ctrl-C is for the parent, who stops workers in order.
-            process = await asyncio.create_subprocess_exec(
-                *command, *map(str, descriptors), pass_fds=descriptors, start_new_session=True
-            )
-        self._process = process
-        if self._stopping:  # it was asked to while the process was being made
-            self.stop()
-        reader, self._writer = await asyncio.open_connection(sock=ours)
-        given = pickle.dumps(config)
-        self._writer.write(_LENGTH.pack(len(given)) + given)
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                length = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))[0]
-                self.last = _read(await reader.readexactly(length))
-                self._told.set()
-        self._writer.close()
-        self._writer = None
-        return await process.wait()
-
-    def stop(self, *, at_once: bool = False) -> None:
-        """Ask the process to finish what it has and end, or kill it."""
-        self._stopping = True
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGKILL if at_once else signal.SIGTERM)
-
-    async def ask(self) -> None:
-        """Bring ``last`` up to date, if the worker tells its numbers in time."""
-        if self._writer is not None:
-            self._told.clear()
-            self._writer.write(b"?")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ANSWER_LIMIT):
-                    await self._told.wait()
+    def __init__(self, config: Config, http: socket.socket, audit_lock: _SharedFile) -> None:
+        self.metrics: list[Metric] = []
+        self.received = asyncio.Event()
+        self.connection, theirs = _spawn.Pipe()
+        self.process = _spawn.Process(target=work, args=(config, http, audit_lock, theirs))
+        with signals.blocked():  # until the worker can end cleanly
+            self.process.start()
+        theirs.close()
 
 
-class Parent:
-    """Keeps ``count`` workers running. ``command`` starts one; it is given three descriptors as last arguments:
+class Supervisor:
+    """Keeps ``count`` workers running."""
 
-    the listening socket, a file to lock while writing audit lines, and a socket to tell its numbers on. A worker that
-    has to be replaced while the file is broken gets the last configuration that was good.
-    """
-
-    def __init__(self, count: int, command: list[str], config: Config, listeners: server.Listeners) -> None:
-        self._workers = [_Worker(number) for number in range(count)]
-        self._gone: list[Family] = []
-        self._clients: set[tuple[str, str]] = set()
-        self._command = command
+    def __init__(self, count: int, config: Config, sockets: run.Sockets) -> None:
+        self._count = count
         self._config = config
-        self._listeners = listeners
-        self._lock = os.memfd_create("audit")
-        self._stopping = False
-
-    async def collect(self) -> Iterable[Metric]:
-        """The sum of all workers, living and dead."""
-        await asyncio.gather(*(worker.ask() for worker in self._workers))
-        # Read in one go: the numbers of a worker that dies while others are asked move to those that have gone.
-        told = merge([*(worker.last for worker in self._workers), self._gone])
-        return [_metric(self._bound_clients(family)) for family in told]
-
-    def _bound_clients(self, family: Family) -> Family:
-        """Each worker names its first 1,000 clients; the sum names no more than that, and always the same."""
-        if family[0] != "m2m_verifier_client_decisions":
-            return family
-        bounded: Samples = {}
-        for (sample, labels), value in family[3].items():
-            named = dict(labels)
-            client = (named["issuer"], named["client_id"])
-            if client not in self._clients and len(self._clients) >= MAX_CLIENTS:
-                named["client_id"] = "other"
-            elif client[1] != "other":
-                self._clients.add(client)
-            key = (sample, tuple(named.items()))
-            bounded[key] = bounded.get(key, 0) + value
-        return (*family[:3], bounded)
-
-    async def _keep(self, worker: _Worker) -> None:
-        while not self._stopping:
-            status = await worker.run(self._command, (self._listeners.http.fileno(), self._lock), self._config)
-            if not self._stopping:
-                log.error("worker %d ended with status %s: starting another", worker.number, status)
-                self._gone = merge([self._gone, _monotonic(worker.last)])
-                worker.last = []
-                await asyncio.sleep(RESTART_PAUSE)
-
-    async def _follow_config(self) -> None:
-        watch = Watch(self._config)
-        while self._config.path is not None:
-            await asyncio.sleep(1.0)
-            with contextlib.suppress(ConfigError):  # workers see it too, and say so
-                changed: Config | None = await asyncio.to_thread(watch)
-                self._config = changed or self._config
+        self._sockets = sockets
+        self._audit_lock = _SharedFile(os.memfd_create("audit"))
+        self._workers: dict[int, _Worker] = {}
+        self._exited: list[Metric] = []
+        self._clients: set[tuple[str, str]] = set()
+        self._own = Metrics()
+        self._threads = ThreadPoolExecutor(2 * count)  # for each worker one that receives and one that sends
+        self._is_stopping = False
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
-        stop = server.stop_on_signals()
-        following = asyncio.create_task(self._follow_config())
-        keepers = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
-        metrics = asyncio.create_task(server.serve([(server.metrics_app(self.collect), self._listeners.metrics)], stop))
+        from verifier.config.reload import follow  # a worker does not load what reads files
+
+        stop = signals.stop_event()
+        following = asyncio.create_task(follow(self._config, self._take, self._refuse))
+        supervising = [asyncio.create_task(self._supervise(number)) for number in range(self._count)]
+        app = run.metrics_app(self.collect)
+        metrics = asyncio.create_task(run.serve([(app, self._sockets.metrics)], stop))
         await stop.wait()
-        self._stopping = True
-        self._listeners.http.close()  # or new connections would wait for a worker that never comes
-        for worker in self._workers:
-            worker.stop()
-        _, late = await asyncio.wait(keepers, timeout=server.DRAIN + RESTART_PAUSE + 4)
-        for worker in self._workers:
-            if late:
-                worker.stop(at_once=True)
+        self._is_stopping = True
+        self._sockets.http.close()  # or new connections would wait for a worker that never comes
+        for worker in self._workers.values():
+            worker.process.terminate()
+        await asyncio.wait(supervising, timeout=run.DRAIN + 5)
+        for worker in self._workers.values():
+            worker.process.kill()
         following.cancel()
-        await asyncio.gather(metrics, following, *keepers, return_exceptions=True)
+        await asyncio.gather(metrics, following, *supervising, return_exceptions=True)
+        self._threads.shutdown()
+
+    async def _supervise(self, number: int) -> None:
+        while not self._is_stopping:
+            worker = self._workers[number] = _Worker(self._config, self._sockets.http, self._audit_lock)
+            with contextlib.suppress(EOFError, OSError):
+                while True:
+                    worker.metrics = [self._limit_clients(one) for one in await self._call(worker.connection.recv)]
+                    worker.received.set()
+            await self._call(worker.process.join)
+            worker.connection.close()
+            if not self._is_stopping:
+                log.error("worker %d ended with status %s: starting another", number, worker.process.exitcode)
+                ended = [family for family in worker.metrics if family.type in ("counter", "histogram")]
+                self._exited = merge([self._exited, ended])
+                worker.metrics = []
+                await asyncio.sleep(RESTART_PAUSE)
+
+    async def collect(self) -> Iterable[Metric]:
+        """The sum of all processes, running and ended."""
+        await asyncio.gather(*map(self._ask, self._workers.values()))
+        # No await from here on: the counts of a worker that ends move to those that have ended.
+        running = [worker.metrics for worker in self._workers.values()]
+        return merge([*running, self._exited, list(self._own.registry.collect())])
+
+    async def _ask(self, worker: _Worker) -> None:
+        worker.received.clear()
+        with contextlib.suppress(OSError, TimeoutError):
+            await self._call(worker.connection.send, None)
+            async with asyncio.timeout(COLLECT_TIME):
+                await worker.received.wait()
+
+    async def _take(self, config: Config) -> None:
+        self._config = config
+        sending = (self._call(worker.connection.send, config) for worker in self._workers.values())
+        await asyncio.gather(*sending, return_exceptions=True)  # one that has ended starts with it
+        self._own.count_reload(successful=True)
+
+    def _refuse(self) -> None:
+        self._own.count_reload(successful=False)
+
+    async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    def _limit_clients(self, family: Metric) -> Metric:
+        """Each worker names its first clients; their sum names ``MAX_CLIENTS`` in all, and always the same."""
+        if family.name == "m2m_verifier_client_decisions":
+            for sample in family.samples:
+                client = sample.labels["issuer"], sample.labels["client_id"]
+                if client not in self._clients and len(self._clients) >= MAX_CLIENTS:
+                    sample.labels["client_id"] = OTHER_CLIENTS
+                elif client[1] != OTHER_CLIENTS:
+                    self._clients.add(client)
+        return family
 
 
-def run_worker(http: int, lock: int, control: int) -> None:
-    """A child, given descriptors: answers on ``http``, tells its numbers when asked, ends when the parent has gone."""
-    parent = socket.socket(fileno=control)
-    length = _LENGTH.unpack(parent.recv(_LENGTH.size, socket.MSG_WAITALL))[0]
-    config: Config = pickle.loads(parent.recv(length, socket.MSG_WAITALL))  # noqa: S301 - our own parent wrote it
-    app = create_app(config, reload=Watch(config) if config.path else None, audit_lock=lock)
+def work(config: Config, http: socket.socket, audit_lock: _SharedFile, supervisor: Connection) -> None:
+    """A worker: answers on ``http``, sends its metrics when asked, ends with its supervisor."""
 
     async def main() -> None:
-        stop = server.stop_on_signals()
-        reader, writer = await asyncio.open_connection(sock=parent)
+        app = create_app(config, audit_lock=audit_lock.descriptor)
+        stop = signals.stop_event()
+        loop = asyncio.get_running_loop()
+        sender = ThreadPoolExecutor(1)
+        tasks = set[asyncio.Task[None]]()
 
-        async def tell() -> None:
-            with contextlib.suppress(OSError):
-                while await reader.read(1):
-                    data = snapshot(app.state.service.metrics.registry.collect())
-                    writer.write(_LENGTH.pack(len(data)) + data)
-            stop.set()
+        def receive() -> None:
+            try:
+                message = supervisor.recv()
+            except (EOFError, OSError):
+                loop.remove_reader(supervisor.fileno())
+                stop.set()
+                return
+            if message is None:
+                sender.submit(supervisor.send, app.service.collect())
+            else:
+                tasks.add(task := loop.create_task(app.service.take(message)))
+                task.add_done_callback(tasks.discard)
 
-        telling = asyncio.create_task(tell())
-        await server.serve([(app, socket.socket(fileno=http))], stop)
-        telling.cancel()
-        writer.close()
+        loop.add_reader(supervisor.fileno(), receive)
+        await run.serve([(app, http)], stop)
+        loop.remove_reader(supervisor.fileno())
+        sender.shutdown()
 
-    server.run(main)
-
-
-def run_parent(count: int, config: Config, listeners: server.Listeners) -> None:
-    """Start ``count`` workers and keep them running until a signal."""
-    command = [sys.executable, "-m", "verifier", "worker"]
-
-    async def main() -> None:
-        await Parent(count, command, config, listeners).run()
-
-    server.run(main)
+    logs.configure(logging.INFO)
+    run.run(main())

@@ -1,22 +1,25 @@
-"""A token's form: compact JWS, taken apart in the one way it can be read (RFC 7515). Nothing here is verified."""
+"""The form of a token: strict parsing of a compact JWS (RFC 7515). Nothing here is verified."""
 
 from __future__ import annotations
 
 import binascii
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from verifier.decision import Reason, Rejected
+from verifier.reasons import Reason, Rejected
 from verifier.strict_json import parse_object
-from verifier.tokens.profiles import Claims
+
+Claims = Mapping[str, Any]
+"""A token's claims as parsed: their types are checked where they are read."""
 
 MAX_TOKEN_BYTES = 16 * 1024
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-# Bits that no byte uses must be zero, else one token would have many spellings.
+# Unused bits must be zero, else one token would have many spellings.
 _LAST = (frozenset[int](), frozenset[int](), frozenset(b"AQgw"), frozenset(b"AEIMQUYcgkosw048"))
 _PADDING = (b"", b"", b"==", b"=")
-# To base64's alphabet; what base64 has and base64url has not becomes what neither has.
+# To base64's alphabet; a character that only base64 has becomes one that neither has.
 _TO_BASE64 = bytes.maketrans(b"-_+/=", b"+/...")
 
 
@@ -29,7 +32,7 @@ class Header(NamedTuple):
 
 
 class UnverifiedToken(NamedTuple):
-    """A token taken apart. Nothing in it has been checked but its form."""
+    """The parts of a token. Only their form has been checked."""
 
     header: Header
     claims_part: bytes
@@ -48,12 +51,12 @@ def decode_part(part: bytes) -> bytes:
     return binascii.a2b_base64(part, strict_mode=True)
 
 
-def take_apart(token: bytes) -> UnverifiedToken:
+def parse_compact(token: bytes) -> UnverifiedToken:
     """Parse a compact JWS and its header (RFC 7515 sections 3.1 and 7.1). Raises Rejected."""
     if len(token) > MAX_TOKEN_BYTES:
         raise _malformed(f"the token is longer than {MAX_TOKEN_BYTES // 1024} KiB")
-    # RFC 7515 section 3.1: three base64url parts without padding (section 2). What is wrong with the first and the last
-    # shows when they are decoded; an empty signature is left to the algorithm.
+    # RFC 7515 section 3.1: three base64url parts without padding (section 2). The first and the last are checked when
+    # they are decoded; an empty signature is left to the algorithm.
     parts = token.split(b".", 3)
     if len(parts) != 3 or parts[1].translate(None, _ALPHABET):
         raise _malformed("after Bearer there must be one token: three base64url parts with dots between them")
@@ -62,7 +65,7 @@ def take_apart(token: bytes) -> UnverifiedToken:
     try:
         signature = decode_part(signature_part)
     except ValueError as error:
-        raise _malformed("the token's signature is not base64url in its one form") from error
+        raise _malformed("the token's signature is not canonical base64url") from error
     return UnverifiedToken(header, claims_part, token[: -len(signature_part) - 1], signature)
 
 
@@ -72,7 +75,7 @@ def _parse_header(part: bytes) -> Header:
     try:
         header = parse_object(decode_part(part))
     except ValueError as error:
-        raise _malformed("the token's header is not base64url of a JSON object in its one form") from error
+        raise _malformed("the token's header is not canonical base64url of a JSON object") from error
     algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "")
     if not isinstance(algorithm, str) or not isinstance(typ, str) or not isinstance(header.get("kid", ""), str):
         raise _malformed("alg, kid or typ in the token's header is missing or not a string")
@@ -94,5 +97,5 @@ def unverified_claims(token: UnverifiedToken) -> Claims:
         return parse_object(decode_part(token.claims_part))
     except ValueError as error:
         raise Rejected(
-            Reason.INVALID_CLAIMS, "the token's claims are not base64url of a JSON object in its one form"
+            Reason.INVALID_CLAIMS, "the token's claims are not canonical base64url of a JSON object"
         ) from error

@@ -1,15 +1,12 @@
-"""What each issuer's access tokens look like, and how to tell a machine's from a person's."""
+"""What each kind of issuer writes into access tokens, and how a machine's differs from a person's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from verifier.decision import Reason, Rejected
-
-Claims = Mapping[str, Any]
-"""A token's claims as parsed: their types are checked where they are read."""
+from verifier.reasons import Reason, Rejected
+from verifier.tokens.jws import Claims
 
 Check = Callable[[Claims, str], str | None]
 """Given the claims and the client id: why the token fails, or None."""
@@ -44,7 +41,7 @@ class Profile:
     machine: Check
     """Why it is not a machine's token."""
     typ: tuple[str, ...] = ()
-    """The header's ``typ`` has to be one of these; empty: see ``tokens.check_typ``."""
+    """The header's ``typ`` has to be one of these; empty: see ``verify.check_typ``."""
     audience_optional: bool = False
     """These issuers leave ``aud`` out."""
 
@@ -122,4 +119,5 @@ PROFILES: Mapping[str, Profile] = {
     "rfc9068": Profile(("client_id",), "scope", _no_check, _subject_is_client, typ=("at+jwt", "application/at+jwt")),
 }
 
-SHARED_BY_STRANGERS = frozenset({"github"})
+SHARED_ISSUERS = frozenset({"github"})
+"""Profiles of issuers that unrelated parties share: they need an allow-list of clients."""

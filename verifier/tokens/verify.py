@@ -1,18 +1,19 @@
-"""From a token's bytes to a VerifiedToken, one check after the other; the first to fail gives the reason."""
+"""From the bytes of a token to a VerifiedToken: one check after the other, the first that fails gives the reason."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from verifier.decision import Reason, Rejected
+from verifier.clock import Clock
 from verifier.identity import (
     HEADER_SAFE,
     IDENTITY_HEADERS,
@@ -20,12 +21,13 @@ from verifier.identity import (
     Principal,
     VerifiedToken,
     encode_headers,
-    wire_size,
+    header_lines,
 )
 from verifier.keys.jwk import Key
-from verifier.keys.sets import Clock, KeySet
-from verifier.tokens.jws import UnverifiedToken, take_apart, unverified_claims
-from verifier.tokens.profiles import Claims, Profile, scope_values, text
+from verifier.keys.sets import KeySet
+from verifier.reasons import Reason, Rejected
+from verifier.tokens.jws import Claims, UnverifiedToken, parse_compact, unverified_claims
+from verifier.tokens.profiles import Profile, scope_values, text
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,9 @@ class IssuerRules:
     """Values of ``iss`` that count as this issuer; the first is the one to ask for keys."""
     key_set_url: str | None
     """None: the issuer's discovery document names it."""
-    jwks_file: Path | None
+    jwks_file: Path | None = None
+    jwks: bytes | None = field(default=None, repr=False)
+    """The content of ``jwks_file``; it may hold secrets."""
     profile: Profile
     algorithms: frozenset[str]
     audience: frozenset[str] | None
@@ -68,7 +72,7 @@ class Issuer(IssuerRules):
 class Verifier(Protocol):
     """Verifies tokens."""
 
-    async def verify(self, token: bytes) -> VerifiedToken:
+    def verify(self, token: bytes) -> VerifiedToken:
         """Raises Rejected."""
 
 
@@ -76,8 +80,8 @@ class TokenVerifier:
     """Verifies tokens of the configured issuers.
 
     ``leeway`` is in seconds; ``role_of`` maps an issuer's name, a client id and scopes to a role (empty: none);
-    ``mapped_headers`` maps response headers to claims; ``observe`` is told the issuer's name and the seconds of each
-    signature check.
+    ``mapped_headers`` maps response headers to claims; ``observe`` is called with the issuer's name and the seconds of
+    each signature check.
     """
 
     def __init__(
@@ -100,9 +104,9 @@ class TokenVerifier:
         self._principals: WeakValueDictionary[tuple[object, ...], Principal] = WeakValueDictionary()
         self._observe = observe
 
-    async def verify(self, token: bytes) -> VerifiedToken:
+    def verify(self, token: bytes) -> VerifiedToken:
         """Check form, algorithm, issuer, key, signature and claims, in this order. Raises Rejected."""
-        parts = take_apart(token)
+        parts = parse_compact(token)
         if parts.header.algorithm not in self._algorithms:  # RFC 8725 section 3.1; `none` is on no list
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "no issuer here signs with the token's alg")
         claims = unverified_claims(parts)
@@ -111,11 +115,11 @@ class TokenVerifier:
         if issuer is None:
             raise Rejected(Reason.UNKNOWN_ISSUER, "iss is not an issuer that is configured here")
         try:
-            key = await self._verify_signature(issuer, parts)
+            key = self._verify_signature(issuer, parts)
             exp = self._check_times(claims)
             client_id = _check_machine(issuer, parts, claims)
             _check_audience(issuer, claims)
-            principal = self._principal(issuer, key, client_id, claims)
+            principal = self._principal(issuer, client_id, claims)
             jti = text(claims, "jti") or ""
             text(claims, "sub")
             if "cnf" in claims:  # RFC 7800 section 3.1: bound to a key whose possession nobody proved
@@ -123,33 +127,23 @@ class TokenVerifier:
         except Rejected as rejected:
             rejected.issuer = issuer.name
             raise
-        return VerifiedToken(principal, exp, jti, self._clock())
+        return VerifiedToken(principal, key, exp, jti, self._clock())
 
-    async def _verify_signature(self, issuer: Issuer, parts: UnverifiedToken) -> Key:
+    def _verify_signature(self, issuer: Issuer, parts: UnverifiedToken) -> Key:
         algorithm = parts.header.algorithm
         if algorithm not in issuer.algorithms:
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "this issuer does not sign with the token's alg")
         kid = parts.header.kid
         key = issuer.keys.find(kid, algorithm)
         if key is None:
-            await issuer.keys.refresh_for_unknown_kid()
-            key = issuer.keys.find(kid, algorithm)
-        if key is None and not len(issuer.keys):
-            raise Rejected(Reason.KEYS_UNAVAILABLE, "the issuer's keys cannot be had at the moment")
-        if key is None:
-            raise Rejected(
-                Reason.UNKNOWN_KEY,
-                "the token has no kid, and not exactly one key of the issuer fits its alg"
-                if kid is None
-                else "the issuer has no key with the token's kid",
-            )
+            raise _no_key(issuer.keys, kid)
         if not key.fits(algorithm):
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "the token's alg does not fit its key")
         start = time.perf_counter()
         matches = key.verify(algorithm, parts.signing_input, parts.signature)
         self._observe(issuer.name, time.perf_counter() - start)
         if not matches:
-            raise Rejected(Reason.BAD_SIGNATURE, "the token's signature does not match", key=key)
+            raise Rejected(Reason.BAD_SIGNATURE, "the token's signature does not match")
         return key
 
     def _check_times(self, claims: Claims) -> float:
@@ -169,19 +163,17 @@ class TokenVerifier:
             raise Rejected(Reason.NOT_YET_VALID, f"iat is {math.ceil(iat - now)} s in the future")
         return exp
 
-    def _principal(self, issuer: Issuer, key: Key, client_id: str, claims: Claims) -> Principal:
-        """Everything that becomes a header. Shared by all tokens that say the same, so that a cached one is small."""
-        granted = list(filter(None, scope_values(claims, issuer.profile.scope)))
+    def _principal(self, issuer: Issuer, client_id: str, claims: Claims) -> Principal:
+        """Everything that becomes a header, shared by all tokens that carry the same, so that a cached one is small."""
+        granted = [sys.intern(scope) for scope in scope_values(claims, issuer.profile.scope) if scope]
         mapped = [self._mapped(claims, claim) for claim in self._mapped_headers.values()]
-        shared = (key, issuer.name, client_id, *granted, "", *mapped)  # no scope is empty: it tells the two apart
+        shared = (issuer.name, client_id, *granted, "", *mapped)  # no scope is empty: it separates the two lists
         known = self._principals.get(shared)
         if known is None:
-            known = self._principals[shared] = self._make_principal(issuer, key, client_id, granted, mapped)
+            known = self._principals[shared] = self._make_principal(issuer, client_id, granted, mapped)
         return known
 
-    def _make_principal(
-        self, issuer: Issuer, key: Key, client_id: str, granted: list[str], mapped: list[str]
-    ) -> Principal:
+    def _make_principal(self, issuer: Issuer, client_id: str, granted: list[str], mapped: list[str]) -> Principal:
         if not VISIBLE.fullmatch(client_id):
             raise Rejected(Reason.INVALID_CLAIMS, "the client id holds characters that no header may carry")
         if not all(map(VISIBLE.fullmatch, granted)):
@@ -193,7 +185,7 @@ class TokenVerifier:
         values = (client_id, scope, role, issuer.name)
         headers = encode_headers([*zip(IDENTITY_HEADERS, values), *zip(self._mapped_headers, mapped)])
         listed = issuer.clients is None or client_id in issuer.clients
-        return Principal(key, issuer.name, client_id, scope, scopes, prefix, role, listed, headers, wire_size(headers))
+        return Principal(issuer.name, client_id, scope, scopes, prefix, role, listed, headers, header_lines(headers))
 
     def _mapped(self, claims: Claims, name: str) -> str:
         value = claims.get(name, "")
@@ -209,6 +201,18 @@ class TokenVerifier:
         if not HEADER_SAFE.fullmatch(value):
             raise Rejected(Reason.INVALID_CLAIMS, f"the claim {name} holds characters that no header may carry")
         return value
+
+
+def _no_key(keys: KeySet, kid: str | None) -> Rejected:
+    refresh = keys.refresh if keys.may_refresh() else None
+    if not len(keys):
+        return Rejected(Reason.KEYS_UNAVAILABLE, "the issuer's keys are not available at the moment", refresh=refresh)
+    description = (
+        "the token has no kid, and not exactly one key of the issuer fits its alg"
+        if kid is None
+        else "the issuer has no key with the token's kid"
+    )
+    return Rejected(Reason.UNKNOWN_KEY, description, refresh=refresh)
 
 
 def _number(claims: Claims, name: str) -> float | None:
@@ -235,10 +239,10 @@ def _check_machine(issuer: Issuer, parts: UnverifiedToken, claims: Claims) -> st
 
 
 def check_typ(typ: str, wanted: tuple[str, ...]) -> str | None:
-    """Why the header's ``typ``, in lower case, tells another kind of token, or None (RFC 8725 section 3.11).
+    """Why the header's ``typ``, in lower case, is not an access token's, or None (RFC 8725 section 3.11).
 
-    Where the profile asks for no certain type, one that names a kind of JWT must still be an access token's:
-    a logout token or a DPoP proof of the same issuer is none.
+    Where the profile asks for no certain type, a ``typ`` that names a kind of JWT must still name access tokens: a
+    logout token or a DPoP proof of the same issuer must not pass.
     """
     if wanted:
         return None if typ in wanted else f"typ is not {wanted[0]}"

@@ -1,4 +1,4 @@
-"""Tells an engineer, step by step, how a token fares and what would have to change. The gate decides, as in serve."""
+"""Explains the decision about one token, step by step, and what would have to change. The gate of ``serve`` decides."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import Any, NamedTuple, TextIO
 
 from verifier.app import Runtime
 from verifier.config import Config, ConfigError
-from verifier.decision import Decision, Reason, Rejected
+from verifier.decision import Decision
 from verifier.keys.fetch import TIME_LIMIT, HttpFetch
 from verifier.observe.metrics import Metrics
-from verifier.policy.paths import AmbiguousPathError, is_url, parse_url
+from verifier.policy.paths import AmbiguousPathError, parse_url
 from verifier.proxies import nginx
-from verifier.request import AuthRequest
-from verifier.tokens.jws import take_apart, unverified_claims
+from verifier.reasons import Reason, Rejected
+from verifier.request import AuthRequest, is_url
+from verifier.tokens.jws import parse_compact, unverified_claims
 
-ALLOWED, DENIED, CANNOT_TELL = 0, 1, 2
+ALLOWED, DENIED, INDETERMINATE = 0, 1, 2
 
-# The line, in its order, and the reasons that end it at each step.
+# The steps of a decision in their order, and the reasons that end it at each.
 STEPS: dict[str, tuple[Reason, ...]] = {
     "auth request": (Reason.UNKNOWN_POLICY, Reason.BAD_AUTH_REQUEST),
     "token": (Reason.MISSING_TOKEN, Reason.MALFORMED_TOKEN),
@@ -54,7 +55,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.EXPIRED: "fetch a new token, and again before `exp`; if it is new, compare the clocks",
     Reason.NOT_YET_VALID: "compare the clocks of issuer and verifier, or raise `leeway`",
     Reason.WRONG_AUDIENCE: "ask the issuer for this API's audience, or add the token's to the issuer's `audience`",
-    Reason.INVALID_CLAIMS: "the issuer writes claims that no client can mend: see RFC 7519 section 4.1",
+    Reason.INVALID_CLAIMS: "the issuer writes claims that no client can change: see RFC 7519 section 4.1",
     Reason.BAD_PROOF: "ask for a token without `cnf`",
     Reason.REVOKED: "take the client or the `jti` off `revoked`, if that was a mistake",
     Reason.NOT_M2M: "fetch it with the client credentials grant, or set `allow_users` for this issuer",
@@ -65,7 +66,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.NO_MATCHING_RULE: "add a rule for this method and path to the policy",
     Reason.AMBIGUOUS_PATH: "send the path in its plain form: no dot segments, empty segments or encoded slashes",
     Reason.UNKNOWN_POLICY: "name a policy of the configuration in the auth URL",
-    Reason.BAD_AUTH_REQUEST: "mend the auth URL's query: it takes scope, client and issuer",
+    Reason.BAD_AUTH_REQUEST: "correct the auth URL's query: it takes scope, client and issuer",
     Reason.HEADERS_TOO_LARGE: "grant fewer scopes, map fewer claims, or raise `max_header_bytes` and nginx's buffer",
     Reason.KEYS_UNAVAILABLE: "see whether the issuer's key set can be fetched from here",
 }
@@ -86,11 +87,11 @@ def run(config: Config, options: argparse.Namespace, token: bytes, out: TextIO) 
     """Explain the decision about ``token`` for the request in ``options``. The exit status. Raises ConfigError."""
     request = _request(options, token.strip())
     decision = asyncio.run(_decide(config, request))
-    steps = list(_steps(decision, _facts(request, decision)))
+    steps = list(_steps(decision, _facts(config, request, decision)))
     write = _write_json if options.json else _write_text
     write(decision, steps, out)
     if decision.reason.status == 503:
-        return CANNOT_TELL
+        return INDETERMINATE
     return ALLOWED if decision.reason is Reason.OK else DENIED
 
 
@@ -119,16 +120,20 @@ async def _decide(config: Config, request: AuthRequest) -> Decision:
         try:
             runtime.start()
             await runtime.first_keys(2 * TIME_LIMIT)
-            return await runtime.gate.decide(request)
+            decision = runtime.gate.decide(request)
+            if decision.refresh is not None:
+                await decision.refresh()
+                decision = runtime.gate.decide(request)
+            return decision
         finally:
             await runtime.stop()
 
 
-def _facts(request: AuthRequest, decision: Decision) -> dict[str, str]:
-    """What each step looked at. The token's parts are shown as they are; its signature never is."""
+def _facts(config: Config, request: AuthRequest, decision: Decision) -> dict[str, str]:
+    """What each step examined. The token's parts are shown as they are, its signature never."""
     facts = {"auth request": f"policy {request.policy}" + (f", {request.query.decode()}" if request.query else "")}
     try:
-        parts = take_apart((request.authorization or b"").removeprefix(b"Bearer "))
+        parts = parse_compact((request.authorization or b"").removeprefix(b"Bearer "))
         kid = "no kid" if parts.header.kid is None else f"kid {_safe(parts.header.kid)}"
         facts |= {"token": "three parts, well formed", "algorithm": _safe(parts.header.algorithm), "key": kid}
         claims = unverified_claims(parts)
@@ -143,13 +148,13 @@ def _facts(request: AuthRequest, decision: Decision) -> dict[str, str]:
         facts["issuer allowed"] = principal.issuer
         facts["scope"] = f"granted: {principal.scope or 'none'}"
         facts["role"] = principal.role or "none"
-    if decision.policy is not None and decision.policy.rules:
+    if decision.policy in config.policies.by_name and config.policies.by_name[decision.policy].rules:
         facts["rule"] = f"{request.method} {_path(request.url)}"
     return facts
 
 
 def _safe(value: str) -> str:
-    """A stranger's text for a terminal: escapes, line breaks and what no encoding holds are spelled out."""
+    """Untrusted text for a terminal: control characters, line breaks and lone surrogates are escaped."""
     return value if value.isascii() and value.isprintable() else json.dumps(value)
 
 
@@ -182,24 +187,24 @@ def _write_text(decision: Decision, steps: list[Step], out: TextIO) -> None:
     marks = {True: "ok  ", False: "FAIL", None: "  - "}
     for step in steps:
         out.write(f"{marks[step.passed]}  {step.name:<15} {step.detail}".rstrip() + "\n")
-    verdict = {200: "allowed", 503: "nobody can tell"}.get(decision.reason.status, "denied")
+    verdict = {200: "allowed", 503: "indeterminate"}.get(decision.reason.status, "denied")
     out.write(f"\n{decision.reason.status} {decision.reason}: {verdict}\n")
     if decision.reason is not Reason.OK:
         out.write(f"to change it: {REMEDIES[decision.reason]}\n")
-        if decision.scope:
+        if decision.reason is Reason.INSUFFICIENT_SCOPE:
             out.write(f"scope needed: {decision.scope}\n")
-        if decision.policy is not None and decision.policy.report:
-            out.write("the policy is in report mode: nginx is told 200 all the same\n")
+        if decision.report:
+            out.write("the policy is in report mode: nginx gets 200 all the same\n")
 
 
 def _write_json(decision: Decision, steps: list[Step], out: TextIO) -> None:
-    told = {
+    explanation = {
         "status": decision.reason.status,
         "reason": decision.reason,
         "description": decision.description,
         "remedy": REMEDIES[decision.reason],
-        "scope_needed": decision.scope,
-        "report_mode": decision.policy is not None and decision.policy.report,
+        "scope_needed": decision.scope if decision.reason is Reason.INSUFFICIENT_SCOPE else "",
+        "report_mode": decision.report,
         "steps": [step._asdict() for step in steps],
     }
-    out.write(json.dumps(told, indent=2) + "\n")
+    out.write(json.dumps(explanation, indent=2) + "\n")

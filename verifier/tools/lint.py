@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from verifier.config import yaml_errors as yaml_error
+from verifier.config import yaml_errors
 from verifier.identity import IDENTITY_HEADERS
 from verifier.policy.policies import PARAMETERS
 from verifier.policy.resources import WELL_KNOWN
@@ -411,8 +411,8 @@ def _read_all(paths: Iterable[Path]) -> tuple[list[Ingress], list[Finding]]:
             findings.append(_unreadable(path, "not UTF-8 text"))
         # ValueError is how PyYAML says that a date or a number is none; RecursionError, nested beyond reason
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            line, told = yaml_error.told(error)
-            findings.append(_unreadable(path, f"line {line}: {told}" if line else told))
+            line, problem = yaml_errors.describe(error)
+            findings.append(_unreadable(path, f"line {line}: {problem}" if line else problem))
         else:
             for document in documents:
                 found, broken = _ingresses(document, str(path))

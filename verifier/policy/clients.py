@@ -1,0 +1,59 @@
+"""Clients by issuer and id: how they are written, which role they have, which are revoked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from verifier.identity import Principal
+
+Client = tuple[str, str]
+"""An issuer's configured name and a client id: two issuers may use the same id."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientIds:
+    """Parses client ids as they are written in the configuration and in auth URLs."""
+
+    issuers: tuple[str, ...]
+
+    def parse(self, written: str) -> Client:
+        """``issuer-name/client-id``, or the id alone where there is one issuer. Raises ValueError."""
+        name, slash, client_id = written.partition("/")
+        if slash and name in self.issuers and client_id:
+            return name, client_id
+        if len(self.issuers) == 1:
+            return self.issuers[0], written
+        raise ValueError(f"must be written issuer-name/client-id, with one of {', '.join(self.issuers)}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Roles:
+    """Roles by client first, then by scope in file order, else none."""
+
+    clients: Mapping[Client, str] = field(default_factory=dict)
+    scopes: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, issuer: str, client_id: str, scopes: frozenset[str]) -> str:
+        """The role, empty where there is none."""
+        role = self.clients.get((issuer, client_id))
+        if role is None:
+            role = next((role for scope, role in self.scopes.items() if scope in scopes), "")
+        return role
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Revoked:
+    """Revoked clients (of one issuer, or of any) and revoked tokens, by ``jti``."""
+
+    clients: frozenset[Client] = frozenset()
+    bare_clients: frozenset[str] = frozenset()
+    tokens: frozenset[str] = frozenset()
+
+    def covers(self, principal: Principal, jti: str) -> bool:
+        """Whether this token was revoked."""
+        return (
+            principal.client_id in self.bare_clients
+            or (principal.issuer, principal.client_id) in self.clients
+            or jti in self.tokens
+        )
