@@ -101,7 +101,7 @@ $(BENCH_VENV)/.ready: pyproject.toml bench/node/package.json bench/node/package-
 	$(BENCH_VENV)/bin/npm ci --prefix $(NODE_SIDES) --silent --no-audit --no-fund --ignore-scripts
 	@touch $@
 
-bench: $(BENCH_VENV)/.ready nginx ## measure against what users would pick instead (about 35 minutes); BENCH=--quick for two short rounds
+bench: $(BENCH_VENV)/.ready nginx ## measure against what users would pick instead (about 45 minutes); BENCH=--quick for two short rounds
 	@$(call quietly,command -v wrk,wrk)
 	$(BENCH_VENV)/bin/python -m bench $(BENCH)
 

@@ -9,12 +9,13 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from bench import facts, plan, probes, report
-from bench.run import QUICK, Bench, Settings, say, usable_targets
+from bench.run import QUICK, Bench, Settings, say
 from bench.servers import ROOT, BenchError
-from bench.sides import nginx
+from bench.sides import nginx, ours
 from bench.sides.context import Context
 from bench.tokens import make_token_set
 
@@ -31,6 +32,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="TARGET,…", help=f"of {', '.join(plan.TARGETS)}")
     parser.add_argument("--load", default="", metavar="LOAD,…", help=f"of {', '.join(plan.LOADS)}")
     parser.add_argument("--probes", default=",".join(PROBES), metavar="PROBE,…", help="of %(default)s, or none")
+    parser.add_argument(
+        "--before", type=Path, metavar="PATH", help="an older checkout or its virtual environment, measured beside ours"
+    )
     parser.add_argument("--no-rounds", action="store_true", help="the probes alone")
     parser.add_argument("--server-core", type=int, default=Settings.server_core)
     parser.add_argument("--load-core", type=int, default=Settings.load_core)
@@ -71,7 +75,12 @@ def main() -> int:
 
 def run(options: argparse.Namespace) -> int:
     settings = settings_from(options)
-    targets = usable_targets(names(options.only, plan.TARGETS, "target"))
+    targets = names(options.only, plan.TARGETS, "target")
+    before = ours.command_of(options.before) if options.before else None
+    if before is None:
+        targets.discard("ours-before")
+    if not targets:
+        raise BenchError("ours-before needs --before")
     loads = names(options.load, plan.LOADS, "load")
     chosen = set() if options.probes == "none" else names(options.probes, PROBES, "probe")
     if not any("ours" in name for name in targets):
@@ -80,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     say(f"tokens: {settings.distinct:,} for memory, {settings.cold:,} for each COLD load (signing takes a while)")
     tokens = make_token_set(BUILD / "tokens", cold=settings.cold, distinct=settings.distinct)
     os.sched_setaffinity(0, {settings.load_core})  # from here on we only watch, and not on the servers' core
-    bench = Bench(settings, Context(BUILD, tokens))
+    bench = Bench(settings, Context(BUILD, tokens, before))
     machine = facts.Machine()
     if machine.busy_before > 0.1:
         say(f"something else keeps {machine.busy_before:.0%} of this machine busy: the figures will not mean much")
@@ -105,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
             except BenchError as error:  # half an hour of rounds is not thrown away for a probe
                 failed = True
                 say(f"\nthe probe of {name} FAILED: {error}")
-    results["facts"] = facts.gather(BUILD, settings, machine)
+    results["facts"] = facts.gather(bench.context, settings, machine)
     filtered = options.quick or options.only or options.load or options.no_rounds or chosen != set(PROBES)
     write(results, complete=not failed and not filtered and settings.rounds >= Settings.rounds)
     say(f"\ndone in {(time.monotonic() - began) / 60:.1f} min")

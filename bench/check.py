@@ -54,9 +54,9 @@ def check_status(context: Context, target: Target, load: str, status: int) -> No
 
 
 def counters(context: Context, verifier: str) -> dict[str, int]:
-    """What a verifier tells of itself: tokens that its cache knew (`hits`), audit lines given up (`dropped`).
+    """What a verifier reports of itself: tokens that its cache knew (`hits`), audit lines that it dropped (`dropped`).
 
-    Empty for the sides that tell nothing.
+    Empty for the sides that report nothing.
     """
     if verifier.startswith("ours"):
         text = get(context.ports[f"{verifier}-metrics"], "/metrics")[2].decode()

@@ -14,8 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench import plan
 from bench.servers import ROOT
-from bench.sides import envoy, nginx, others
+from bench.sides import envoy, nginx, others, ours
+from bench.sides.context import Context
 
 PYTHON_PACKAGES = ("uvicorn", "uvloop", "httptools", "starlette", "pyjwt", "cryptography", "fastapi")
 
@@ -46,11 +48,12 @@ def _share(before: list[int], after: list[int], *columns: int) -> float:
     return sum(passed[column] for column in columns) / max(sum(passed), 1)
 
 
-def gather(build: Path, settings: Any, machine: Machine) -> dict[str, str]:
+def gather(context: Context, settings: Any, machine: Machine) -> dict[str, str]:
     memory = int(_proc("meminfo", r"MemTotal:\s*(\d+)") or 0)
     facts = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": _run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], r"(\S+)"),
+        "commit": _commit(ROOT),
+        **({"commit before": _commit(ours.code_of(context.before))} if context.before else {}),
         "processor": _proc("cpuinfo", r"model name\s*:\s*(.+)"),
         "cores": f"{os.cpu_count()}, {'virtual' if 'hypervisor' in _flags() else 'real'}",
         "memory": f"{memory / 2**20:.0f} GiB",
@@ -66,14 +69,18 @@ def gather(build: Path, settings: Any, machine: Machine) -> dict[str, str]:
     facts["Envoy"] = _run([str(envoy.binary()), "--version"], r"/(\d+\.\d+\.\d+)")
     facts["Node"] = _run([str(others.node_binary()), "--version"], r"v(\S+)")
     for package in ("aws-jwt-verify", "fast-jwt"):
-        manifest = build / "node" / "node_modules" / package / "package.json"
+        manifest = context.build / "node" / "node_modules" / package / "package.json"
         facts[package] = str(json.loads(manifest.read_text())["version"])
     facts["wrk"] = _run(["wrk", "-v"], r"wrk \S*?(\d[\w.]*)")
     facts["the run"] = (
-        f"{settings.rounds} rounds; windows of {settings.seconds} s over {settings.connections} connections, "
+        f"{settings.rounds} rounds; windows of {settings.seconds} s over {plan.CONNECTIONS} connections, "
         f"{settings.fixed_seconds:g} s at a fixed rate"
     )
     return facts
+
+
+def _commit(folder: Path) -> str:
+    return _run(["git", "-C", str(folder), "describe", "--always", "--dirty"], r"(\S+)")
 
 
 def _version(package: str) -> str:

@@ -70,6 +70,14 @@ def _title(name: str) -> str:
     return plan.TARGETS[name].title
 
 
+def _short(load: str) -> str:
+    return plan.LOADS[load].title.split(":")[0]
+
+
+def _spread(found: Ratio) -> tuple[str, str]:
+    return f"**{number(found.median)}**", f"{number(found.low)} to {number(found.high)}"
+
+
 def ratios_table(windows: list[Window]) -> str:
     rows = []
     for comparison in plan.COMPARISONS:
@@ -80,16 +88,25 @@ def ratios_table(windows: list[Window]) -> str:
             continue
         rows.append(
             (
-                plan.LOADS[load].title.split(":")[0],
+                _short(load),
                 _title(ours),
                 _title(other),
-                f"**{number(found.median)}**",
-                f"{number(found.low)} to {number(found.high)}",
+                *_spread(found),
                 comparison.goal,
                 number(cpu.median),
             )
         )
     return table(("load", "side", "against", "median ratio", "range", "goal", "by CPU"), rows)
+
+
+def before_table(windows: list[Window]) -> str:
+    rows = []
+    for line in plan.BEFORE_AFTER:
+        rate, cpu = (ratio(windows, line.load, line.ours, line.other, value) for value in ("rps", "cpu_us"))
+        if rate and cpu:
+            rows.append((_short(line.load), *_spread(rate), line.goal, *_spread(cpu), line.cpu_goal))
+    head = ("load", "requests/s, median ratio", "range", "goal", "CPU a request, median ratio", "range", "goal")
+    return table(head, rows) if rows else ""
 
 
 def throughput_tables(windows: list[Window]) -> str:
@@ -119,7 +136,7 @@ def fixed_table(fixed: list[Window]) -> str:
     values = ("p50_us", "p99_us", "p999_us", "max_us", "late_p99_us", "unfinished")
     rows = [
         (
-            plan.LOADS[load].title.split(":")[0],
+            _short(load),
             f"{rate:,}",
             _title(target),
             *(milliseconds(row[value]) for value in values[:5]),
@@ -226,6 +243,11 @@ def render(results: dict[str, Any]) -> str:
             "same round, and its range. A goal is what the project set itself; nothing asserts it. By CPU: how many "
             "times our CPU time for a request the other side spends.\n\n" + ratios_table(windows)
         )
+    if before := before_table(windows):
+        parts.append(
+            "### Ours, before and after\n\nThe median over the rounds of (ours / the older version) in the same round, "
+            "and its range. In requests a second more than 1 is better, in CPU less than 1.\n\n" + before
+        )
     if fixed:
         parts.append(
             "### Latency at a fixed rate\n\nOpen loop: every wait counts from when the request was due. Medians over "
@@ -240,10 +262,10 @@ def render(results: dict[str, Any]) -> str:
             parts.append(f"{title}\n\n{render_rows(results[key])}")
     if windows:
         parts.append(
-            "### As fast as each side can\n\nClosed loop, medians over the rounds; p50 and p99 are those of a "
-            "saturated side. CPU and memory are those of all its processes, nginx included where it stands in front. "
-            "¹ the load's core was over 90 % busy: the side may be faster than shown. "
-            "² it gave up audit lines, which were not written.\n\n" + throughput_tables(windows)
+            "### As fast as each side can\n\nClosed loop, medians over the rounds; except one at a time, p50 and p99 "
+            "are those of a saturated side. CPU and memory are those of all its processes, nginx included where it "
+            "stands in front. ¹ the load generator's core was over 90 % busy: the side may be faster than shown. "
+            "² it dropped audit lines.\n\n" + throughput_tables(windows)
         )
     return "\n\n".join(parts)
 

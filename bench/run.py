@@ -30,7 +30,6 @@ class Settings:
     rounds: int = 7
     seconds: int = 2
     fixed_seconds: float = 3.0
-    connections: int = 32
     server_core: int = 0
     load_core: int = 1
     cold: int = 30_000
@@ -57,11 +56,13 @@ def specs(context: Context) -> dict[str, Callable[[], ServerSpec]]:
     """How to start each process, by the name that targets use. The front needs to know who is behind it."""
     socket = context.folder("sockets") / "ours.sock"
     local = context.ports
+    ttl = f"127.0.0.1:{local['ours-ttl']}"
     fronts = (
         *_close_and_keepalive("ours", local["ours"]),
         nginx.Front("front-ours-uds", f"unix:{socket}"),
         nginx.Front("front-ours-uds-close", f"unix:{socket}", keepalive=False),
-        nginx.Front("front-ours-cache", f"127.0.0.1:{local['ours-ttl']}", cache=True),
+        nginx.Front("front-ours-cache", ttl, keepalive=False, cache=True),
+        nginx.Front("front-ours-cache-aio", ttl, keepalive=False, cache=True, threads=True),
         *_close_and_keepalive("fastapi", local["fastapi"]),
         *_close_and_keepalive("node", local["node-aws"]),
         *_close_and_keepalive("uvicorn", local["uvicorn"]),
@@ -69,6 +70,7 @@ def specs(context: Context) -> dict[str, Callable[[], ServerSpec]]:
     )
     return {
         "ours": lambda: ours.spec(context),
+        "ours-before": lambda: ours.spec(context, "ours-before", command=context.before),
         "ours-audit-off": lambda: ours.spec(context, "ours-audit-off", audit="off"),
         "ours-uds": lambda: ours.spec(context, "ours-uds", uds=socket),
         "ours-ttl": lambda: ours.spec(context, "ours-ttl", nginx_cache_ttl=60),
@@ -81,18 +83,6 @@ def specs(context: Context) -> dict[str, Callable[[], ServerSpec]]:
         "nginx-floor": lambda: nginx.floor(context),
         "nginx-front": lambda: nginx.front(context, fronts),
     }
-
-
-def usable_targets(wanted: set[str]) -> set[str]:
-    """`wanted` without what this checkout cannot start, each left out aloud."""
-    missing: dict[str, str] = {}
-    if not ours.available():
-        missing = {name: "m2m-verifier serve is not there" for name in wanted if "ours" in name}
-    elif not ours.offers("--uds"):
-        missing = {name: "m2m-verifier serve has no --uds" for name in wanted if "ours-uds" in name}
-    for name, reason in sorted(missing.items()):
-        say(f"left out: {name}: {reason}")
-    return wanted - missing.keys()
 
 
 def say(text: str) -> None:
@@ -135,9 +125,10 @@ class Bench:
             yield
         self.servers.clear()
 
-    def template(self, target: plan.Target) -> Path:
-        path = self.context.folder("requests") / f"{target.name}.http"
-        path.write_text(proxied_template() if target.proxied else direct_template(target.path), newline="")
+    def template(self, target: plan.Target, *, close: bool = False) -> Path:
+        path = self.context.folder("requests") / f"{target.name}{'-close' if close else ''}.http"
+        text = proxied_template() if target.proxied else direct_template(target.path, close=close)
+        path.write_text(text, newline="")
         return path
 
     def measure(self, target: plan.Target, load: plan.Load, *, seconds: int) -> Window:
@@ -146,20 +137,20 @@ class Bench:
         argv = wrk.command(
             core=self.settings.load_core,
             port=self.context.ports[target.port],
-            template=self.template(target),
-            tokens=self.context.tokens.path(load.name),
+            template=self.template(target, close=load.close),
+            tokens=self.context.tokens.path(load.tokens),
             offset=offset,
-            connections=self.settings.connections,
+            connections=load.connections,
             seconds=seconds,
         )
         servers = [self.servers[name] for name in target.servers]
-        told = counters(self.context, target.verifier)
+        counted = counters(self.context, target.verifier)
         before, api_before = _cpu(servers), self._api_cpu()
         result = wrk.run(argv, timeout=seconds + 60)
         used, api_used = _cpu(servers) - before, self._api_cpu() - api_before
-        self._went_on(target, load, result.requests + self.settings.connections)
-        told = {key: value - told[key] for key, value in counters(self.context, target.verifier).items()}
-        self._verify(target, load, result, told)
+        self._advance(target, load, result.requests + load.connections)
+        counted = {key: value - counted[key] for key, value in counters(self.context, target.verifier).items()}
+        self._verify(target, load, result, counted)
         return {
             "load": load.name,
             "target": target.name,
@@ -171,28 +162,28 @@ class Bench:
             "cpu_us": round(used / result.requests * 1e6, 2),
             "rss_mib": round(sum(server.rss_bytes() for server in servers) / 2**20, 1),
             "load_busy": round(result.busy + api_used / result.seconds, 3),
-            "audit_dropped": told.get("dropped", 0),
+            "audit_dropped": counted.get("dropped", 0),
         }
 
     def _api_cpu(self) -> float:
         """The API runs beside the load generator, and takes from it."""
         return self.api.cpu_seconds() if self.api else 0.0
 
-    def _verify(self, target: plan.Target, load: plan.Load, result: wrk.WrkResult, told: dict[str, int]) -> None:
+    def _verify(self, target: plan.Target, load: plan.Load, result: wrk.WrkResult, counted: dict[str, int]) -> None:
         expected = result.requests if load.status >= 400 else 0
         if target.verifies and result.denied != expected:
             raise BenchError(f"{target.name}, {load.name}: {result.denied} of {result.requests} were denied")
         if target.verifies:
-            check_status(self.context, target, load.name, load.status)
-        if load.fresh and told.get("hits"):
-            raise BenchError(f"{target.name}, {load.name}: {told['hits']} tokens were not new to the cache")
+            check_status(self.context, target, load.tokens, load.status)
+        if load.fresh and counted.get("hits"):
+            raise BenchError(f"{target.name}, {load.name}: {counted['hits']} tokens were not new to the cache")
 
     def _next(self, target: plan.Target, load: plan.Load) -> int:
-        """Where a COLD cycle goes on: a least-recently-used cache smaller than the cycle then never knows a token."""
-        return self._offsets.get((target.verifier, load.name), 0) if load.fresh and target.verifies else 0
+        """Where a COLD cycle continues: a least-recently-used cache smaller than the cycle then never knows a token."""
+        return self._offsets.get((target.verifier, load.tokens), 0) if load.fresh and target.verifies else 0
 
-    def _went_on(self, target: plan.Target, load: plan.Load, by: int) -> None:
-        key = (target.verifier, load.name)
+    def _advance(self, target: plan.Target, load: plan.Load, by: int) -> None:
+        key = (target.verifier, load.tokens)
         self._offsets[key] = (self._offsets.get(key, 0) + by) % self.settings.cold
 
     def measure_fixed(self, target: plan.Target, load: plan.Load, rate: int) -> Window:
@@ -201,18 +192,18 @@ class Bench:
         offset = self._next(target, load)
         if offset + total > self.settings.cold:
             offset = 0  # the generator does not wrap; skipping ahead keeps every token as old as a whole cycle
-            self._offsets[(target.verifier, load.name)] = 0
+            self._offsets[(target.verifier, load.tokens)] = 0
         argv = openloop_command(
             self.settings.load_core,
             port=self.context.ports[target.port],
             template=self.template(target),
-            tokens=self.context.tokens.path(load.name),
+            tokens=self.context.tokens.path(load.tokens),
             rate=rate,
             seconds=self.settings.fixed_seconds,
             skip=offset,
         )
         result = run_openloop(argv, timeout=self.settings.fixed_seconds + 60)
-        self._went_on(target, load, total)
+        self._advance(target, load, total)
         if target.verifies and set(result.statuses) - {str(load.status)}:
             raise BenchError(f"{target.name}, {load.name} at {rate}/s: answered {result.statuses}")
         values = {key: value for key, value in asdict(result).items() if key not in ("statuses", "worst")}
@@ -221,10 +212,10 @@ class Bench:
     def check(self, targets: set[str]) -> None:
         for name in sorted(targets):
             check(self.context, plan.TARGETS[name])
-        say(f"{len(targets)} targets answer rightly")
+        say(f"{len(targets)} targets answer as they should")
 
     def interleave(self, targets: set[str], loads: set[str]) -> None:
-        """Warm everybody up, then the rounds."""
+        """One second of warm-up for each cell, then the rounds."""
         cells = plan.select(plan.CELLS, targets=targets, loads=loads)
         fixed = plan.select(plan.FIXED_RATE, targets=targets, loads=loads)
         for load, names in cells:  # Node compiles what is hot, Python specialises it, caches fill
@@ -293,9 +284,9 @@ def _rounded(values: dict[str, Any]) -> dict[str, Any]:
 def _line(window: Window) -> str:
     bound = "  (the load generator is the limit)" if window["load_busy"] > 0.9 else ""
     if window["audit_dropped"]:
-        bound += f"  ({window['audit_dropped']} audit lines given up)"
+        bound += f"  ({window['audit_dropped']} audit lines dropped)"
     return (
-        f"{window['load']:<11}{window['target']:<22}{window['rps']:>9.0f}/s  p50 {window['p50_us'] / 1e3:7.2f} ms"
+        f"{window['load']:<12}{window['target']:<22}{window['rps']:>9.0f}/s  p50 {window['p50_us'] / 1e3:7.2f} ms"
         f"  p99 {window['p99_us'] / 1e3:7.2f} ms  {window['cpu_us']:7.1f} µs CPU  {window['rss_mib']:6.0f} MiB{bound}"
     )
 
@@ -303,6 +294,6 @@ def _line(window: Window) -> str:
 def _fixed_line(window: Window) -> str:
     late = f"  {window['unfinished']} unanswered" if window["unfinished"] else ""
     return (
-        f"{window['load']:<11}{window['target']:<22}at {window['rate']}/s  p50 {window['p50_us'] / 1e3:7.2f} ms"
+        f"{window['load']:<12}{window['target']:<22}at {window['rate']}/s  p50 {window['p50_us'] / 1e3:7.2f} ms"
         f"  p99 {window['p99_us'] / 1e3:7.2f} ms  max {window['max_us'] / 1e3:7.2f} ms{late}"
     )

@@ -59,7 +59,7 @@ class Server:
                 stderr=log,
                 env=env,
                 cwd=ROOT,
-                start_new_session=True,  # Ctrl-C reaches us alone; we stop everybody in order
+                start_new_session=True,  # Ctrl-C reaches us alone; we stop the sides in order
             )
         if spec.drain_stdout:
             self._drain = subprocess.Popen(

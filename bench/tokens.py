@@ -149,7 +149,7 @@ def sign_many(signer: Signer, count: int, *, expires: int) -> list[str]:
 
 
 def bad_signature(token: str) -> str:
-    """The same token with one bit of its signature turned over: every check up to the signature still passes."""
+    """The same token with one bit of its signature inverted: every check up to the signature still passes."""
     signed, signature = token.rsplit(".", 1)
     middle = len(signature) // 2
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

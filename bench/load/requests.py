@@ -8,11 +8,16 @@ NUMBER = "@NUMBER@"  # 32 hex digits, another one for each request, as nginx's $
 API_PATH = "/orders/7?expand=items"
 
 
-def direct_template(path: str) -> str:
-    """The subrequest as nginx sends it: the client's own headers, then those that auth_request adds."""
+def direct_template(path: str, *, close: bool = False) -> str:
+    """The subrequest as nginx sends it: the client's own headers, then those that auth_request adds.
+
+    `close`: with the `Connection: close` that nginx sends where its upstream keeps no connections.
+    """
+    connection = "Connection: close\r\n" if close else ""
     return (
         f"GET {path} HTTP/1.1\r\n"
         "Host: api.lab.informationcart.com\r\n"
+        f"{connection}"
         "User-Agent: billing-agent/1.4 (python-httpx/0.28)\r\n"
         "Accept: application/json\r\n"
         f"Authorization: Bearer {TOKEN}\r\n"

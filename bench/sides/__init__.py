@@ -1,1 +1,1 @@
-"""What is measured: ours, what a team would use or write instead, and the floors below which nobody gets."""
+"""What is measured: ours, what a team would use or write instead, and the floors that no side gets below."""

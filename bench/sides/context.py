@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.servers import BenchError, free_port
 from bench.tokens import TokenSet
 
-CACHE_SIZE = 10_000  # ours, Envoy's and fast-jwt's alike; COLD cycles through more tokens than that
+CACHE_SIZE = 10_000  # of ours, Envoy and fast-jwt; COLD cycles through more tokens than that
 PYTHON_BIN = Path(sys.executable).parent
 
 
@@ -31,6 +31,7 @@ class Context:
 
     build: Path
     tokens: TokenSet
+    before: Path | None = None  # the command of an older version
     ports: Ports = field(default_factory=Ports)
 
     @property

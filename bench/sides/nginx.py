@@ -1,4 +1,4 @@
-"""nginx in its three parts here: in front with auth_request, as a floor, and as the API behind everybody.
+"""nginx in its three parts here: in front with auth_request, as a floor, and as the API behind all sides.
 
 The front has one port for each way to reach each verifier, so that one process serves every comparison.
 """
@@ -20,12 +20,18 @@ IDENTITY = ("client_id", "scope", "role", "issuer")
 
 @dataclass(frozen=True)
 class Front:
-    """One `server` block: a verifier (HOST:PORT or unix:PATH, None: no auth), and how nginx connects to it."""
+    """One `server` block: a verifier (HOST:PORT or unix:PATH, None: no auth), and how nginx connects to it.
+
+    `cache`: nginx keeps answers as ingress-nginx does where an Ingress sets `auth-cache-key` to token, method and URI
+    (rootfs/etc/nginx/template/nginx.tmpl of kubernetes/ingress-nginx, controller 1.15). `threads`: it reads them in
+    its thread pool, as ingress-nginx sets for all files. Left out is the Lua code that hashes the key there.
+    """
 
     name: str
     verifier: str | None
     keepalive: bool = True
     cache: bool = False
+    threads: bool = False
 
 
 def binary() -> str:
@@ -44,9 +50,11 @@ def _server(context: Context, front: Front) -> str:
     sets = "\n".join(f"      auth_request_set ${name} $upstream_http_x_m2m_{name};" for name in IDENTITY)
     passes = "\n".join(f"      proxy_set_header X-M2M-{name.replace('_', '-').title()} ${name};" for name in IDENTITY)
     cache = (
-        """
-      proxy_cache verdicts;
-      proxy_cache_key "$http_authorization $request_method $host$request_uri";"""
+        f"""
+      proxy_cache auth_cache;
+      proxy_cache_valid 200 202 401 5m;
+      proxy_cache_key "api.lab.informationcart.com/{front.name}$http_authorization$request_method$request_uri";
+      proxy_buffering on;{" aio threads;" if front.threads else ""}"""
         if front.cache
         else ""
     )
@@ -94,7 +102,7 @@ events {{ worker_connections 4096; }}
 http {{
   access_log off;
 {temporary}
-  proxy_cache_path {folder}/cache keys_zone=verdicts:16m use_temp_path=off;
+  proxy_cache_path {folder}/cache levels=1:2 keys_zone=auth_cache:10m max_size=128m inactive=30m use_temp_path=off;
   proxy_http_version 1.1;
   # The other sides never close a client's connection either.
   keepalive_requests 1000000000;

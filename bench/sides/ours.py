@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from bench.servers import ServerSpec
+from bench.servers import BenchError, ServerSpec
 from bench.sides.context import CACHE_SIZE, PYTHON_BIN, Context
 from bench.tokens import REGION, SCOPE_PREFIX, USER_POOL_ID
 
@@ -28,18 +28,27 @@ POLICIES: dict[str, Any] = {
 }
 
 
-def available() -> bool:
-    """Whether this checkout has the command at all."""
-    return COMMAND.exists() and _help().returncode == 0
+def command_of(before: Path) -> Path:
+    """The command of an older version: `before` is its checkout or its virtual environment.
+
+    Raises BenchError where there is none, or where it runs the same code as ours.
+    """
+    places = [before.absolute() / folder / COMMAND.name for folder in ("build/bench/venv/bin", ".venv/bin", "bin")]
+    command = next((place for place in places if place.is_file()), None)
+    if command is None:
+        raise BenchError(f"{before} has no {COMMAND.name}: `make bench BENCH=--help` there installs it")
+    if code_of(command) == code_of(COMMAND):
+        raise BenchError(f"{command} runs the code of this checkout, {code_of(command)}")
+    return command
 
 
-def offers(option: str) -> bool:
-    """Whether `serve` knows the option."""
-    return option in _help().stdout
-
-
-def _help() -> subprocess.CompletedProcess[str]:
-    return subprocess.run([COMMAND, "serve", "--help"], capture_output=True, text=True, timeout=60, check=False)
+def code_of(command: Path) -> Path:
+    """The folder of the package that a command imports; raises BenchError where it imports none."""
+    argv = [str(command.with_name("python")), "-P", "-c", "import verifier; print(verifier.__path__[0])"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise BenchError(f"{command} does not run: {done.stderr[-2000:]}")
+    return Path(done.stdout.strip()).resolve()
 
 
 def configuration(context: Context, **changes: Any) -> dict[str, Any]:
@@ -69,8 +78,10 @@ def write_config(context: Context, name: str, **changes: Any) -> Path:
     return path
 
 
-def spec(context: Context, name: str = "ours", *, uds: Path | None = None, **changes: Any) -> ServerSpec:
-    """One process of ours, its port and metrics port named after it."""
+def spec(
+    context: Context, name: str = "ours", *, command: Path | None = None, uds: Path | None = None, **changes: Any
+) -> ServerSpec:
+    """One process of ours, its port and metrics port named after it; `command` is another version's."""
     config = write_config(context, name, **changes)
     port, metrics = context.ports[name], context.ports[f"{name}-metrics"]
     if uds:
@@ -78,7 +89,7 @@ def spec(context: Context, name: str = "ours", *, uds: Path | None = None, **cha
     where = ["--uds", str(uds)] if uds else ["--host", "127.0.0.1", "--port", str(port)]
     return ServerSpec(
         name=name,
-        argv=[str(COMMAND), "serve", "--config", str(config), *where, "--metrics-port", str(metrics)],
+        argv=[str(command or COMMAND), "serve", "--config", str(config), *where, "--metrics-port", str(metrics)],
         ready=(metrics, "/metrics") if uds else (port, "/ready"),
         drain_stdout=True,
     )

@@ -20,6 +20,8 @@ from bench.load import openloop, wrk
 from bench.load.requests import direct_template, proxied_template, render
 from bench.run import specs
 from bench.servers import BenchError
+from bench.sides import nginx, ours
+from bench.sides.context import Context
 
 EXPIRES = int(time.time()) + tokens.LIFETIME
 
@@ -158,17 +160,31 @@ def test_every_part_of_the_results_is_rendered() -> None:
     assert "| ours | 0.10 | 0.20 | 2.00 | 0.30 | 3.00 | 5,000 |" in rendered
 
 
+def test_before_and_after_are_compared_in_requests_and_in_cpu() -> None:
+    def window(number: int, target: str, rps: float, cpu_us: float) -> dict[str, object]:
+        return {"round": number, "load": "hot-new", "target": target, "rps": rps, "cpu_us": cpu_us}
+
+    first = [window(0, "ours", 120, 50), window(0, "ours-before", 100, 100)]
+    second = [window(1, "ours", 70, 90), window(1, "ours-before", 50, 100)]
+    found = report.before_table([*first, *second])
+    assert found.splitlines()[-1] == (
+        "| HOT, new connections | **1.30** | 1.20 to 1.40 |  | **0.70** | 0.50 to 0.90 | ≤ 0.75 |"
+    )
+
+
+def test_there_is_no_table_of_before_and_after_without_an_older_version() -> None:
+    assert report.before_table([{**window, "cpu_us": 50} for window in windows("ours", 1000)]) == ""
+
+
 def test_every_cell_and_comparison_names_what_exists() -> None:
-    measured = {(load, name) for load, cell in plan.CELLS for name in cell}
-    for comparison in plan.COMPARISONS:
+    measured = {(load, name) for load, cell in plan.CELLS for name in cell.split()}
+    for comparison in (*plan.COMPARISONS, *plan.BEFORE_AFTER):
         assert {(comparison.load, comparison.ours), (comparison.load, comparison.other)} <= measured
     assert {name for _, name in measured} <= plan.TARGETS.keys()
     assert {load for load, _ in measured} == plan.LOADS.keys()
 
 
 def test_every_server_of_a_target_can_be_started(tmp_path: Path) -> None:
-    from bench.sides.context import Context
-
     known = specs(Context(tmp_path, tokens.make_token_set(tmp_path, cold=1, distinct=1)))
     assert {server for target in plan.TARGETS.values() for server in target.servers} <= known.keys()
 
@@ -179,7 +195,38 @@ def test_only_what_is_wanted_is_selected() -> None:
 
 
 def test_each_round_has_another_order() -> None:
-    assert [plan.rotated(["a", "b", "c"], number)[0] for number in range(4)] == ["a", "b", "c", "a"]
+    orders = ["".join(plan.rotated(["a", "b", "c", "d"], number)) for number in range(4)]
+    assert orders == ["abcd", "bcda", "badc", "cbad"]
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["x", "a", "b", "y", "z"]], ids=["two sides", "several sides"])
+def test_no_side_always_runs_after_the_same_one(names: list[str]) -> None:
+    orders = [plan.rotated(names, number) for number in range(7)]
+    assert 2 <= sum(order.index("a") < order.index("b") for order in orders) <= 5
+
+
+@pytest.mark.parametrize("place", ["build/bench/venv/bin", ".venv/bin", "bin"])
+def test_an_older_version_is_a_checkout_or_a_virtual_environment(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ours, "code_of", lambda command: command)
+    command = tmp_path / place / "m2m-verifier"
+    command.parent.mkdir(parents=True)
+    command.touch()
+    assert ours.command_of(tmp_path) == command
+
+
+def test_an_older_version_that_is_not_installed_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="has no m2m-verifier"):
+        ours.command_of(tmp_path)
+
+
+def test_an_older_version_that_runs_our_code_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ours, "code_of", lambda command: tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "m2m-verifier").touch()
+    with pytest.raises(BenchError, match="runs the code of this checkout"):
+        ours.command_of(tmp_path)
 
 
 def test_an_unknown_name_is_an_error() -> None:
@@ -204,12 +251,26 @@ def test_a_lost_request_stops_the_run(change: dict[str, int]) -> None:
         wrk.parse(f"PREPARED 0.1\nRESULT {json.dumps(RESULT | change)}\n")
 
 
-@pytest.mark.parametrize("template", [direct_template("/verify"), proxied_template()])
+@pytest.mark.parametrize("template", [direct_template("/verify"), direct_template("/", close=True), proxied_template()])
 def test_a_request_carries_the_token_and_ends(template: str) -> None:
     request = render(template, "abc", 7)
     assert b"\r\nAuthorization: Bearer abc\r\n" in request
     assert request.endswith(b"\r\n\r\n")
     assert b"@" not in request
+
+
+def test_a_load_over_new_connections_differs_in_one_header_line() -> None:
+    kept, close = (direct_template("/verify", close=close).splitlines() for close in (False, True))
+    assert [line for line in close if line not in kept] == ["Connection: close"]
+    assert [line for line in kept if line not in close] == []
+
+
+def test_nginx_keeps_answers_by_token_method_and_uri(tmp_path: Path) -> None:
+    context = Context(tmp_path, tokens.make_token_set(tmp_path, cold=1, distinct=1))
+    front = nginx.Front("cached", "127.0.0.1:1", keepalive=False, cache=True)
+    text = Path(nginx.front(context, (front,)).argv[-1]).read_text()
+    assert 'cached$http_authorization$request_method$request_uri";' in text
+    assert 'proxy_set_header Connection "close";' in text
 
 
 @pytest.mark.parametrize(
