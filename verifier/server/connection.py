@@ -43,6 +43,7 @@ class Listener:
     def __init__(self, service: Service | None) -> None:
         self.service = service
         self.is_stopping = False
+        self._is_sweeping = False
         self._open: set[Connection] = set()
         self._headers: Any = None
         self._header_lines = b""
@@ -60,7 +61,8 @@ class Listener:
 
     def add(self, connection: Connection) -> None:
         """Check the connection's deadline from now on, and let a graceful shutdown wait for it."""
-        if not self._open:
+        if not self._is_sweeping:
+            self._is_sweeping = True
             self.loop.call_later(SWEEP_INTERVAL, self._sweep)
         self._open.add(connection)
         self.state.connections.add(connection)  # type: ignore[arg-type] # uvicorn calls its shutdown()
@@ -82,7 +84,8 @@ class Listener:
         now = self.loop.time()
         for connection in [one for one in self._open if one.deadline < now]:
             connection.expire()
-        if self._open:
+        self._is_sweeping = bool(self._open)
+        if self._is_sweeping:
             self.loop.call_later(SWEEP_INTERVAL, self._sweep)
 
 
