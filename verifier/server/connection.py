@@ -282,9 +282,9 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():  # the client is gone
             return
         if not (self._is_last or self._listener.is_stopping):
-            self._transport.write(b"%b%b\r\n%b" % (head, self._listener.default_lines(), body))
             self._is_idle = True
-            self._set_deadline(IDLE_TIME)
+            self._set_deadline(IDLE_TIME)  # before the write, which may call pause_writing()
+            self._transport.write(b"%b%b\r\n%b" % (head, self._listener.default_lines(), body))
             return
         self._is_last, self._is_idle = True, False
         self._set_deadline(UNREAD_TIME)
