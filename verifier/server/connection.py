@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
                 head, self._buffer = self._buffer[:end], self._buffer[end:]
                 self._answer(head)
             elif end == 4:  # RFC 9112 section 2.2: empty lines before a request are ignored
-                self._buffer = self._buffer[4:]
+                self._buffer = self._buffer.lstrip(b"\r\n")
             elif len(self._buffer) >= MAX_HEAD:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             else:
