@@ -114,7 +114,8 @@ class Server:
         for sock in self._clients:
             sock.close()
         await asyncio.sleep(2 * UNREAD_TIME)
-        assert not (self.state.connections or self.state.tasks)
+        assert not self.state.connections
+        assert not self.state.tasks
 
 
 @contextlib.asynccontextmanager
@@ -204,10 +205,9 @@ async def test_the_application_alone_under_uvicorn_gives_the_same_answer(
     config: Config, fetch: FakeFetch, mint: Mint, token: dict[str, Any] | None, target: bytes
 ) -> None:
     request = ask(None if token is None else mint(**token), target, b"Connection: close")
-    async with serving(config, fetch) as server:
+    async with serving(config, fetch) as server, serving(config, fetch, plain=True) as other:
         ours = await (await server.connect()).ask(request)
-    async with serving(config, fetch, plain=True) as server:
-        plain = await (await server.connect()).ask(request)
+        plain = await (await other.connect()).ask(request)
 
     assert lines(ours) == lines(plain)
     assert b"date: today" in lines(ours)[1]
