@@ -131,9 +131,7 @@ def test_an_issuer_that_was_removed_has_no_gauges(full: Metrics) -> None:
     ("reloads", "success", "failure", "last"),
     [([], 0, 0, 1), ([True], 1, 0, 1), ([False], 0, 1, 0), ([False, True], 1, 1, 1), ([True, False], 1, 1, 0)],
 )
-def test_reloads_are_counted_and_the_last_one_shown(
-    reloads: list[bool], success: int, failure: int, last: int
-) -> None:
+def test_reloads_are_counted_and_the_last_one_shown(reloads: list[bool], success: int, failure: int, last: int) -> None:
     metrics = Metrics()
     for successful in reloads:
         metrics.count_reload(successful=successful)

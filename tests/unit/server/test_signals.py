@@ -55,7 +55,9 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("code", CASES.values(), ids=CASES)
 def test_a_signal(code: str) -> None:
-    ended = subprocess.run([sys.executable, "-c", BEGIN + code], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", BEGIN + code], capture_output=True, text=True, timeout=60, check=False
+    )
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == ("ok\n" if "'ok'" in code else "")

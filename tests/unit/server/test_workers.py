@@ -8,7 +8,6 @@ import pytest
 from prometheus_client import Metric
 
 from tests.unit.support import make_token
-from verifier.config import Config
 from verifier.decision import Decision
 from verifier.observe.batch import Observation
 from verifier.observe.metrics import Metrics
