@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import DupFd
 from operator import add
@@ -105,6 +106,7 @@ class Supervisor:
         self._own = Metrics()
         self._threads = ThreadPoolExecutor(2 * count)  # for each worker one that receives and one that sends
         self._is_stopping = False
+        resource_tracker.ensure_running()  # it unblocks signals, which must not happen while a worker is being started
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
