@@ -49,7 +49,7 @@ def ignore() -> None:
 
 
 def stop_event() -> asyncio.Event:
-    """An event of the running loop that a signal sets, also a pending one. Call ``ignore`` before the loop is closed."""
+    """An event of the running loop that a signal sets, also a pending one. Afterwards, call ``ignore``."""
     import asyncio  # late: it takes time in which a signal would not be handled yet
 
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
