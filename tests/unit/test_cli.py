@@ -63,8 +63,8 @@ def serving(good: str, *arguments: str, command: list[str] = MODULE, cwd: Path |
             while found is None:
                 line = process.stderr.readline()
                 assert line, "it ended before it listened"
-                found = re.search(r"listening on \S*?:(\d+), metrics on \S*?:(\d+)", line)
-            yield process, int(found[1]), int(found[2])
+                found = re.search(r"listening on (?:\S*?:(\d+)|/\S+), metrics on \S*?:(\d+)", line)
+            yield process, int(found[1] or 0), int(found[2])
         finally:
             process.terminate()
 
@@ -81,6 +81,18 @@ def get(port: int, path: str) -> tuple[int, bytes]:
 def test_check_of_a_valid_configuration_exits_0(good: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--config", good]) == 0
     assert re.search(r"ok: .*lab.*default, api", capfd.readouterr().out)
+
+
+def test_check_names_the_headers_that_a_guard_must_list(
+    write_config: WriteConfig, lab: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config({**lab, "headers": {"X-User-ID": "sub"}})
+    main(["check", "--config", str(path)])
+
+    assert capfd.readouterr().out.splitlines()[-1] == (
+        "nginx.ingress.kubernetes.io/auth-response-headers: "
+        '"X-M2M-Client-ID,X-M2M-Scope,X-M2M-Role,X-M2M-Issuer,X-User-ID"'
+    )
 
 
 def test_check_of_a_broken_configuration_exits_2_and_prints_every_error(
@@ -116,6 +128,10 @@ def test_version_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
         "explain --url https://h/ eyJhbGciOiJSUzI1NiJ9.e30.x",  # it would be visible in the list of processes
         "serve --port http",
         "serve --workers 0",
+        "serve --workers 65",
+        "serve --uds /nowhere/m2m.sock --uds-mode 888",
+        "serve --uds /nowhere/m2m.sock --uds-mode rw",
+        "serve --uds-mode 0660",
     ],
 )
 def test_wrong_arguments_exit_2(arguments: str, good: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +143,36 @@ def test_wrong_arguments_exit_2(arguments: str, good: str, monkeypatch: pytest.M
 def test_serve_on_an_address_of_another_machine_exits_1(good: str) -> None:
     done = run("serve", "--config", good, "--host", "192.0.2.1", "--port", "0")
 
-    assert (done.returncode, "cannot listen" in done.stderr) == (1, True)
+    assert (done.returncode, "cannot listen on 192.0.2.1:" in done.stderr) == (1, True)
+
+
+def test_serve_names_the_missing_folder_of_a_unix_socket(good: str, tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "m2m.sock"
+    done = run("serve", "--config", good, "--uds", str(path), "--host", "127.0.0.1", "--metrics-port", "0")
+
+    assert done.returncode == 1
+    assert done.stderr == f"cannot listen on {path}: there is no folder {path.parent}\n"
+
+
+@pytest.mark.parametrize(("arguments", "mode"), [([], 0o660), (["--uds-mode", "0606"], 0o606)])
+def test_the_mode_of_a_unix_socket_is_0660_or_the_given_one(
+    good: str, tmp_path: Path, arguments: list[str], mode: int
+) -> None:
+    path = tmp_path / "m2m.sock"
+    with serving(good, "--uds", str(path), *arguments):
+        assert path.stat().st_mode & 0o777 == mode
+
+
+def test_an_option_takes_precedence_over_an_invalid_variable(good: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M2M_PORT", "tcp://10.96.0.1:80")
+    with serving(good) as (_, port, _):
+        assert get(port, "/health")[0] == 200
+
+
+def test_explain_needs_no_valid_address(good: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M2M_PORT", "tcp://10.96.0.1:80")
+
+    assert run("explain", "--config", good, "--url", "https://api.example/", given="no.token\n").returncode == 1
 
 
 def test_explain_reads_the_token_from_stdin_and_exits_1_when_it_is_denied(good: str) -> None:
