@@ -131,13 +131,19 @@ def test_version_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
         "serve --workers 65",
         "serve --uds /nowhere/m2m.sock --uds-mode 888",
         "serve --uds /nowhere/m2m.sock --uds-mode rw",
-        "serve --uds-mode 0660",
     ],
 )
-def test_wrong_arguments_exit_2(arguments: str, good: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("M2M_CONFIG", good)
+def test_wrong_arguments_exit_2(arguments: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments.split())
 
-    assert run(*arguments.split()).returncode == 2
+    assert caught.value.code == 2
+
+
+def test_a_socket_mode_needs_a_socket(good: str) -> None:
+    done = run("serve", "--config", good, "--uds-mode", "0660")
+
+    assert (done.returncode, done.stderr) == (2, "--uds-mode: needs --uds\n")
 
 
 def test_serve_on_an_address_of_another_machine_exits_1(good: str) -> None:
@@ -194,18 +200,25 @@ def test_serve_answers_and_exits_0_on_a_signal(good: str, number: signal.Signals
 # --- the working directory ---
 
 
-@pytest.fixture
-def planted(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def folder_with_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a module for each name that may be imported; each leaves a file ``executed`` behind."""
-    folder = tmp_path / "planted"
+    folder = tmp_path_factory.mktemp("planted")
     names = set(sys.stdlib_module_names) | set(importlib.metadata.packages_distributions()) | {"sitecustomize"}
     code = f"import _io; _io.open({str(folder / 'executed')!r}, 'a').write(__name__ + ' ')\n"
-    (folder / "verifier").mkdir(parents=True)
+    (folder / "verifier").mkdir()
     for name in sorted(name for name in names if name.isidentifier()):
         (folder / f"{name}.py").write_text(code)
     for name in ("__init__", "__main__", "cli"):
         (folder / "verifier" / f"{name}.py").write_text(code)
     return folder
+
+
+@pytest.fixture
+def planted(folder_with_modules: Path) -> Path:
+    """That folder, from which nothing has been executed yet."""
+    (folder_with_modules / "executed").unlink(missing_ok=True)
+    return folder_with_modules
 
 
 COMMANDS = [
