@@ -1,5 +1,7 @@
 """The closed set of reasons, and the status that each stands for."""
 
+import json
+
 from verifier.reasons import Reason, Rejected
 
 CONTRACT = {
@@ -19,7 +21,7 @@ def test_the_reasons_and_their_statuses_are_those_of_the_contract_and_no_other()
 
 
 def test_a_reason_is_its_word_wherever_text_is_wanted() -> None:
-    assert f"{Reason.EXPIRED}" == Reason.EXPIRED == "expired"
+    assert [f"{Reason.EXPIRED}", str(Reason.EXPIRED), json.dumps(Reason.EXPIRED)] == ["expired", "expired", '"expired"']
 
 
 def test_a_rejection_carries_its_cause() -> None:
