@@ -20,8 +20,10 @@ from verifier.config.fields import (
     ProfileName,
     Section,
     Url,
+    file_read_later,
     key_file,
     matching,
+    secure_url,
 )
 from verifier.keys.jwk import SYMMETRIC_ALGORITHMS
 from verifier.tokens.profiles import PROFILES, SHARED_ISSUERS
@@ -67,9 +69,11 @@ class IssuerSettings(Section):
     name: Name
     cognito: Cognito | None = None
     profile: ProfileName = "generic"
-    issuer: Url | None = None
+    issuer: Annotated[str, Field(min_length=1)] | None = None
     jwks_url: Url | None = None
     jwks_file: Annotated[Path, AfterValidator(key_file)] | None = None
+    ca_file: Annotated[Path, AfterValidator(file_read_later)] | None = None
+    bearer_token_file: Annotated[Path, AfterValidator(file_read_later)] | None = None
     audience: Annotated[list[Annotated[str, Field(min_length=1)]], OrOne] | None = None
     algorithms: Annotated[list[Algorithm], Field(min_length=1)] = ["RS256"]
     claims: ClaimNames = ClaimNames()
@@ -88,6 +92,18 @@ class IssuerSettings(Section):
             yield "issuer", (), f"no such pool: the URL names the region {pool[1]}, the pool id {_region(pool[2])}"
         if self.jwks_url is not None and self.jwks_file is not None:
             yield "jwks_file", ("jwks_url",), "give jwks_url or jwks_file, not both"
+        if self.issuer is not None and self.jwks_url is None and self.jwks_file is None:
+            try:
+                secure_url(self.issuer)
+            except ValueError as error:
+                yield (
+                    "issuer",
+                    ("jwks_url", "jwks_file"),
+                    f"{error}, unless there is a jwks_url or jwks_file",
+                )
+        for key in ("ca_file", "bearer_token_file"):
+            if getattr(self, key) is not None and self.jwks_file is not None:
+                yield key, ("jwks_file",), "has no effect with jwks_file: it is for fetching keys"
         if SYMMETRIC_ALGORITHMS.intersection(self.algorithms) and self.jwks_file is None:
             problem = "HS256, HS384 and HS512 need a jwks_file: a secret must not be published"
             yield "algorithms", ("jwks_file",), problem
@@ -127,6 +143,8 @@ class IssuerSettings(Section):
             key_set_url=url,
             jwks_file=self.jwks_file,
             jwks=self.jwks_file.read_bytes() if self.jwks_file is not None else None,
+            ca_file=self.ca_file,
+            bearer_token_file=self.bearer_token_file,
             profile=profile.with_claims(self.claims.client_id, self.claims.scope),
             algorithms=frozenset(self.algorithms),
             audience=None if "any" in (self.audience or ()) else frozenset(self.audience or ()),
