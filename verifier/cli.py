@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-USAGE_ERROR, INTERRUPTED = 2, 130
+USAGE_ERROR, KEYS_MISSING, INTERRUPTED = 2, 2, 130
 UDS_MODE = 0o660
 
 
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(command=_serve, log_level=logging.INFO)
 
     check = commands.add_parser("check", parents=[config], help="validate the configuration: exit 0 or 2")
+    check.add_argument("--online", action="store_true", help="also fetch each issuer's keys")
     check.set_defaults(command=_check)
 
     explain = commands.add_parser(
@@ -180,6 +181,11 @@ def _check(options: argparse.Namespace) -> int:
     print(f"ok: issuers {issuers}; policies {', '.join(config.policies.by_name)}")
     print("An Ingress must list every identity header, because a client can forge one that is not listed:")
     print(f'nginx.ingress.kubernetes.io/auth-response-headers: "{",".join((*IDENTITY_HEADERS, *config.headers))}"')
+    if options.online:
+        from verifier.app import http_fetch
+        from verifier.tools import online
+
+        return 0 if online.run(config, http_fetch, sys.stdout) else KEYS_MISSING
     return 0
 
 

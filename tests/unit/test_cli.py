@@ -110,6 +110,19 @@ def test_check_without_a_configuration_says_which_variables_to_set(capfd: pytest
     assert "COGNITO_USER_POOL_ID" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(("key_file", "status"), [("keys.json", 0), (None, 2)])
+def test_check_online_exits_2_where_an_issuer_has_no_keys(
+    write_config: WriteConfig, tmp_path: Path, signer: SigningKey, capfd: pytest.CaptureFixture[str],
+    key_file: str | None, status: int,
+) -> None:  # fmt: skip
+    (tmp_path / "keys.json").write_bytes(jwks(signer))
+    where = {"jwks_file": key_file} if key_file else {"jwks_url": "http://127.0.0.1:1/keys"}
+    path = write_config({"issuers": [{"name": "lab", "issuer": "https://a.example", "audience": "any", **where}]})
+
+    assert main(["check", "--online", "--config", str(path)]) == status
+    assert "issuer lab: " in capfd.readouterr().out
+
+
 def test_version_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
