@@ -139,10 +139,12 @@ def line(observation: Observation) -> bytes:
         "duration_us": round(seconds * 1e6),
         "cached": bool(decision.cached),
     }
-    with contextlib.suppress(TypeError):  # a jti may hold half of a surrogate pair, which UTF-8 cannot
+    try:
         encoded = orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
-        if encoded.isascii() and b"\x7f" not in encoded:
-            return encoded
+    except TypeError:  # a jti may hold half of a surrogate pair, which UTF-8 cannot
+        encoded = b"\x7f"
+    if encoded.isascii() and b"\x7f" not in encoded:
+        return encoded
     return json.dumps(entry, separators=(",", ":")).encode("ascii") + b"\n"
 
 
@@ -156,8 +158,10 @@ def _host_and_path(url: bytes) -> tuple[str, str]:
     if not is_url(url):
         return "", ""
     text = url.partition(b"?")[0].partition(b"#")[0].decode("utf-8", "backslashreplace")
-    authority, slash, path = text.partition("://")[2].partition("/")
-    return authority.rpartition("@")[2], slash + path  # what stands before an @ may be a password
+    _, _, host, *path = text.split("/", 3)
+    if "@" in host:  # what stands before it may be a password
+        host = host.rpartition("@")[2]
+    return host, "/" + path[0] if path else ""
 
 
 def _safe(value: str) -> str:

@@ -19,12 +19,12 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from verifier.app import Runtime, Service
-from verifier.decision import Decision
+from verifier.app import Service
 from verifier.identity import header_lines
 from verifier.proxies import nginx
 from verifier.reasons import Refresh
 from verifier.request import AuthRequest
+from verifier.server.head import Head
 
 MAX_HEAD = 64 * 1024  # bytes of request line and headers
 HEAD_TIME = 10.0  # seconds for the first request after connecting, for a later one after its first byte
@@ -86,50 +86,8 @@ class Listener:
             self.loop.call_later(SWEEP_INTERVAL, self._sweep)
 
 
-class _Head:
-    """One complete head, parsed by llhttp. Raises HttpParserError."""
-
-    __slots__ = ("_parser", "headers", "keep_alive", "method", "target", "upgrade")
-
-    def __init__(self, data: bytes) -> None:
-        self.method = self.target = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.keep_alive = self.upgrade = False
-        self._parser: Any = httptools.HttpRequestParser(self)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.upgrade = True
-        finally:
-            self._parser = None  # it refers to this object, and a cycle would be left to the garbage collector
-
-    def on_url(self, url: bytes) -> None:
-        self.target = url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        if self.method:
-            raise ValueError("a second request before the empty line")
-        self.method = self._parser.get_method()
-        self.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() != "1.0"
-
-
 class Connection(asyncio.Protocol):
     """A client's connection. ``deadline`` is the time of the loop at which it is closed, in seconds."""
-
-    __slots__ = (
-        "_buffer",
-        "_is_full",
-        "_is_idle",
-        "_is_last",
-        "_listener",
-        "_task",
-        "_transport",
-        "_uvicorn",
-        "deadline",
-    )
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -218,7 +176,7 @@ class Connection(asyncio.Protocol):
     def _answer(self, data: bytes) -> None:
         start = perf_counter()
         try:
-            head = _Head(data)
+            head = Head(data)
         except httptools.HttpParserError:
             self._refuse(HTTPStatus.BAD_REQUEST)
             return
@@ -232,32 +190,26 @@ class Connection(asyncio.Protocol):
             peer = self._transport.get_extra_info("peername")
             request = request._replace(remote_addr=peer[0] if peer else "")
         self._is_last = not head.keep_alive or request.body_announced
+        self._decide(service, request, start)
+
+    def _decide(self, service: Service, request: AuthRequest, start: float, *, may_refresh: bool = True) -> None:
         runtime = service.runtime
         decision = runtime.gate.decide(request)
-        if decision.refresh is None:
-            self._finish(service, runtime, request, decision, start)
-        else:
+        if decision.refresh is not None and may_refresh:
             self._transport.pause_reading()
             self._is_idle, self.deadline = False, inf
-            self._task = self._listener.loop.create_task(
-                self._finish_later(service, runtime, request, decision.refresh, start)
-            )
+            self._task = self._listener.loop.create_task(self._decide_again(decision.refresh, service, request, start))
             self._listener.state.tasks.add(self._task)
-
-    def _finish(
-        self, service: Service, runtime: Runtime, request: AuthRequest, decision: Decision, start: float
-    ) -> None:
+            self._task.add_done_callback(self._listener.state.tasks.discard)
+            return
         answer = runtime.answers.render(decision)
         self._write(answer.head, answer.body, may_have_input=request.body_announced)
         service.decided.add(request, decision, perf_counter() - start)
 
-    async def _finish_later(
-        self, service: Service, runtime: Runtime, request: AuthRequest, refresh: Refresh, start: float
-    ) -> None:
+    async def _decide_again(self, refresh: Refresh, service: Service, request: AuthRequest, start: float) -> None:
         await refresh()
-        self._listener.state.tasks.discard(self._task)
         self._task = None
-        self._finish(service, runtime, request, runtime.gate.decide(request), start)
+        self._decide(service, request, start, may_refresh=False)
         if not self._transport.is_closing() and not self._is_full:
             self._transport.resume_reading()
             self._answer_requests()
