@@ -55,7 +55,7 @@ tools: $(VENV)/.ready
 
 lock: $(VENV)/.ready ## resolve the image's dependencies anew: requirements.lock, requirements-build.lock
 	$(VENV)/bin/uv pip compile $(LOCK) pyproject.toml --output-file requirements.lock
-	echo 'hatchling>=1.25' | $(VENV)/bin/uv pip compile $(LOCK) - --output-file requirements-build.lock
+	echo 'hatchling>=1.27' | $(VENV)/bin/uv pip compile $(LOCK) - --output-file requirements-build.lock
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
 image: ## build the container image and start it the way Kubernetes will
