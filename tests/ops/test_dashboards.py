@@ -177,3 +177,10 @@ def test_a_board_has_a_picture_that_says_it_is_a_drawing(uid: str) -> None:
     assert f"]({uid}.png)" in page.read_text()
     assert (page.parent / f"{uid}.png").read_bytes().startswith(b"\x89PNG")
     assert "not Grafana's own rendering" in page.read_text()
+
+
+@pytest.mark.parametrize("uid", UIDS)
+def test_a_picture_has_256_colours_which_keeps_the_repository_small(uid: str) -> None:
+    header = (ROOT / "docs" / "dashboards" / f"{uid}.png").read_bytes()[:26]
+    assert header[12:16] == b"IHDR"
+    assert header[25] == 3  # colour type: a palette
