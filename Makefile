@@ -2,7 +2,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help run test check schema differential fuzz-paths clean nginx prometheus tools lock image manifests pictures shell-tools bench
+.PHONY: help run test check schema differential fuzz-paths clean nginx prometheus tools lock image wheel manifests pictures shell-tools bench
 
 help: ## what a person can type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,13 +55,25 @@ tools: $(VENV)/.ready
 
 lock: $(VENV)/.ready ## resolve the image's dependencies anew: requirements.lock, requirements-build.lock
 	$(VENV)/bin/uv pip compile $(LOCK) pyproject.toml --output-file requirements.lock
-	echo 'hatchling>=1.25' | $(VENV)/bin/uv pip compile $(LOCK) - --output-file requirements-build.lock
+	echo 'hatchling>=1.27' | $(VENV)/bin/uv pip compile $(LOCK) - --output-file requirements-build.lock
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
 image: ## build the container image and start it the way Kubernetes will
 	docker build --tag m2m-verifier .
 	docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
 		--env COGNITO_USER_POOL_ID=us-east-1_Example m2m-verifier check
+
+# Away from the source tree: what starts is the wheel, with the newest dependencies that pyproject.toml allows.
+WHEEL := $(abspath build/wheel)
+wheel: ## build the wheel, install it into an empty environment and start it
+	@$(call quietly,python3 -m ensurepip --version,python3-venv)
+	rm -rf $(WHEEL)
+	python3 -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WHEEL) .
+	$(WHEEL)/venv/bin/pip install --quiet --disable-pip-version-check $(WHEEL)/*.whl
+	cd $(WHEEL) && venv/bin/python -I -c 'import importlib.resources as r; assert r.files("verifier").joinpath("py.typed").is_file()'
+	cd $(WHEEL) && venv/bin/m2m-verifier --help
+	cd $(WHEEL) && COGNITO_USER_POOL_ID=us-east-1_Example venv/bin/m2m-verifier check
 
 manifests: $(VENV)/.ready ## write what is made from something else: dashboards, PrometheusRule
 	$(PY) -m grafana.build
