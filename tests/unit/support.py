@@ -13,7 +13,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from verifier.identity import IDENTITY_HEADERS, Principal, VerifiedToken, encode_headers, wire_size
+from verifier.identity import IDENTITY_HEADERS, Principal, VerifiedToken, encode_headers, header_lines
 from verifier.keys.fetch import Fetched, FetchError
 from verifier.keys.jwk import Key, parse_key
 from verifier.keys.sets import KeySet, StaticKeys
@@ -206,23 +206,22 @@ def make_principal(
     role: str = "",
     prefix: str = "",
     listed: bool = True,
-    key: Key | None = None,
 ) -> Principal:
-    """A verified caller. Its key verifies nothing: it is there to be retired."""
+    """A verified caller."""
     granted = scope.split()
     bare = [held.removeprefix(prefix) for held in granted if prefix and held.startswith(prefix)]
     headers = encode_headers([*zip(IDENTITY_HEADERS, (client_id, scope, role, issuer), strict=True)])
-    key = key or Key("kid", "identity", {})
     scopes = frozenset(granted + bare)
-    return Principal(key, issuer, client_id, scope, scopes, prefix, role, listed, headers, wire_size(headers))
+    return Principal(issuer, client_id, scope, scopes, prefix, role, listed, headers, header_lines(headers))
 
 
 def make_token(
     principal: Principal | None = None,
     *,
+    key: Key | None = None,
     exp: float = NOW + 3600,
     jti: str = "token-1",
     checked_at: float = NOW,
 ) -> VerifiedToken:
-    """A verified token."""
-    return VerifiedToken(principal or make_principal(), exp, jti, checked_at)
+    """A verified token. Its key verifies nothing: it is there to be retired."""
+    return VerifiedToken(principal or make_principal(), key or Key("kid", "identity", {}), exp, jti, checked_at)
