@@ -171,7 +171,9 @@ def test_a_refusal_for_scope_names_all_that_the_request_needs() -> None:
 def test_clients_issuers_and_roles_are_checked(
     policy: dict[str, Any], principal: dict[str, Any], expected: Reason
 ) -> None:
-    made = {name: frozenset(value) if isinstance(value, set) else value for name, value in policy.items()}
+    made: dict[str, Any] = {
+        name: frozenset(value) if isinstance(value, set) else value for name, value in policy.items()
+    }
 
     assert reason(Policy("p", **made), make_principal(**principal)) is expected
 
