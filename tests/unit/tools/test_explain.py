@@ -1,4 +1,4 @@
-"""Step by step, what happened to a token and what would have to change."""
+"""The decision about one token step by step, and what would have to change."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ POLICIES = {
     },
     "report": {"scope": ["admin"], "mode": "report"},
 }
+AUTH_URL = "http://verifier.auth.svc.cluster.local:8000/verify/api?scope=admin"
 
 
 @pytest.fixture
@@ -48,41 +49,31 @@ def token(signer: SigningKey) -> Token:
     return make
 
 
-def explained(config: Config, token: bytes, **changes: Any) -> tuple[int, str]:
+def explain(config: Config, token: bytes, **options: Any) -> tuple[int, str]:
     given = {"url": "https://api.example/db/a", "method": "GET", "policy": None, "auth_url": None, "json": False}
     out = io.StringIO()
-    status = run(config, argparse.Namespace(**(given | changes)), token, out)
-    return status, out.getvalue()
+    return run(config, argparse.Namespace(**(given | options)), token, out), out.getvalue()
 
 
-def steps(config: Config, token: bytes, **changes: Any) -> dict[str, bool | None]:
-    told = json.loads(explained(config, token, json=True, **changes)[1])
-    return {step["name"]: step["passed"] for step in told["steps"]}
-
-
-def test_every_reason_belongs_to_one_step() -> None:
+def test_every_reason_belongs_to_one_step_and_has_a_remedy() -> None:
     assert sorted(reason for reasons in STEPS.values() for reason in reasons) == sorted(set(Reason) - {Reason.OK})
-
-
-def test_every_reason_has_a_remedy() -> None:
     assert set(REMEDIES) == set(Reason)
 
 
-def test_an_allowed_token_passes_each_step(config: Config, token: Token) -> None:
-    status, text = explained(config, token())
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n", "  \n"], ids=repr)
+def test_an_allowed_token_passes_each_step_whatever_white_space_follows_it(
+    config: Config, token: Token, ending: str
+) -> None:
+    status, text = explain(config, token() + ending.encode())
 
-    assert status == 0
-    assert text.count("ok  ") == len(STEPS)
-    assert "200 ok: allowed" in text
+    assert (status, text.count("ok  "), "200 ok: allowed" in text) == (0, len(STEPS), True)
 
 
-def test_the_first_step_that_fails_is_the_last_that_is_told(config: Config, token: Token) -> None:
-    found = steps(config, token(exp=1))
-    names = list(found)
+def test_the_steps_after_the_first_that_fails_are_not_reached(config: Config, token: Token) -> None:
+    found = [step["passed"] for step in json.loads(explain(config, token(exp=1), json=True)[1])["steps"]]
+    failed = list(STEPS).index("times")
 
-    assert found["times"] is False
-    assert all(found[name] is True for name in names[: names.index("times")])
-    assert all(found[name] is None for name in names[names.index("times") + 1 :])
+    assert found == [True] * failed + [False] + [None] * (len(STEPS) - failed - 1)
 
 
 @pytest.mark.parametrize(
@@ -99,79 +90,68 @@ def test_the_first_step_that_fails_is_the_last_that_is_told(config: Config, toke
         ({}, {"policy": "api", "method": "POST"}, "rule", "no_matching_rule"),
         ({}, {"policy": "api", "url": "https://h/db/%2f"}, "rule", "ambiguous_path"),
         ({}, {"policy": "api", "url": "https://h/admin"}, "scope", "insufficient_scope"),
+        ({}, {"auth_url": AUTH_URL}, "scope", "insufficient_scope"),
     ],
 )
-def test_a_denial_names_its_step_and_reason(
-    config: Config,
-    token: Token,
-    changes: dict[str, Any],
-    options: dict[str, Any],
-    step: str,
-    reason: str,
+def test_a_denial_names_its_step_reason_and_remedy(
+    config: Config, token: Token, changes: dict[str, Any], options: dict[str, Any], step: str, reason: str
 ) -> None:
-    status, text = explained(config, token(**changes), json=True, **options)
-    told = json.loads(text)
+    status, text = explain(config, token(**changes), json=True, **options)
+    found = json.loads(text)
 
-    assert (status, told["reason"]) == (1, reason)
-    assert [one["name"] for one in told["steps"] if one["passed"] is False] == [step]
-    assert told["remedy"] == REMEDIES[Reason(reason)]
-
-
-def test_a_denial_says_what_would_have_to_change(config: Config, token: Token) -> None:
-    _, text = explained(config, token(), policy="api", url="https://api.example/admin")
-
-    assert f"to change it: {REMEDIES[Reason.INSUFFICIENT_SCOPE]}" in text
-    assert "scope needed: read admin" in text
-
-
-def test_an_auth_url_is_read_as_the_ingress_has_it(config: Config, token: Token) -> None:
-    url = "http://verifier.auth.svc.cluster.local:8000/verify/api?scope=admin"
-    _, text = explained(config, token(), auth_url=url)
-
-    assert "insufficient_scope" in text
-
-
-@pytest.mark.parametrize("url", ["/verfy/api", "/verifyapi", "api", "/x/verify/api", ""])
-def test_an_auth_url_that_is_none_is_refused(config: Config, token: Token, url: str) -> None:
-    with pytest.raises(ConfigError, match="--auth-url"):
-        explained(config, token(), auth_url=url)
-
-
-def test_a_policy_is_not_named_twice(config: Config, token: Token) -> None:
-    with pytest.raises(ConfigError, match="--auth-url"):
-        explained(config, token(), auth_url="/verify/api", policy="api")
-
-
-@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"  \n"], ids=repr)
-def test_a_line_break_after_the_token_does_not_matter(config: Config, token: Token, ending: bytes) -> None:
-    assert explained(config, token() + ending)[0] == 0
+    assert (status, found["reason"], found["remedy"]) == (1, reason, REMEDIES[Reason(reason)])
+    assert [one["name"] for one in found["steps"] if one["passed"] is False] == [step]
+    assert f"to change it: {found['remedy']}" in explain(config, token(**changes), **options)[1]
 
 
 @pytest.mark.parametrize(("given", "reason"), [(b"", "missing_token"), (b"abc", "malformed_token")])
 def test_what_is_no_token_is_denied(config: Config, given: bytes, reason: str) -> None:
-    status, text = explained(config, given)
+    status, text = explain(config, given)
 
     assert (status, reason in text) == (1, True)
 
 
-def test_report_mode_is_told(config: Config, token: Token) -> None:
-    status, text = explained(config, token(), policy="report")
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"policy": "api", "url": "https://api.example/admin"}, "scope needed: read admin"),
+        ({"policy": "report"}, "the policy is in report mode: nginx receives 200 nevertheless"),
+    ],
+)
+def test_a_denial_says_what_scope_it_needs_and_what_report_mode_does(
+    config: Config, token: Token, options: dict[str, str], line: str
+) -> None:
+    status, text = explain(config, token(), **options)
 
-    assert status == 1
-    assert "report mode" in text
+    assert (status, line in text.splitlines()) == (1, True)
 
 
-def test_without_keys_nobody_can_tell(make_config: MakeConfig, lab: dict[str, Any], token: Token) -> None:
-    lab["issuers"][0]["jwks_url"] = "http://127.0.0.1:9/keys"  # discard: nobody listens there
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        *[({"auth_url": url}, "--auth-url: must be") for url in ("/verfy/api", "/verifyapi", "api", "/x/verify/a", "")],
+        ({"auth_url": "/verify/api", "policy": "api"}, "--auth-url: already names the policy"),
+        ({"url": "/db"}, "--url: must be the complete URL"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_refused(
+    config: Config, token: Token, options: dict[str, str], problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        explain(config, token(), **options)
 
-    status, text = explained(make_config(lab), token())
-    assert (status, "keys_unavailable" in text) == (2, True)
+
+def test_without_keys_the_decision_is_indeterminate(make_config: MakeConfig, lab: dict[str, Any], token: Token) -> None:
+    lab["issuers"][0]["jwks_url"] = "http://127.0.0.1:9/keys"  # the discard port: nothing listens there
+
+    status, text = explain(make_config(lab), token())
+    assert (status, "503 keys_unavailable: indeterminate" in text) == (2, True)
 
 
 @pytest.mark.parametrize("as_json", [True, False])
 @pytest.mark.parametrize("changes", [{}, {"exp": 1}, {"sub": "ann"}], ids=["allowed", "expired", "person"])
-def test_the_signature_is_never_shown(config: Config, token: Token, as_json: bool, changes: dict[str, Any]) -> None:
+def test_no_part_of_the_token_is_printed(config: Config, token: Token, as_json: bool, changes: dict[str, Any]) -> None:
     given = token(**changes)
-    _, text = explained(config, given, json=as_json)
+    _, text = explain(config, given, json=as_json)
 
     assert not any(part in text for part in given.decode().split("."))
