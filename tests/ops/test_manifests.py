@@ -1,10 +1,9 @@
-"""k8s/: builds, fits Kubernetes' schemas, and agrees with itself and with the program."""
+"""The manifests build, fit Kubernetes' schemas, and agree with each other and with the program."""
 
 import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -381,7 +380,7 @@ def test_nginx_passes_on_exactly_the_headers_that_the_verifier_sends(api: Manife
 
 
 def test_every_metric_is_one_that_the_program_has(overlay: list[Manifest]) -> None:
-    families = list(Metrics().collect())
+    families = list(Metrics().registry.collect())
     names = {name for family in families for name in (family.name, *(sample.name for sample in family.samples))}
     names |= {f"{family.name}_{suffix}" for family in families for suffix in ("total", "bucket", "sum", "count")}
     text = json.dumps([rule.get("expr", "") for rules in of_kind(overlay, "PrometheusRule") for rule in walk(rules)
@@ -462,44 +461,37 @@ def test_the_pod_has_no_token_of_its_own(overlay: list[Manifest], pod: Manifest)
 
 
 def test_memory_is_limited_and_cpu_is_not(container: Manifest) -> None:
-    assert container["resources"] == {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}}
+    assert container["resources"] == {"requests": {"cpu": "50m", "memory": "70Mi"}, "limits": {"memory": "128Mi"}}
 
 
-READ = """
-import sys
-from verifier.config.load import main
-try:
-    sys.exit(main(sys.argv[1:]))
-finally:
-    sys.stderr.write(open("/proc/self/status").read())
+CONFIGURATION = """
+issuers: [{name: a, issuer: https://a.example, jwks_file: keys.json, algorithms: [HS256], audience: [b]}]
 """
 
 
-def kilobytes(status: str, field: str) -> int:
-    return int(re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)[1])
+def mebibytes(pid: int, field: str) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)[1]) / 1024
 
 
-def test_the_server_and_a_reload_beside_it_fit_into_the_memory(container: Manifest, tmp_path: Path) -> None:
-    # Measured beside it: 10,000 cached tokens take 6 MB more.
-    (tmp_path / "keys.json").write_text('{"keys": [{"kty": "oct", "alg": "HS256", "k": "%s"}]}' % ("c2VjcmV0" * 6))
+def test_a_server_fits_into_its_request_and_a_reload_into_its_limit(container: Manifest, tmp_path: Path) -> None:
+    # tests/e2e/test_memory.py fills the caches; this is the rest.
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": [{"kty": "oct", "alg": "HS256", "k": "c2VjcmV0" * 6}]}))
     config = tmp_path / "verifier.yaml"
-    config.write_text(
-        "issuers: [{name: a, issuer: https://a.example, jwks_file: keys.json, algorithms: [HS256], audience: [b]}]"
-    )
+    config.write_text(CONFIGURATION)
     command = [sys.executable, "-m", "verifier", "serve", "--host=127.0.0.1", "--port=0", "--metrics-port=0"]
     with subprocess.Popen([*command, f"--config={config}"], stderr=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stderr
-            assert "listening on" in process.stderr.readline()
-            time.sleep(1)  # imports go on after the sockets are there
-            serving = kilobytes(Path(f"/proc/{process.pid}/status").read_text(), "VmRSS")
+            lines = (line for line in process.stderr or ())
+            assert next(line for line in lines if "listening on" in line)
+            config.write_text(CONFIGURATION + "leeway: 5\n")
+            assert next(line for line in lines if "is in force" in line)
+            resident, peak = mebibytes(process.pid, "VmRSS"), mebibytes(process.pid, "VmHWM")
         finally:
             process.terminate()
-    reader = subprocess.run([sys.executable, "-c", READ, config], capture_output=True, timeout=30)
-    reading = kilobytes(reader.stderr.decode(), "VmHWM")
-    limit = int(container["resources"]["limits"]["memory"].removesuffix("Mi")) * 1024
+    memory = {kind: int(values["memory"].removesuffix("Mi")) for kind, values in container["resources"].items()}
 
-    assert serving + reading + 6_000 < limit
+    assert (resident < memory["requests"], peak < memory["limits"]) == (True, True), (resident, peak)
 
 
 def test_the_pod_may_ask_dns_and_public_https_alone(overlay: list[Manifest]) -> None:
