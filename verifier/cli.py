@@ -152,6 +152,6 @@ def _lint(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from verifier.demo import stack
+    from verifier.demo.run import run
 
-    return stack.run(options.port, options.check)
+    return run(options.port, options.check)
