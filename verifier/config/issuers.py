@@ -83,15 +83,8 @@ class IssuerSettings(Section):
                 log.warning("issuer %s: the pool is of region %s, not of %s", self.name, region, self.cognito.region)
         if self.jwks_url is not None and self.jwks_file is not None:
             yield "jwks_file", ("jwks_url",), "give jwks_url or jwks_file, not both"
-        if self.issuer is not None and self.jwks_url is None and self.jwks_file is None:
-            try:
-                secure_url(self.issuer)
-            except ValueError as error:
-                yield (
-                    "issuer",
-                    ("jwks_url", "jwks_file"),
-                    f"{error}, unless there is a jwks_url or jwks_file",
-                )
+        if self.url_problem is not None:
+            yield "issuer", ("jwks_url", "jwks_file"), f"{self.url_problem}, unless there is a jwks_url or jwks_file"
         for key in ("ca_file", "bearer_token_file"):
             if getattr(self, key) is not None and self.jwks_file is not None:
                 yield key, ("jwks_file",), "has no effect with jwks_file: it is for fetching keys"
@@ -105,6 +98,16 @@ class IssuerSettings(Section):
             yield "audience", (), "`any` accepts every audience: leave the others out"
         if not self.clients and self.profile in SHARED_ISSUERS:
             yield "clients", ("profile",), f"profile {self.profile} needs clients: unrelated parties share this issuer"
+
+    @property
+    def url_problem(self) -> str | None:
+        """Why the issuer is no URL that keys can be discovered from, None where that is not needed."""
+        if self.issuer is not None and self.jwks_url is None and self.jwks_file is None:
+            try:
+                secure_url(self.issuer)
+            except ValueError as error:
+                return str(error)
+        return None
 
     @property
     def profile_name(self) -> ProfileName:
