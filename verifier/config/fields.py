@@ -19,7 +19,7 @@ from pydantic import (
 
 from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS, VISIBLE
 from verifier.keys.fetch import require_secure
-from verifier.keys.jwk import parse_key_set
+from verifier.keys.jwk import parse_key_file
 from verifier.policy.clients import ClientIds
 from verifier.policy.paths import PathPattern
 from verifier.policy.policies import SCOPE_TOKEN
@@ -36,7 +36,7 @@ def matching(pattern: re.Pattern[str], message: str) -> AfterValidator:
     return AfterValidator(validate)
 
 
-def _secure(url: str) -> str:
+def secure_url(url: str) -> str:
     require_secure(url)
     if not VISIBLE.fullmatch(url) or any(mark in url for mark in '"\\#'):
         raise ValueError("has characters that are not allowed in a URL")
@@ -54,11 +54,19 @@ class Context(TypedDict):
 def key_file(path: Path, info: ValidationInfo[Context]) -> Path:
     found = info.context["folder"] / path
     try:
-        parse_key_set(found.read_bytes(), symmetric=True)
+        parse_key_file(found.read_bytes())
     except OSError as error:
         raise ValueError(f"{found}: {error.strerror}") from error
     except ValueError as error:
         raise ValueError(f"{found}: {error}") from error
+    return found
+
+
+def file_read_later(path: Path, info: ValidationInfo[Context]) -> Path:
+    """A file that is read for each fetch of keys. It may not exist where the configuration is only checked."""
+    found = info.context["folder"] / path
+    if not found.is_file():
+        log.warning("%s: %s is not there yet: keys cannot be fetched without it", info.field_name, found)
     return found
 
 
@@ -101,7 +109,7 @@ POOL = re.compile(r"[A-Za-z0-9_-]+")
 COGNITO_ISSUER = re.compile(r"https://(?:issuer-)?cognito-idp\.([a-z0-9-]+)\.amazonaws\.com/([\w-]+)", re.ASCII)
 
 Name = Annotated[str, matching(_NAME, "must be letters, digits, dots, dashes or underscores")]
-Url = Annotated[str, AfterValidator(_secure)]
+Url = Annotated[str, AfterValidator(secure_url)]
 ClientId = Annotated[str, matching(VISIBLE, "must be visible ASCII characters without spaces")]
 IssuerName = Annotated[str, AfterValidator(_known_issuer)]
 ClientReference = Annotated[ClientId, AfterValidator(_known_client)]
@@ -113,7 +121,8 @@ HeaderName = Annotated[
 ]
 HeaderValue = Annotated[str, matching(HEADER_SAFE, "must be ASCII without a space at either end")]
 Algorithm = Literal[
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
+    "HS256", "HS384", "HS512",
 ]  # fmt: skip
 ProfileName = Literal["generic", "cognito", "okta", "auth0", "entra", "keycloak", "kubernetes", "github", "rfc9068"]
 

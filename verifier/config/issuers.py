@@ -21,8 +21,10 @@ from verifier.config.fields import (
     ProfileName,
     Section,
     Url,
+    file_read_later,
     key_file,
     matching,
+    secure_url,
 )
 from verifier.keys.jwk import SYMMETRIC_ALGORITHMS
 from verifier.tokens.profiles import PROFILES, SHARED_ISSUERS
@@ -57,9 +59,11 @@ class IssuerSettings(Section):
     name: Name
     cognito: Cognito | None = None
     profile: ProfileName = "generic"
-    issuer: Url | None = None
+    issuer: Annotated[str, Field(min_length=1)] | None = None
     jwks_url: Url | None = None
     jwks_file: Annotated[Path, AfterValidator(key_file)] | None = None
+    ca_file: Annotated[Path, AfterValidator(file_read_later)] | None = None
+    bearer_token_file: Annotated[Path, AfterValidator(file_read_later)] | None = None
     audience: Annotated[list[Annotated[str, Field(min_length=1)]], OrOne] | None = None
     algorithms: Annotated[list[Algorithm], Field(min_length=1)] = ["RS256"]
     claims: ClaimNames = ClaimNames()
@@ -79,6 +83,11 @@ class IssuerSettings(Section):
                 log.warning("issuer %s: the pool is of region %s, not of %s", self.name, region, self.cognito.region)
         if self.jwks_url is not None and self.jwks_file is not None:
             yield "jwks_file", ("jwks_url",), "give jwks_url or jwks_file, not both"
+        if self.url_problem is not None:
+            yield "issuer", ("jwks_url", "jwks_file"), f"{self.url_problem}, unless there is a jwks_url or jwks_file"
+        for key in ("ca_file", "bearer_token_file"):
+            if getattr(self, key) is not None and self.jwks_file is not None:
+                yield key, ("jwks_file",), "has no effect with jwks_file: it is for fetching keys"
         if SYMMETRIC_ALGORITHMS.intersection(self.algorithms) and self.jwks_file is None:
             problem = "HS256, HS384 and HS512 need a jwks_file: a secret must not be published"
             yield "algorithms", ("jwks_file",), problem
@@ -89,6 +98,16 @@ class IssuerSettings(Section):
             yield "audience", (), "`any` accepts every audience: leave the others out"
         if not self.clients and self.profile in SHARED_ISSUERS:
             yield "clients", ("profile",), f"profile {self.profile} needs clients: unrelated parties share this issuer"
+
+    @property
+    def url_problem(self) -> str | None:
+        """Why the issuer is no URL that keys can be discovered from, None where that is not needed."""
+        if self.issuer is not None and self.jwks_url is None and self.jwks_file is None:
+            try:
+                secure_url(self.issuer)
+            except ValueError as error:
+                return str(error)
+        return None
 
     @property
     def profile_name(self) -> ProfileName:
@@ -118,6 +137,8 @@ class IssuerSettings(Section):
             key_set_url=url,
             jwks_file=self.jwks_file,
             jwks=self.jwks_file.read_bytes() if self.jwks_file is not None else None,
+            ca_file=self.ca_file,
+            bearer_token_file=self.bearer_token_file,
             profile=profile.with_claims(self.claims.client_id, self.claims.scope),
             algorithms=frozenset(self.algorithms),
             audience=None if "any" in (self.audience or ()) else frozenset(self.audience or ()),

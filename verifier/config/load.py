@@ -46,6 +46,16 @@ def load(path: Path | None, environment: Environment | None = None) -> Config:
     )
 
 
+def key_files(content: bytes, folder: Path) -> list[Path]:
+    """The key files that ``content`` names, as far as it can be read; ``folder`` is the configuration file's."""
+    try:
+        issuers = yaml.load(content, _Loader)["issuers"]  # noqa: S506 - _Loader is a SafeLoader
+        named = [issuer.get("jwks_file") for issuer in issuers if isinstance(issuer, dict)]
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError):
+        return []
+    return [folder / name for name in named if isinstance(name, str)]
+
+
 def _validate(given: Any, folder: Path) -> tuple[Settings | None, dict[Place, str]]:
     """The settings and their problems, by place.
 

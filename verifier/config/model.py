@@ -186,7 +186,7 @@ class Settings(Section):
             for key, others, problem in issuer.inconsistencies():
                 if removed.isdisjoint(("issuers", place, name) for name in (key, *others)):
                     yield ("issuers", place, key), problem
-            for url in issuer.urls:
+            for url in () if issuer.url_problem else issuer.urls:
                 if owner.setdefault(url, issuer.name) != issuer.name:
                     yield ("issuers", place), f"issuer {owner[url]} has the same issuer URL"
         headers: set[str] = set()

@@ -131,8 +131,8 @@ issuers:
   - {name: a, issuer: 'http://a.example', audience: any}
   - {name: b, issuer: 'http://a.example', audience: any}
 """) == [
-        "m2m.yaml:2: issuers[0].issuer: must be https (http only on loopback)",
-        "m2m.yaml:3: issuers[1].issuer: must be https (http only on loopback)",
+        "m2m.yaml:2: issuers[0].issuer: must be https (http only on loopback), unless there is a jwks_url or jwks_file",
+        "m2m.yaml:3: issuers[1].issuer: must be https (http only on loopback), unless there is a jwks_url or jwks_file",
     ]
 
 
