@@ -30,11 +30,12 @@ _AUTHORITY = re.compile(rb"https?://(?:(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?:
 _SEGMENT = rb"[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*"
 _PLAIN = re.compile(rb"(?:/" + _SEGMENT + rb")*/?")
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-# Escapes of what RFC 3986 section 3.3 does not allow in a path as it is.
-_NEEDED_ESCAPE = re.compile(rb"%(?=[01]|2[0235Ff]|3[CEFcef]|5[B-Eb-e]|60|7[BCDFbcdf]|[89A-Fa-f])")
+# Escapes of what RFC 3986 section 3.3 does not allow in a path as it is, and of dots, which all parsers know encoded.
+_NEEDED_ESCAPE = re.compile(rb"%(?=[01]|2[0235EFef]|3[CEFcef]|5[B-Eb-e]|60|7[BCDFbcdf]|[89A-Fa-f])")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _ENCODED_AGAIN = re.compile("%[0-9A-Fa-f]{2}")
 _DOT_SEGMENT = re.compile(r"/\.\.?(?![^/])")
+_RAW_DOT_SEGMENT = re.compile(rb"/\.\.?(?![^/])")
 _DOTS_WITH_PARAMETERS = re.compile(r"/\.\.?;")
 _PARAMETERS = re.compile(r";[^/]*")
 _RAW_PARAMETERS = re.compile(rb";[^/]*")
@@ -101,8 +102,11 @@ def _decode(raw: bytes) -> str:
         raise AmbiguousPathError("it is encoded twice")
     if _DOTS_WITH_PARAMETERS.search(path):
         raise AmbiguousPathError("it has a dot segment with parameters")
-    if ";" in path and _DOT_SEGMENT.search(path):
+    dots = len(_DOT_SEGMENT.findall(path))
+    if dots and ";" in path:
         raise AmbiguousPathError("it has path parameters together with a dot segment")
+    if dots > len(_RAW_DOT_SEGMENT.findall(raw)) > 0:  # some resolve the raw ones before they decode the others
+        raise AmbiguousPathError("it has encoded and raw dot segments together")
     return path
 
 

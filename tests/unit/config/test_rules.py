@@ -56,7 +56,7 @@ def test_a_client_that_cannot_exist_is_refused_in_policies_and_roles(
 def test_the_clients_of_an_issuer_are_ids_as_the_token_has_them(make_config: MakeConfig, lab: dict[str, Any]) -> None:
     lab["issuers"][0]["clients"] = ["repo:o/r", "lab/x"]
 
-    assert make_config(lab).issuers[0].clients == {"repo:o/r", "lab/x"}
+    assert make_config(lab).issuers[0].clients == frozenset({"repo:o/r", "lab/x"})
 
 
 def test_the_clients_of_an_issuer_are_no_patterns(make_config: MakeConfig, lab: dict[str, Any]) -> None:

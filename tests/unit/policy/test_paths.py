@@ -60,6 +60,7 @@ def test_dots_are_resolved_slashes_merged_and_other_readings_kept(raw: str, path
         ("/%64b/%20", {"/%64b/ "}),
         ("/%40me", {"/%40me"}),
         ("/./%64b", {"/./%64b", "/%64b"}),
+        ("/a/%2e%2e/%64b", {"/a/../%64b", "/%64b"}),
         ("/a;x/%62;y", {"/a;x/%62;y", "/a/%62"}),
         ("/a%3Fb", {"/a"}),
         ("/a%23b/c", {"/a"}),
@@ -110,6 +111,8 @@ AMBIGUOUS = {
     "parameters before a dot segment": b"/admin;x/../foo",
     "parameters after a dot segment": b"/a/./b;x",
     "encoded parameters and dots": b"/a%3bx/%2e%2e/b",
+    "a raw dot segment before an encoded one": b"/a/../b/%2e",
+    "an encoded dot segment before a raw one": b"/a/%2e/../b",
     "a raw space": b"/a b",
     "more bytes than the limit": b"/".ljust(MAX_PATH + 1, b"a"),
     "more segments than the limit": b"/a" * (MAX_SEGMENTS + 1),
@@ -155,10 +158,10 @@ def test_the_path_of_a_url_ends_at_its_query(url: str, path: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "https://h?/db", "https://h#/db", "https://u@h/db", "https://a\\b/db", "https://:80/db",
-        "https:////h/db", "https://h:99999999/db", "https://h:65536/db", "https://h:x/db", "https://h", "https://h?x", "https://h h/db", "https://[::1/db",
-        "ftp://h/db", "/db", "", "https://é/db", "https://h%2f/db", "https://h/db#x", "https://h/db?x#y",
-        "https://h/#/../admin",
+        "https://h?/db", "https://h#/db", "https://u@h/db", "https://a\\b/db", "https://:80/db", "https:////h/db",
+        "https://h:99999999/db", "https://h:65536/db", "https://h:x/db", "https://h", "https://h?x", "https://h h/db",
+        "https://[::1/db", "ftp://h/db", "/db", "", "https://é/db", "https://h%2f/db", "https://h/db#x",
+        "https://h/db?x#y", "https://h/#/../admin",
     ],
 )  # fmt: skip
 def test_a_bad_authority_or_a_raw_hash_is_refused(url: str) -> None:
