@@ -75,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     lint.add_argument("files", type=Path, nargs="+", metavar="FILE", help="Ingresses (/dev/stdin for a pipe)")
     lint.set_defaults(command=_lint)
 
+    guard = commands.add_parser("guard", parents=[config], help="print the configuration block that guards an API")
+    guard.add_argument("--proxy", required=True, metavar="NAME", help="nginx or ingress-nginx")
+    guard.add_argument("--policy", required=True, metavar="P", help="policy of the API")
+    guard.set_defaults(command=_guard)
+
     demo = commands.add_parser("demo", help="everything on this machine: issuer, verifier, nginx and an API")
     demo.add_argument("--port", type=_port, default=8080, metavar="N", help="nginx's port (%(default)s)")
     demo.add_argument("--check", action="store_true", help="test itself and exit 0 or 1")
@@ -142,6 +147,12 @@ def _lint(options: argparse.Namespace) -> int:
 
     known = lint.Known.of(load(options.config)) if options.config else None
     return lint.main(options.files, known, sys.stdout)
+
+
+def _guard(options: argparse.Namespace) -> int:
+    from verifier.tools import guard
+
+    return guard.main(options.proxy, options.policy, options.config, sys.stdout)
 
 
 def _demo(options: argparse.Namespace) -> int:
