@@ -17,7 +17,6 @@ from verifier import app
 from verifier.config import model
 from verifier.config.environment import Environment
 from verifier.decision import Decision
-from verifier.identity import IDENTITY_HEADERS
 from verifier.keys import sets
 from verifier.observe import audit, metrics
 from verifier.observe.batch import Observation
@@ -26,7 +25,7 @@ from verifier.reasons import Reason
 from verifier.request import AuthRequest
 from verifier.server import connection, run
 from verifier.tokens.profiles import PROFILES
-from verifier.tools import lint
+from verifier.tools import guard, lint
 
 EXAMPLES = ROOT / "docs" / "examples"
 NAMES = ("configuration", "threat-model", "onboarding", "ingress", "operations", "secret-rotation", "moving")
@@ -214,5 +213,11 @@ def test_the_ingress_page_has_a_row_for_every_rule_of_lint() -> None:
     assert (sorted(rows), len(rules) > 15) == (sorted(rules), True)
 
 
-def test_the_ingress_page_lists_every_identity_header_as_the_program_writes_it() -> None:
-    assert ", ".join(IDENTITY_HEADERS) in DOCS["ingress"].blocks("yaml")[1]
+@pytest.mark.parametrize(
+    ("language", "number", "proxy", "made_for"),
+    [("yaml", 1, "ingress-nginx", guard.Guard("orders", resource=False)), ("nginx", 0, "nginx", guard.Guard("api"))],
+)
+def test_a_block_of_the_ingress_page_is_what_guard_prints(
+    language: str, number: int, proxy: str, made_for: guard.Guard
+) -> None:
+    assert DOCS["ingress"].blocks(language)[number] == guard.PROXIES[proxy](made_for)
