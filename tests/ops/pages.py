@@ -72,4 +72,4 @@ class Page:
 
 README = Page(ROOT / "README.md")
 DOCS = {path.stem: Page(path) for path in sorted((ROOT / "docs").glob("*.md"))}
-PAGES = [README, *DOCS.values()]
+PAGES = [README, Page(ROOT / "AGENTS.md"), Page(ROOT / "SECURITY.md"), *DOCS.values()]
