@@ -168,7 +168,7 @@ def test_every_word_of_the_configuration_and_every_reason_that_is_named_exists(p
         ("operations", "Cache-Control", f"every {sets.REFRESH_DEFAULT / 60:g} minutes"),
         ("operations", "Cache-Control", f"{sets.REFRESH_MIN / 60:g} minute"),
         ("operations", "Cache-Control", f"{sets.REFRESH_MAX / 3600:g} hour"),
-        ("operations", "key id", f"every {sets.UNKNOWN_KID_COOLDOWN:g} s"),
+        ("operations", "key id", f"every {sets.COOLDOWN:g} s"),
         ("operations", "last success", f"{sets.MAX_STALE / 3600:g} h"),
         ("operations", "new key", f"up to {sets.MAX_WAIT:g} s"),
         ("operations", "slow reader", f"{audit.MAX_PENDING:,} of them or {audit.MAX_PENDING_BYTES // 2**20} MiB"),
