@@ -4,15 +4,18 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 from pages import DOCS, PAGES, README, ROOT, Page
 from pydantic import BaseModel
 
+from grafana.live import binary
 from verifier import app
 from verifier.config import model
 from verifier.config.environment import Environment
@@ -28,7 +31,16 @@ from verifier.tokens.profiles import PROFILES
 from verifier.tools import guard, lint
 
 EXAMPLES = ROOT / "docs" / "examples"
-NAMES = ("configuration", "threat-model", "onboarding", "ingress", "operations", "secret-rotation", "moving")
+NAMES = (
+    "configuration",
+    "threat-model",
+    "onboarding",
+    "ingress",
+    "operations",
+    "secret-rotation",
+    "moving",
+    "monitoring",
+)
 CHECKED = [README, *(DOCS[name] for name in NAMES)]
 
 
@@ -126,9 +138,17 @@ def options_of(command: str) -> set[str]:
 
 
 def commands(page: Page) -> list[list[str]]:
+    """Words of each command of the program, the ones that `kubectl exec` or a pipe starts included."""
     blocks = [line.strip() for block in [*page.blocks(""), *page.blocks("bash")] for line in block.splitlines()]
-    found = [line for line in [*blocks, *page.spans()] if re.match(r"m2m-verifier [a-z]", line)]
-    return [shlex.split(re.split(r" +[#<|]", line)[0])[1:] for line in found]
+    found = [re.search(r"(?:^|-- |\| )m2m-verifier ([a-z].*)", line) for line in [*blocks, *page.spans()]]
+    return [shlex.split(re.split(r" +[#<|]", line[1])[0]) for line in found if line]
+
+
+def test_the_runbook_starts_every_command_where_it_can_run() -> None:
+    lines = [line.strip() for line in [*DOCS["runbook"].blocks(""), *DOCS["runbook"].spans()]]
+    on_a_file = [line for line in lines if line.startswith("m2m-verifier ")]
+    assert [line for line in on_a_file if "FILE" not in line] == []
+    assert [line for line in lines if "-- m2m-verifier explain" in line and "exec -i" in line and "< token" in line]
 
 
 @pytest.mark.parametrize("page", [*CHECKED, DOCS["runbook"]], ids=ids)
@@ -146,6 +166,7 @@ FOREIGN = {
     *("client_secret", "token_url", "invalid_client", "invalid_scope", "error_description", "token_use", "device_key"),
     *("preferred_username", "failure_mode_allow", "ext_authz", "aws_secretsmanager_secret_version"),
     "would_deny",  # an audit line's event
+    *("runbook_url", "rule_files"),  # Prometheus and Alertmanager
 }
 
 
@@ -199,6 +220,32 @@ def test_the_first_configuration_on_a_page_is_accepted(page: Page, environment: 
     command = [sys.executable, "-m", "verifier", "check", "--config", str(tmp_path / "m2m.yaml")]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_prometheus_accepts_the_scrape_configuration_with_the_rules(number: int, tmp_path: Path) -> None:
+    configuration = yaml.safe_load(DOCS["monitoring"].blocks("yaml")[number])
+    for job in configuration["scrape_configs"]:  # Debian builds Prometheus without the discovery of Kubernetes
+        if job.pop("kubernetes_sd_configs", None):
+            job["static_configs"] = [{"targets": ["127.0.0.1:9090"]}]
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+    shutil.copytree(ROOT / "grafana" / "alerts", tmp_path / "rules")
+    command = [binary("promtool"), "check", "config", str(tmp_path / "prometheus.yml")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, "SUCCESS" in result.stdout) == (0, True), result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_scrape_configuration_has_the_job_that_its_rules_ask_for(number: int) -> None:
+    configuration = yaml.safe_load(DOCS["monitoring"].blocks("yaml")[number])
+    rules = "".join((ROOT / "grafana" / "alerts" / Path(path).name).read_text() for path in configuration["rule_files"])
+    assert set(re.findall(r'job="([^"]+)"', rules)) == {job["job_name"] for job in configuration["scrape_configs"]}
+
+
+def test_the_monitoring_page_names_every_rule_file_and_dashboard() -> None:
+    text = DOCS["monitoring"].path.read_text()
+    files = [*(ROOT / "grafana" / "alerts").glob("*.yaml"), *(ROOT / "grafana" / "dashboards").glob("*.json")]
+    assert [path.name for path in files if f"{path.parent.name}/{path.name}" not in text] == []
 
 
 def test_lint_finds_nothing_in_the_pages_ingress(tmp_path: Path) -> None:
