@@ -157,9 +157,11 @@ def _lint(options: argparse.Namespace) -> int:
 
 
 def _guard(options: argparse.Namespace) -> int:
+    from verifier.config.load import load
     from verifier.tools import guard
 
-    return guard.main(options.proxy, options.policy, options.config, sys.stdout)
+    config = load(options.config) if options.config or os.environ.get("M2M_CONFIG") else None
+    return guard.main(options.proxy, options.policy, config, sys.stdout)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -9,12 +9,9 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TextIO
 
-from verifier.config import ConfigError
-from verifier.config.environment import read_environment
-from verifier.config.load import load
+from verifier.config import Config, ConfigError
 from verifier.identity import IDENTITY_HEADERS
 from verifier.policy.resources import WELL_KNOWN
 
@@ -37,21 +34,20 @@ class Guard:
         return (*IDENTITY_HEADERS, *self.mapped)
 
 
-def main(proxy: str, policy: str, path: Path | None, out: TextIO) -> int:
+def main(proxy: str, policy: str, config: Config | None, out: TextIO) -> int:
     """Print the block for one proxy and policy. The exit status.
 
     Raises:
-        ConfigError: there is no such proxy or policy, or the configuration is invalid.
+        ConfigError: there is no such proxy or policy.
     """
     if proxy not in PROXIES:
         raise ConfigError([f"--proxy: must be one of {', '.join(PROXIES)}"])
     if not POLICY.fullmatch(policy):
         raise ConfigError(["--policy: must be letters, digits, dots, dashes or underscores"])
-    if path is None and read_environment().m2m_config is None:
+    if config is None:
         print("without --config, no header of the section headers: is in the block", file=sys.stderr)
         guard = Guard(policy)
     else:
-        config = load(path)
         policies = config.policies.by_name
         if policy not in policies:
             known = ", ".join(sorted(policies))
