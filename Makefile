@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 .DEFAULT_GOAL := help
-.PHONY: help run unit test check schema differential fuzz-paths clean nginx prometheus tools lock image manifests pictures bench
+.PHONY: help run unit test check schema differential fuzz-paths clean nginx prometheus tools lock image wheel manifests pictures bench
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,13 +75,24 @@ tools: $(VENV)/.ready
 
 lock: $(VENV)/.ready ## update requirements.lock and requirements-build.lock, the image's dependencies
 	$(VENV)/bin/uv pip compile $(LOCK) pyproject.toml --output-file requirements.lock
-	echo 'hatchling>=1.25' | $(VENV)/bin/uv pip compile $(LOCK) - --output-file requirements-build.lock
+	echo 'hatchling>=1.27' | $(VENV)/bin/uv pip compile $(LOCK) - --output-file requirements-build.lock
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
 image: ## build the container image and start it the way Kubernetes will
 	docker build --tag m2m-verifier .
 	docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
 		--env COGNITO_USER_POOL_ID=us-east-1_Example m2m-verifier check
+
+# Outside the source tree: what starts is the wheel, with the newest dependencies that pyproject.toml allows.
+WHEEL := $(abspath build/wheel)
+wheel: $(UV) ## build the wheel, install it into an empty environment and start it
+	rm -rf $(WHEEL)
+	$(UV) build --quiet --wheel --out-dir $(WHEEL) .
+	$(UV) venv --quiet --python python3 $(WHEEL)/venv
+	$(UV) pip install --quiet --python $(WHEEL)/venv/bin/python $(WHEEL)/*.whl
+	cd $(WHEEL) && venv/bin/python -I -c 'import importlib.resources as r; assert r.files("verifier").joinpath("py.typed").is_file()'
+	cd $(WHEEL) && venv/bin/m2m-verifier --version
+	cd $(WHEEL) && COGNITO_USER_POOL_ID=us-east-1_Example venv/bin/m2m-verifier check
 
 manifests: $(VENV)/.ready ## regenerate the dashboards and the PrometheusRule
 	$(PY) -m grafana.build
