@@ -40,11 +40,13 @@ run: $(VENV)/.run ## the demo on port 8080: nginx, verifier, token issuer and AP
 	@$(VENV)/bin/m2m-verifier demo
 
 unit: $(VENV)/.ready ## the tests that need no other program, in under a minute
-	$(PY) -m pytest -q tests/unit tests/security
+	$(PY) -m pytest -q $(PARALLEL) tests/unit tests/security
 
 test: $(VENV)/.ready nginx prometheus tools check ## everything that CI runs, in about five minutes
 	@$(call debian,curl jq)
-	$(PY) -m pytest
+	$(PY) -m pytest $(PARALLEL)
+# By module: many fixtures start servers, once for a module.
+PARALLEL := -n auto --maxprocesses 4 --dist loadscope
 
 nginx:
 	@$(call debian,nginx)
