@@ -8,7 +8,7 @@ RUN python -m venv /opt/build \
     && python -m venv --without-pip /opt/m2m-verifier \
     && /opt/build/bin/pip --python /opt/m2m-verifier/bin/python install --no-cache-dir --require-hashes \
         --only-binary=:all: -r requirements.lock
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY verifier ./verifier
 RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --no-index --wheel-dir /opt/dist . \
     && /opt/build/bin/pip --python /opt/m2m-verifier/bin/python install --no-cache-dir --no-deps --no-index \

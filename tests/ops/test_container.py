@@ -172,6 +172,11 @@ def test_no_build_tool_is_left(image: Path) -> None:
         assert f"No module named '{module}'" in output([python, "-I", "-c", f"import {module}"])[1]
 
 
+@pytest.mark.parametrize("name", ["verifier/py.typed", "m2m_verifier-*.dist-info/licenses/LICENSE"])
+def test_the_wheel_carries_its_licence_and_says_that_it_is_typed(image: Path, name: str) -> None:
+    assert len(list((image / "opt" / "m2m-verifier").glob(f"lib/python*/site-packages/{name}"))) == 1
+
+
 def test_the_final_stage_takes_nothing_but_the_environment() -> None:
     copies = [shlex.split(rest) for word, rest in FINAL if word in ("COPY", "ADD")]
 

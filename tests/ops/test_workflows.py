@@ -39,7 +39,8 @@ def test_actionlint_finds_nothing(tool: Callable[..., str]) -> None:
 
 def test_zizmor_finds_nothing() -> None:
     zizmor = Path(sys.executable).parent / "zizmor"
-    done = subprocess.run([zizmor, "--offline", "--quiet", *PATHS], capture_output=True, text=True, timeout=60)
+    others = [ROOT / ".github" / "dependabot.yml", ROOT / ".pre-commit-config.yaml"]
+    done = subprocess.run([zizmor, "--offline", "--quiet", *PATHS, *others], capture_output=True, text=True, timeout=60)
 
     assert done.returncode == 0, done.stdout
 
@@ -108,14 +109,15 @@ def test_each_make_target_of_a_workflow_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     made = {step["run"].removeprefix("make ") for step in steps() if step.get("run", "").startswith("make ")}
 
-    assert made == {"test", "image"} <= targets
+    assert made == {"test", "wheel", "image"} <= targets
 
 
-def test_the_oldest_python_that_is_promised_and_the_images_are_tested() -> None:
+@pytest.mark.parametrize("job", ["test", "wheel"])
+def test_the_oldest_python_that_is_promised_and_the_images_are_tested(job: str) -> None:
     pyproject = (ROOT / "pyproject.toml").read_text()
     image = re.search(r"^FROM python:(\d+\.\d+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     oldest = re.search(r'^requires-python = ">=([\d.]+)"$', pyproject, re.MULTILINE)
 
     assert image
     assert oldest
-    assert read("test.yml")["jobs"]["test"]["strategy"]["matrix"]["python"] == [oldest[1], image[1]]
+    assert read("test.yml")["jobs"][job]["strategy"]["matrix"]["python"] == [oldest[1], image[1]]

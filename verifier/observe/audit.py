@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from verifier.request import is_url
 log = logging.getLogger(__name__)
 
 MAX_PENDING = 10_000  # lines that wait for a reader; more are dropped and counted
-MAX_PENDING_BYTES = 4 * 1024 * 1024  # whichever comes first: a client can make lines fifty times as long as others
+MAX_PENDING_BYTES = 4 * 1024 * 1024  # whichever comes first; as much again may be in the hands of the thread
 INTERVAL = 0.05  # seconds between batches
 PIPE_BYTES = 1024 * 1024
 SHORTEST_TOKEN = 24  # characters: no header names an alg in fewer
@@ -63,14 +64,17 @@ class Audit:
         if self.mode == "off":
             return
         if self.mode == "denied":
-            observations = [one for one in observations if one.decision.reason is not Reason.OK]
+            observations = [one for one in observations if one[2].reason is not Reason.OK]
         room = MAX_PENDING - self._count if len(self._pending) < MAX_PENDING_BYTES else 0
-        if len(observations) > room:
-            self._on_drop(len(observations) - room)
-        lines = b"".join([line(one) for one in observations[:room]])
+        lines = [line(one) for one in observations[:room]]
+        added = b"".join(lines)
+        while len(self._pending) + len(added) > MAX_PENDING_BYTES:
+            added = added[: -len(lines.pop())]
+        if len(lines) < len(observations):
+            self._on_drop(len(observations) - len(lines))
         with self._swap:
-            self._pending += lines
-            self._count += min(len(observations), room)
+            self._pending += added
+            self._count += len(lines)
 
     def start(self) -> None:
         """Start the writing thread."""
@@ -79,13 +83,14 @@ class Audit:
         self._thread = threading.Thread(target=self._write_until_stopped, name="audit", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Write what is pending and end the thread; give up after 2 s on a reader that takes nothing."""
+    def stop(self, patience: float = 2.0) -> None:
+        """Write what is pending and end the thread; give up after ``patience`` s on a reader that takes nothing."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(2.0)
+            self._thread.join(patience)
 
     def _write_until_stopped(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the main thread
         while not self._stop.wait(INTERVAL):
             self._write_batch()
         self._write_batch()
@@ -103,7 +108,7 @@ class Audit:
             with memoryview(lines) as data:
                 while written < len(data):
                     written += os.write(self._descriptor, data[written:])
-        except OSError as error:  # the reader is gone: answering goes on
+        except OSError as error:  # the reader has closed its end: answering goes on
             self._on_drop(count)
             log.warning("audit lines cannot be written: %s", error.strerror)
         finally:
@@ -116,6 +121,10 @@ def line(observation: Observation) -> bytes:
     now, request, decision, seconds = observation
     reason, token = decision.reason, decision.token
     host, path = _host_and_path(request.url)
+    chosen = request.method, host, path, request.request_id, request.remote_addr
+    text = "\n".join(chosen)
+    if len(text) > MAX_TEXT or "ey" in text or "ew" in text:  # every token begins so: to search for one costs more
+        chosen = tuple(map(_safe, chosen))
     client_id = scope = role = jti = ""
     if token is not None:
         principal = token.principal
@@ -124,25 +133,27 @@ def line(observation: Observation) -> bytes:
         "time": f"{_second(int(now))}.{int(now % 1 * 1e6):06d}Z",
         "event": "allow" if reason is Reason.OK else "would_deny" if decision.report else "deny",
         "status": reason.status,
-        "reason": reason.value,
+        "reason": reason._value_,  # `value` is a property in Python
         "policy": decision.policy,
         "issuer": decision.issuer,
         "client_id": client_id,
         "scope": scope,
         "role": role,
         "jti": jti,
-        "method": _safe(request.method),
-        "host": _safe(host),
-        "path": _safe(path),
-        "request_id": _safe(request.request_id),
-        "remote_addr": _safe(request.remote_addr),
+        "method": chosen[0],
+        "host": chosen[1],
+        "path": chosen[2],
+        "request_id": chosen[3],
+        "remote_addr": chosen[4],
         "duration_us": round(seconds * 1e6),
         "cached": bool(decision.cached),
     }
-    with contextlib.suppress(TypeError):  # a jti may hold half of a surrogate pair, which UTF-8 cannot
+    try:
         encoded = orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
-        if encoded.isascii() and b"\x7f" not in encoded:
-            return encoded
+    except TypeError:  # a jti may hold half of a surrogate pair, which UTF-8 cannot
+        encoded = b"\x7f"
+    if encoded.isascii() and b"\x7f" not in encoded:
+        return encoded
     return json.dumps(entry, separators=(",", ":")).encode("ascii") + b"\n"
 
 
@@ -156,14 +167,14 @@ def _host_and_path(url: bytes) -> tuple[str, str]:
     if not is_url(url):
         return "", ""
     text = url.partition(b"?")[0].partition(b"#")[0].decode("utf-8", "backslashreplace")
-    authority, slash, path = text.partition("://")[2].partition("/")
-    return authority.rpartition("@")[2], slash + path  # what stands before an @ may be a password
+    _, _, host, *path = text.split("/", 3)
+    if "@" in host:  # what stands before it may be a password
+        host = host.rpartition("@")[2]
+    return host, "/" + path[0] if path else ""
 
 
 def _safe(value: str) -> str:
     """A text that a client chose, bounded and without a token."""
     if len(value) >= SHORTEST_TOKEN:
-        if "ey" in value or "ew" in value:  # as every token begins: the pattern costs more than all the rest
-            value = _TOKEN.sub("[token]", value)
-        value = value[:MAX_TEXT]
+        value = _TOKEN.sub("[token]", value)[:MAX_TEXT]
     return value
