@@ -14,17 +14,20 @@ from verifier.config.fields import (
     POOL,
     REGION,
     Algorithm,
+    ClaimName,
     ClientId,
     Name,
     OrOne,
     Prefix,
     ProfileName,
     Section,
+    TypName,
     Url,
     key_file,
     matching,
 )
 from verifier.keys.jwk import SYMMETRIC_ALGORITHMS
+from verifier.tokens.jws import media_type
 from verifier.tokens.profiles import PROFILES, SHARED_ISSUERS
 from verifier.tokens.verify import IssuerRules
 
@@ -47,8 +50,8 @@ class Cognito(Section):
 class ClaimNames(Section):
     """Claims to read instead of the profile's."""
 
-    client_id: str | None = None
-    scope: str | None = None
+    client_id: ClaimName | None = None
+    scope: ClaimName | None = None
 
 
 class IssuerSettings(Section):
@@ -61,6 +64,7 @@ class IssuerSettings(Section):
     jwks_url: Url | None = None
     jwks_file: Annotated[Path, AfterValidator(key_file)] | None = None
     audience: Annotated[list[Annotated[str, Field(min_length=1)]], OrOne] | None = None
+    typ: Annotated[list[TypName], OrOne] = []
     algorithms: Annotated[list[Algorithm], Field(min_length=1)] = ["RS256"]
     claims: ClaimNames = ClaimNames()
     scope_prefix: Prefix | None = None
@@ -119,6 +123,7 @@ class IssuerSettings(Section):
             jwks_file=self.jwks_file,
             jwks=self.jwks_file.read_bytes() if self.jwks_file is not None else None,
             profile=profile.with_claims(self.claims.client_id, self.claims.scope),
+            typ=frozenset(map(media_type, self.typ)),
             algorithms=frozenset(self.algorithms),
             audience=None if "any" in (self.audience or ()) else frozenset(self.audience or ()),
             # Cognito's tokens have none, and `audience: []` says that these have none.
