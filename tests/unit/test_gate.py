@@ -37,7 +37,7 @@ def make_gate(signer: SigningKey, clock: Clock) -> MakeGate:
             [make_issuer([signer.public()])], clock=clock, leeway=10, role_of=lambda *_: "", mapped_headers={}
         )
         return Gate(
-            CachedVerifier(verifier, size=10, ttl=300, clock=clock),
+            CachedVerifier(verifier, size=10, ttl=300, clock=clock, max_identity_bytes=max_identity_bytes),
             Policies({policy.name: policy for policy in POLICIES}, ClientIds(("lab",))),
             revoked or Revoked(),
             max_identity_bytes,
