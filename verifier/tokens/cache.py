@@ -22,7 +22,8 @@ PER_TEXT = 56  # bytes of a string beside its characters
 MAX_REFUSALS = 1024
 REFUSAL_TTL = 10.0  # seconds; as long as an unknown key may wait for the next fetch
 
-# Nothing but the token's bytes, or a signature, decides these: the same bytes are refused again without a check.
+# Nothing but the token's bytes, or a signature, decides these: the same bytes are refused again without a check. One
+# that newer keys may change is not remembered before they have been fetched.
 _REMEMBERED = frozenset(
     {Reason.MALFORMED_TOKEN, Reason.UNSUPPORTED_ALGORITHM, Reason.UNKNOWN_ISSUER, Reason.BAD_SIGNATURE}
 )
@@ -80,7 +81,7 @@ class CachedVerifier:
         try:
             verified = self._verifier.verify(token)
         except Rejected as rejected:
-            if rejected.reason in _REMEMBERED and self._refusals.maxsize:
+            if rejected.reason in _REMEMBERED and rejected.refresh is None and self._refusals.maxsize:
                 self._refusals[digest] = _Refusal(rejected.reason, rejected.description, rejected.issuer)
             raise
         if self._may_be_allowed(verified.principal) and memory_of(verified) <= self._tokens.maxsize:
