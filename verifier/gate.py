@@ -35,6 +35,8 @@ class Gate:
         try:
             policy = self._policies.find(request.policy, request.query)
             _check_auth_request(request, policy)
+            if _needs_no_token(request, policy):
+                return Decision(Reason.OK, policy.name, policy.report)
             presented = credentials(request)
             cached = False
             verified, cached = self._verifier.verify(presented.token)
@@ -50,7 +52,7 @@ class Gate:
         except Rejected as rejected:
             # A policy whose auth URL is wrong still names the metric and the challenge.
             return _refusal(rejected, policy or self._policies.by_name.get(request.policy), token, cached)
-        except Exception as error:  # fail closed: a defect of ours is a 503, and its text may quote the token
+        except Exception as error:  # fail closed; the text of a defect may quote the token
             _log_defect(error)
             defect = Rejected(Reason.INTERNAL_ERROR, "an internal error: the decision is indeterminate")
             return _refusal(defect, policy, token, cached)
@@ -62,6 +64,15 @@ def _check_auth_request(request: AuthRequest, policy: Policy) -> None:
         raise Rejected(Reason.BAD_AUTH_REQUEST, "the proxy named the original request twice")
     if policy.rules and not (request.method and is_url(request.url)):
         raise Rejected(Reason.BAD_AUTH_REQUEST, "the proxy did not name the original request's method and URL")
+
+
+def _needs_no_token(request: AuthRequest, policy: Policy) -> bool:
+    """Whether a ``token: none`` rule decides. An auth URL that asks for more, or a hidden method, needs a token."""
+    return (
+        policy.has_open_rules
+        and not (request.query or request.method_override)
+        and not policy.needs_token(request.method, request.url)
+    )
 
 
 def _refusal(rejected: Rejected, policy: Policy | None, token: VerifiedToken | None, cached: bool | None) -> Decision:

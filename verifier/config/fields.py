@@ -22,7 +22,7 @@ from pydantic import (
 from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS, VISIBLE
 from verifier.keys.fetch import require_secure
 from verifier.keys.jwk import parse_key_file
-from verifier.policy.clients import ClientIds
+from verifier.policy.clients import NO_PATTERN, ClientIds
 from verifier.policy.paths import PathPattern
 from verifier.policy.policies import SCOPE_TOKEN
 from verifier.tokens import claims
@@ -91,6 +91,12 @@ def _free_header(name: str) -> str:
     return name
 
 
+def _no_pattern(client_id: str) -> str:
+    if "*" in client_id:
+        raise ValueError(NO_PATTERN)
+    return client_id
+
+
 def path_pattern(path: str) -> str:
     PathPattern(path)
     return path
@@ -125,7 +131,9 @@ COGNITO_ISSUER = re.compile(r"https://(?:issuer-)?cognito-idp\.([a-z0-9-]+)\.ama
 
 Name = Annotated[str, matching(_NAME, "must be letters, digits, dots, dashes or underscores")]
 Url = Annotated[str, AfterValidator(secure_url)]
-ClientId = Annotated[str, matching(VISIBLE, "must be visible ASCII characters without spaces")]
+ClientId = Annotated[
+    str, matching(VISIBLE, "must be visible ASCII characters without spaces"), AfterValidator(_no_pattern)
+]
 IssuerName = Annotated[str, AfterValidator(_known_issuer)]
 ClientReference = Annotated[ClientId, AfterValidator(_known_client)]
 Scope = Annotated[str, matching(SCOPE_TOKEN, "must be one scope: visible ASCII without spaces, quotes, backslashes")]
