@@ -60,12 +60,12 @@ class Answers:
     def render(self, decision: Decision) -> Answer:
         """The answer to a decision; in report mode it is always 200."""
         token = decision.token
-        if decision.reason is Reason.OK and not decision.report:
-            # Without a token (a rule that needs none) there is no exp to end a cached answer.
-            if token is None:
+        if decision.reason is Reason.OK:
+            if token is None:  # a rule that needs none: no exp would end a cached answer
                 return self._allow(None)
-            return self._allow(token.principal, self._max_age(token.exp) if self._ttl else 0)
-        if decision.report:  # always no-store: the policy may be enforced at any time
+            may_cache = self._ttl and not decision.report  # a report-mode policy may be enforced at any time
+            return self._allow(token.principal, self._max_age(token.exp) if may_cache else 0)
+        if decision.report:
             # Identity only from a token that is valid, and only where it fits.
             if token is None or decision.reason is Reason.REVOKED or not self._fits(token.principal):
                 return self._allow(None)

@@ -43,7 +43,7 @@ class IssuerRules:
     audience: frozenset[str] | None
     """None: any."""
     audience_optional: bool = False
-    """Whether a token without ``aud`` passes; one that has it must match all the same."""
+    """Whether a token without ``aud``, or with an empty list, passes; one that names any must match all the same."""
     scope_prefix: str = ""
     allow_users: bool = False
     clients: frozenset[str] | None = None
@@ -213,7 +213,7 @@ def _check_audience(issuer: Issuer, claims: Claims) -> None:
             named = [named]
         if not isinstance(named, list) or not all(isinstance(item, str) for item in named):
             raise Rejected(Reason.INVALID_CLAIMS, "aud is neither a string nor a list of strings")
-    if issuer.audience is None or (named is None and issuer.audience_optional):
+    if issuer.audience is None or (not named and issuer.audience_optional):
         return
     if not issuer.audience.intersection(named or ()):
         raise Rejected(Reason.WRONG_AUDIENCE, "aud names no audience that this issuer is configured with")
