@@ -8,7 +8,7 @@ RUN python -m venv /opt/build \
     && python -m venv --without-pip /opt/m2m-verifier \
     && /opt/build/bin/pip --python /opt/m2m-verifier/bin/python install --no-cache-dir --require-hashes \
         --only-binary=:all: -r requirements.lock
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY verifier ./verifier
 RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --no-index --wheel-dir /opt/dist . \
     && /opt/build/bin/pip --python /opt/m2m-verifier/bin/python install --no-cache-dir --no-deps --no-index \
@@ -20,6 +20,8 @@ RUN python -m pip uninstall --yes pip
 COPY --from=build /opt/m2m-verifier /opt/m2m-verifier
 # A number: Kubernetes' runAsNonRoot cannot look up a name.
 USER 65532:65532
+# For `kubectl exec POD -- m2m-verifier explain …`.
+ENV PATH=/opt/m2m-verifier/bin:$PATH
 # Bytecode was compiled above; a read-only root takes no more.
 ENV PYTHONDONTWRITEBYTECODE=1
 EXPOSE 8000 9090

@@ -27,12 +27,15 @@ COLORS = {
     "second": "purple",
     "third": "super-light-purple",
 }
-# What a series' legend starts with → its colour; where several match, the last one counts. `*`: shades for many.
+# The legend of a series → its colour. A panel names all of its series or none; without names, Grafana's palette gives
+# each series its own colour.
 PALETTES = {
     "status": {"200": "allow", "401": "unauthorized", "403": "forbidden", "503": "error"},
-    "reasons": {"401*": "unauthorized", "403*": "forbidden", "503*": "error"},
     "quantiles": {"p50": "plain", "p95": "second", "p99": "third"},
 }
+WIDE = 10
+"""Columns from which on the legend stands on the right, where it has the whole height: Grafana gives a legend below the
+plot at most 35 % of the height, about three rows."""
 
 
 def stat(spec: dict[str, Any]) -> dict[str, Any]:
@@ -78,9 +81,15 @@ def series(spec: dict[str, Any]) -> dict[str, Any]:
         defaults["thresholds"] = _thresholds({"below": "transparent"} | levels)
     panel = _panel("timeseries", spec["series"], spec, exprs, defaults | {"custom": custom})
     palette = PALETTES[colors] if isinstance(colors, str) else colors
-    panel["fieldConfig"]["overrides"] = [_override(str(start), color) for start, color in palette.items()]
+    panel["fieldConfig"]["overrides"] = [_override(str(name), color) for name, color in palette.items()]
+    right = spec["width"] >= WIDE
     panel["options"] = {
-        "legend": {"displayMode": "table", "placement": "bottom", "calcs": ["mean", "max", "lastNotNull"]},
+        "legend": {
+            "showLegend": True,
+            "displayMode": "table",
+            "placement": "right" if right else "bottom",
+            "calcs": ["max", "lastNotNull"] if right else ["mean", "max", "lastNotNull"],
+        },
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
     return panel
@@ -103,11 +112,10 @@ def _thresholds(levels: dict[Any, str]) -> dict[str, Any]:
     return {"mode": "absolute", "steps": steps}
 
 
-def _override(start: str, color: str) -> dict[str, Any]:
-    mode = "shades" if start.endswith("*") else "fixed"
+def _override(name: str, color: str) -> dict[str, Any]:
     return {
-        "matcher": {"id": "byRegexp", "options": f"/^{start.rstrip('*')}/"},
-        "properties": [{"id": "color", "value": {"mode": mode, "fixedColor": COLORS[color]}}],
+        "matcher": {"id": "byName", "options": name},
+        "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": COLORS[color]}}],
     }
 
 

@@ -150,7 +150,7 @@ class Live:
         with contextlib.ExitStack() as running:
             directory = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="m2m-live-")))
             self._issuers = [self._issuer(running, pool) for pool in ("us-east-1_Homelab", "us-east-1_Partner")]
-            self._away = Issuer("http://127.0.0.1:9", pool="us-east-1_Staging")  # nobody listens there
+            self._away = Issuer("http://127.0.0.1:9", pool="us-east-1_Staging")  # no process listens there
             self._verifiers = [self._verifier(running, directory / str(n)) for n in range(self._replicas)]
             proxy = running.enter_context(Background(replay()))
             metrics = [f"127.0.0.1:{verifier.metrics_port}" for verifier in self._verifiers]
@@ -228,7 +228,7 @@ class Live:
         def fresh(issuer: Issuer, client: str, *scopes: str) -> Callable[[], str]:
             return lambda: issuer.mint(issuer.machine_claims(client, scopes))
 
-        stranger = Issuer("http://127.0.0.1:9", pool="us-east-1_Stranger")
+        unknown = Issuer("http://127.0.0.1:9", pool="us-east-1_Unknown")
         forged = homelab.mint(
             homelab.machine_claims("etl-nightly", ["read", "write"]), key=SigningKey(homelab.keys[0].kid)
         )
@@ -251,7 +251,7 @@ class Live:
             Call(3, "api", "GET", "/db/orders", lambda: ""),
             Call(2, "api", "GET", "/db/orders", kept(homelab, "lab-sensor", "read", lifetime=-60)),
             Call(0.7, "api", "GET", "/db/orders", lambda: forged),
-            Call(0.7, "api", "GET", "/db/orders", kept(stranger, "who", "read")),
+            Call(0.7, "api", "GET", "/db/orders", kept(unknown, "who", "read")),
             Call(1, "api", "GET", "/db/orders", kept(homelab, "old-agent", "read")),
             Call(2, "api", "GET", "/db/orders", kept(self._away, "canary", "read")),
         ]

@@ -1,7 +1,8 @@
 """Draws the boards from a real Prometheus's answers: `make pictures` writes docs/dashboards/*.png.
 
 This is a drawing, not Grafana: it puts panels where the JSON puts them, asks their expressions, and uses their units,
-colours and thresholds. Eight minutes of traffic with an incident: an issuer without keys, then a broken configuration.
+colours, legends and thresholds. Eight minutes of traffic with an incident: an issuer without keys, then a broken
+configuration.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import re
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +21,48 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.text import Text
 from PIL import Image
 
 from grafana.live import ROOT, Live, Prometheus, ask_with
 
 TARGET = ROOT / "docs" / "dashboards"
 MINUTES = 8.0
+STEP = 2.0  # seconds between two values
 WIDTH, CELL, GAP, HEADER = 1600, 34, 8, 64  # pixels; CELL is the height of one grid unit
 DPI = 100
 
 BACKGROUND, SURFACE, EDGE, TEXT, MUTED = "#111217", "#181b1f", "#2a2d34", "#d8d9da", "#8e9099"
+# Grafana's dark theme: its names, and the order in which `palette-classic` uses them.
 NAMED = {
     "green": "#73bf69",
-    "yellow": "#f2cc0c",
+    "yellow": "#fade2a",
+    "blue": "#5794f2",
     "orange": "#ff9830",
     "red": "#f2495c",
-    "blue": "#5794f2",
     "purple": "#b877d9",
+    "dark-green": "#37872d",
+    "dark-yellow": "#e0b400",
+    "dark-blue": "#1f60c4",
+    "dark-orange": "#fa6400",
+    "dark-red": "#c4162a",
+    "dark-purple": "#8f3bb8",
+    "super-light-green": "#c8f2c2",
+    "super-light-yellow": "#fff899",
+    "super-light-blue": "#c0d8ff",
+    "super-light-orange": "#ffcb7d",
+    "super-light-red": "#ffa6b0",
     "super-light-purple": "#deb6f2",
 }
-CLASSIC = ["#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#b877d9", "#8ab8ff", "#fade2a", "#ff7383", "#96d98d", "#ca95e5"]
-SHADES = (1.0, 0.72, 0.5, 0.86, 0.6, 0.4)
+CLASSIC = list(NAMED.values())
+CALCS: dict[str, tuple[str, Callable[[list[float]], float]]] = {
+    "mean": ("mean", lambda values: sum(values) / len(values)),
+    "max": ("max", max),
+    "lastNotNull": ("last", lambda values: values[-1]),
+}
+ROW = 17  # pixels, of a legend
+LEAST_PLOT = 90  # pixels that a legend below leaves to the plot
+DASH = 3.0  # points for each point of line width
 
 Points = tuple[list[float], list[float]]
 
@@ -60,7 +83,7 @@ def human(value: float, unit: str, decimals: int | None = None) -> str:
                 return f"{digits(value / factor)} {name}"
         return f"{digits(value * 1e6)} µs" if value else "0 s"
     if unit == "bytes":
-        return f"{value / 2**20:.1f} MiB"
+        return f"{digits(value / 2**20)} MiB"
     if unit == "percentunit":
         return f"{digits(value * 100)}%"
     return digits(value) + {"reqps": " req/s", "reqpm": " req/min"}.get(unit, "")
@@ -69,6 +92,56 @@ def human(value: float, unit: str, decimals: int | None = None) -> str:
 def legend(template: str, metric: dict[str, str]) -> str:
     """The name of a series."""
     return re.sub(r"{{(\w+)}}", lambda match: metric.get(match[1], ""), template)
+
+
+def series_colors(panel: dict[str, Any], names: Iterable[str]) -> dict[str, str]:
+    """Each series' colour: the one that an override gives to its name, else the next of Grafana's palette."""
+    fixed = {
+        override["matcher"]["options"]: NAMED[override["properties"][0]["value"]["fixedColor"]]
+        for override in panel["fieldConfig"]["overrides"]
+    }
+    return {name: fixed.get(name, CLASSIC[number % len(CLASSIC)]) for number, name in enumerate(names)}
+
+
+def coinciding(filled: dict[str, list[float]]) -> list[list[str]]:
+    """The series in groups whose lines lie on each other, at three of four points and within 1 % of the height."""
+    top = max((value for values in filled.values() for value in values if value == value), default=0.0)
+    groups: list[list[str]] = []
+    for name, values in filled.items():
+        for group in groups:
+            both = [(a, b) for a, b in zip(filled[group[0]], values, strict=True) if a == a and b == b]
+            if sum(abs(a - b) <= 0.01 * top for a, b in both) >= 0.75 * len(values):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return groups
+
+
+def reduce_colors(path: Path) -> None:
+    """Leave 256 colours, our own among them: 40 % of the size, and a repository keeps every version of a picture."""
+    image = Image.open(path).convert("RGB")
+    ours = bytes.fromhex("".join((BACKGROUND, SURFACE, EDGE, TEXT, MUTED, *CLASSIC)).replace("#", ""))
+    others = image.quantize(256 - len(ours) // 3).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*ours, *others[: 768 - len(ours)]])
+    image.quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+class Table:
+    """A legend's words: for each series its name and what Grafana computes from its values."""
+
+    def __init__(self, filled: dict[str, list[float]], calcs: list[str], unit: str) -> None:
+        known = {name: [value for value in values if value == value] for name, values in filled.items()}
+        self.titles = [CALCS[calc][0] for calc in calcs]
+        self.rows = {name: [human(CALCS[calc][1](values), unit) for calc in calcs] for name, values in known.items()}
+        self.columns = [list(filled), *([*column] for column in zip(self.titles, *self.rows.values(), strict=True))]
+        self._size = {name: sum(values) for name, values in known.items()}
+
+    def first(self, count: int) -> list[str]:
+        """All series, or as many of the largest."""
+        names = list(self.rows)
+        return names if len(names) <= count else sorted(names, key=lambda name: -self._size[name])[:count]
 
 
 class Board:
@@ -83,11 +156,22 @@ class Board:
         self._canvas.set(xlim=(0, WIDTH), ylim=(self._height, 0))
         self._canvas.axis("off")
 
-    def _axes(self, x: float, y: float, w: float, h: float) -> Axes:
-        return self._figure.add_axes((x / WIDTH, 1 - (y + h) / self._height, w / WIDTH, h / self._height))
+    def _axes_box(self, x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
+        return (x / WIDTH, 1 - (y + h) / self._height, w / WIDTH, h / self._height)
 
-    def _text(self, x: float, y: float, text: str, size: float = 9, color: str = TEXT, **more: Any) -> None:
-        self._canvas.text(x, y, text, fontsize=size * 72 / DPI * 1.28, color=color, va="center", **more)
+    def _axes(self, x: float, y: float, w: float, h: float) -> Axes:
+        return self._figure.add_axes(self._axes_box(x, y, w, h))
+
+    def _text(self, x: float, y: float, text: str, size: float = 9, color: str = TEXT, **more: Any) -> Text:
+        return self._canvas.text(x, y, text, fontsize=size * 72 / DPI * 1.28, color=color, va="center", **more)
+
+    def _width(self, texts: Iterable[str], size: float) -> float:
+        """The widest of these texts, in pixels."""
+        drawn = [self._text(0, 0, text, size) for text in texts]
+        widths = [float(text.get_window_extent().width) for text in drawn]
+        for text in drawn:
+            text.remove()
+        return max(widths, default=0.0)
 
     def draw(self, path: Path) -> None:
         """Write the picture."""
@@ -109,12 +193,12 @@ class Board:
             (self._stat if panel["type"] == "stat" else self._series)(panel, x, y, w, h)
         self._figure.savefig(path, facecolor=BACKGROUND)
         plt.close(self._figure)
-        Image.open(path).convert("RGB").save(path, optimize=True)
+        reduce_colors(path)
 
     def _ask(self, panel: dict[str, Any]) -> dict[str, Points]:
         found: dict[str, Points] = {}
         for target in panel["targets"]:
-            series = self._prometheus.query_range(ask_with(target["expr"]), self._start, self._end, 2)
+            series = self._prometheus.query_range(ask_with(target["expr"]), self._start, self._end, STEP)
             named = {legend(target["legendFormat"], one["metric"]): one for one in series}
             for name, one in sorted(named.items()):
                 times, values = zip(*((float(t), float(v)) for t, v in one["values"]), strict=True)
@@ -155,20 +239,6 @@ class Board:
                 color = step["color"]
         return NAMED[color]
 
-    @staticmethod
-    def _color(panel: dict[str, Any], name: str, seen: dict[str, int]) -> str | None:
-        color = None
-        for override in panel["fieldConfig"]["overrides"]:
-            if re.search(override["matcher"]["options"].strip("/"), name):
-                wanted = override["properties"][0]["value"]
-                color = NAMED[wanted["fixedColor"]]
-                if wanted["mode"] == "shades":
-                    number = seen[color] = seen.get(color, -1) + 1
-                    light = SHADES[number % len(SHADES)]
-                    red, green, blue = mpl.colors.to_rgb(color)
-                    color = mpl.colors.to_hex((red * light, green * light, blue * light))
-        return color
-
     def _series(self, panel: dict[str, Any], x: float, y: float, w: float, h: float) -> None:
         defaults = panel["fieldConfig"]["defaults"]
         unit, custom = defaults["unit"], defaults["custom"]
@@ -176,60 +246,90 @@ class Board:
         if not found:
             self._text(x + w / 2, y + h / 2 + 8, defaults["noValue"], 12, MUTED, ha="center")
             return
-        rows = min(len(found), 5)
-        plot = self._axes(x + 66, y + 34, w - 82, h - 34 - 26 - 22 - 17 * rows)
-        seen: dict[str, int] = {}
-        colors = {
-            name: self._color(panel, name, seen) or CLASSIC[number % len(CLASSIC)] for number, name in enumerate(found)
-        }
-        times = sorted({t for ts, _ in found.values() for t in ts})
-        filled = {n: [dict(zip(ts, vs, strict=True)).get(t, math.nan) for t in times] for n, (ts, vs) in found.items()}
-        if "stacking" in custom:
-            heights = [[0.0 if v != v else v for v in values] for values in filled.values()]
-            plot.stackplot(times, heights, colors=colors.values(), alpha=0.62, lw=0)
+        count = round((self._end - self._start) / STEP) + 1
+        times = [self._start + STEP * number for number in range(count)]
+        filled = {name: [math.nan] * count for name in found}  # a gap where a series has no value
+        for name, (at, values) in found.items():
+            for t, value in zip(at, values, strict=True):
+                filled[name][round((t - self._start) / STEP)] = value
+        colors = series_colors(panel, filled)
+        table = Table(filled, panel["options"]["legend"]["calcs"], unit)
+        if panel["options"]["legend"]["placement"] == "right":
+            wide = min(0.6 * w, 31 + sum(self._width(column, 8.4) + 14 for column in table.columns))
+            rows = int((h - 34 - 2 * ROW) // ROW)
+            self._legend(table, colors, x + w - wide, y + 40, wide, rows)
+            plot_w, plot_h = w - wide, h - 34 - 30
         else:
-            for name, values in filled.items():
-                plot.plot(times, values, color=colors[name], lw=1.6, solid_capstyle="round")
-                plot.fill_between(times, values, 0, color=colors[name], alpha=0.06, lw=0)
+            rows = min(len(filled), int((h - 34 - 48 - LEAST_PLOT) // ROW))
+            self._legend(table, colors, x, y + h - ROW * rows - 14, w, rows)
+            plot_w, plot_h = w, h - 34 - 48 - ROW * rows
+        plot = self._axes(x + 66, y + 34, plot_w - 82, plot_h)
+        if "stacking" in custom:
+            self._stack(plot, times, filled, colors)
+        else:
+            self._lines(plot, times, filled, colors)
         busy = any(value > 0 for values in filled.values() for value in values)
-        self._style(plot, unit, busy=busy)
+        left = self._style(plot, unit, busy=busy)
+        plot.set_position(self._axes_box(x + left, y + 34, plot_w - left - 16, plot_h))
         if "thresholdsStyle" in custom:
             for step in defaults["thresholds"]["steps"]:
                 if step["value"] is not None and step["value"] <= plot.get_ylim()[1]:
                     plot.axhline(step["value"], color=NAMED[step["color"]], lw=1, ls=(0, (5, 4)), alpha=0.8)
-        self._legend(filled, colors, unit, x, y + h - 17 * rows - 14, w, rows)
 
-    def _style(self, plot: Axes, unit: str, *, busy: bool) -> None:
+    @staticmethod
+    def _stack(plot: Axes, times: list[float], filled: dict[str, list[float]], colors: dict[str, str]) -> None:
+        floor = [0.0] * len(times)
+        for name, values in filled.items():
+            top = [low + (0.0 if value != value else value) for low, value in zip(floor, values, strict=True)]
+            edge = [high if high > low else math.nan for low, high in zip(floor, top, strict=True)]
+            plot.fill_between(times, floor, top, color=colors[name], alpha=0.6, lw=0)
+            plot.plot(times, edge, color=colors[name], lw=1)
+            floor = top
+
+    @staticmethod
+    def _lines(plot: Axes, times: list[float], filled: dict[str, list[float]], colors: dict[str, str]) -> None:
+        for group in coinciding(filled):
+            for number, name in enumerate(group):
+                plot.fill_between(times, filled[name], 0, color=colors[name], alpha=0.06, lw=0)
+                dashes: Any = "-" if len(group) == 1 else (DASH * number, (DASH, DASH * (len(group) - 1)))
+                plot.plot(times, filled[name], color=colors[name], lw=1.6, ls=dashes, dash_capstyle="butt")
+
+    def _style(self, plot: Axes, unit: str, *, busy: bool) -> float:
+        """Scales, grid and their words. Returns the pixels that the words on the left take."""
+        top = plot.get_ylim()[1] if busy else 1
         plot.set_facecolor("none")
         plot.set_xlim(self._start, self._end)
-        plot.set_ylim(0, plot.get_ylim()[1] if busy else 1)
+        plot.set_ylim(0, top * 1.03)  # a line at the top stays whole
         ticks = [self._start + (self._end - self._start) * i / 4 for i in range(5)]
         plot.set_xticks(ticks, [time.strftime("%H:%M", time.gmtime(tick)) for tick in ticks])
-        plot.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=unit == "none"))
-        plot.yaxis.set_major_formatter(lambda value, _: human(value, unit))
+        for label, side in ((plot.get_xticklabels()[0], "left"), (plot.get_xticklabels()[-1], "right")):
+            label.set_horizontalalignment(side)
+        scale = 2**20 if unit == "bytes" else 60 if unit == "s" and top >= 120 else 1
+        places = mpl.ticker.MaxNLocator(4, integer=unit == "none").tick_values(0, top / scale)
+        marks = [place * scale for place in places if 0 <= place * scale <= top * 1.03]
+        words = [human(mark, unit) for mark in marks]
+        plot.set_yticks(marks, words)
         plot.tick_params(colors=MUTED, labelsize=8.2, length=0, pad=5)
         plot.grid(color=EDGE, lw=0.7)
         plot.set_axisbelow(True)
         for spine in plot.spines.values():
             spine.set_visible(False)
+        return max(66.0, 20 + max(float(label.get_window_extent().width) for label in plot.get_yticklabels()))
 
-    def _legend(
-        self, filled: dict[str, list[float]], colors: dict[str, str], unit: str, x: float, y: float, w: float, rows: int
-    ) -> None:
-        columns = (x + w - 176, x + w - 94, x + w - 12)
-        for column, title in zip(columns, ("mean", "max", "last"), strict=True):
-            self._text(column, y - 4, title, 7.8, NAMED["blue"], ha="right")
-        shown = list(filled.items())
-        if len(shown) > rows:  # Grafana scrolls; the most frequent are shown here
-            shown = sorted(shown, key=lambda item: -sum(v for v in item[1] if v == v))[:rows]
-            self._text(x + 12, y - 4, f"{len(filled)} series, the first {rows} by size", 7.8, MUTED)
-        for number, (name, values) in enumerate(shown):
-            line = y + 13 + 17 * number
-            known = [value for value in values if value == value]
+    def _legend(self, table: Table, colors: dict[str, str], x: float, y: float, w: float, rows: int) -> None:
+        widths = [self._width(column, 8.4) + 14 for column in table.columns[1:]]
+        edges = [x + w - 12 - sum(widths[number + 1 :]) for number in range(len(widths))]
+        for edge, title in zip(edges, table.titles, strict=True):
+            self._text(edge, y - 4, title, 7.8, NAMED["blue"], ha="right")
+        names = table.first(rows)
+        if len(names) < len(colors):  # Grafana scrolls; the largest are shown here
+            self._text(x + 12, y - 4, f"{len(names)} of {len(colors)} series, by size", 7.8, MUTED)
+        for number, name in enumerate(names):
+            line = y + 13 + ROW * number
             self._canvas.plot([x + 12, x + 24], [line, line], color=colors[name], lw=3, solid_capstyle="butt")
-            self._text(x + 31, line, name or "all", 8.4)
-            for column, value in zip(columns, (sum(known) / len(known), max(known), known[-1]), strict=True):
-                self._text(column, line, human(value, unit), 8.4, ha="right")
+            self._text(x + 31, line, name, 8.4)
+            for edge, words in zip(edges, table.rows[name], strict=True):
+                self._text(edge, line, words, 8.4, ha="right")
 
 
 def main(minutes: float) -> None:

@@ -140,16 +140,16 @@ def test_a_bad_answer_leaves_the_old_keys_in_force(serve: Serve, faulty: Faulty,
     assert reason(serve, faulty.token()) == "ok"
 
 
-def test_an_emptied_key_set_is_in_force(serve: Serve, faulty: Faulty) -> None:
-    known = faulty.token()
-    assert reason(serve, known) == "ok"
-    faulty.answer = JSONResponse({"keys": []})
-    serve.ask(faulty.unknown_kid())
-    assert reason(serve, known) == "keys_unavailable"
+@pytest.mark.parametrize("keys", [[], [{"kty": "oct", "kid": "x", "k": "c2VjcmV0"}]], ids=["empty", "unusable"])
+def test_a_set_without_usable_keys_withdraws_the_old_ones(serve: Serve, faulty: Faulty, keys: list[Any]) -> None:
+    assert reason(serve, faulty.token()) == "ok"
+    faulty.answer = JSONResponse({"keys": keys})
+    assert reason(serve, faulty.unknown_kid()) == "keys_unavailable"
+    assert reason(serve, faulty.token()) == "keys_unavailable"
     assert serve.total("jwks_keys", issuer=faulty.name) == 0
     assert serve.ask(path="/ready").status_code == 200
     faulty.answer = None
-    eventually(lambda: reason(serve, known) == "ok", "the keys that came back are in force")
+    eventually(lambda: reason(serve, faulty.token()) == "ok", "the keys that came back are in force")
 
 
 def test_an_oversized_key_set_is_refused(serve: Serve, faulty: Faulty) -> None:

@@ -21,7 +21,9 @@ def panels(uid: str) -> list[dict[str, Any]]:
     return [panel for panel in board(uid)["panels"] if panel["type"] != "row"]
 
 
-PANELS = [pytest.param(panel, id=f"{uid}: {panel['title']}") for uid in UIDS for panel in panels(uid)]
+NAMED = {f"{uid}: {panel['title']}": panel for uid in UIDS for panel in panels(uid)}
+PANELS = [pytest.param(panel, id=name) for name, panel in NAMED.items()]
+SERIES = [pytest.param(panel, id=name) for name, panel in NAMED.items() if panel["type"] == "timeseries"]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,40 @@ def test_every_panel_has_a_unit_a_description_and_words_for_no_data(panel: dict[
     assert len(panel["description"]) > 20
     assert defaults["unit"] in {"none", "s", "reqps", "reqpm", "percentunit", "bytes"}
     assert defaults["noValue"]
+
+
+def overrides(panel: dict[str, Any]) -> dict[str, str]:
+    """The colour of each series that has one of its own."""
+    found = panel["fieldConfig"]["overrides"]
+    assert all(override["matcher"]["id"] == "byName" for override in found)
+    return {override["matcher"]["options"]: override["properties"][0]["value"]["fixedColor"] for override in found}
+
+
+@pytest.mark.parametrize("panel", SERIES)
+def test_series_without_a_colour_of_their_own_take_the_next_of_the_palette(panel: dict[str, Any]) -> None:
+    assert panel["fieldConfig"]["defaults"]["color"] == {"mode": "palette-classic"}
+
+
+@pytest.mark.parametrize("panel", SERIES)
+def test_no_two_series_of_a_panel_are_given_one_colour(panel: dict[str, Any]) -> None:
+    colors = list(overrides(panel).values())
+    assert len(colors) == len(set(colors))
+
+
+@pytest.mark.parametrize("panel", SERIES)
+def test_a_panel_gives_a_colour_to_all_of_its_series_or_to_none(panel: dict[str, Any]) -> None:
+    results = {"hit", "miss"} if "cache" in panel["targets"][0]["expr"] else {"success", "failure"}
+    values = {"{{status}}": {"200", "401", "403", "503"}, "{{result}}": results}
+    legends = {target["legendFormat"] for target in panel["targets"]}
+    names = {name for legend in legends for name in values.get(legend, {legend})}
+    assert set(overrides(panel)) in (set(), names)
+
+
+@pytest.mark.parametrize("panel", SERIES)
+def test_a_legend_is_shown_and_stands_on_the_right_of_a_wide_panel(panel: dict[str, Any]) -> None:
+    legend = panel["options"]["legend"]
+    assert legend["showLegend"]
+    assert (legend["placement"] == "right") is (panel["gridPos"]["w"] >= build.WIDE)
 
 
 @pytest.mark.parametrize("panel", PANELS)
@@ -141,3 +177,10 @@ def test_a_board_has_a_picture_that_says_it_is_a_drawing(uid: str) -> None:
     assert f"]({uid}.png)" in page.read_text()
     assert (page.parent / f"{uid}.png").read_bytes().startswith(b"\x89PNG")
     assert "not Grafana's own rendering" in page.read_text()
+
+
+@pytest.mark.parametrize("uid", UIDS)
+def test_a_picture_has_256_colours_which_keeps_the_repository_small(uid: str) -> None:
+    header = (ROOT / "docs" / "dashboards" / f"{uid}.png").read_bytes()[:26]
+    assert header[12:16] == b"IHDR"
+    assert header[25] == 3  # colour type: a palette

@@ -49,7 +49,7 @@ class Metrics:
         )  # fmt: skip
         self._clients = Counter(
             "m2m_verifier_client_decisions",
-            f"Decisions about verified clients: the first {MAX_CLIENTS}, then `other`.",
+            f"Decisions about verified clients that their issuer lists: the first {MAX_CLIENTS}, then `other`.",
             ("issuer", "client_id", "status"), registry=registry,
         )  # fmt: skip
         self._would_deny = Counter(
@@ -93,25 +93,30 @@ class Metrics:
 
     def observe(self, observations: Iterable[Observation]) -> None:
         """Count decisions and the time they took: the real ones, also in report mode."""
+        counts: dict[Counter, int] = {}
         for _, _, decision, seconds in observations:
-            reason, policy, issuer, token = decision.reason, decision.policy, decision.issuer, decision.token
-            key = (reason, policy, issuer)
+            reason, token = decision.reason, decision.token
+            key = (reason, decision.policy, decision.issuer)
             counter = self._decision_of.get(key)
             if counter is None:
-                counter = self._decision_of[key] = self._decisions.labels(reason.status, reason, policy, issuer)
-            counter.inc()
+                counter = self._decision_of[key] = self._decisions.labels(reason.status, *key)
+            counts[counter] = counts.get(counter, 0) + 1
             self._duration_of[reason.status].observe(seconds)
             if decision.cached is not None:
-                self._lookup_of[decision.cached].inc()
-            if token is not None:
-                client = self._client_of.get((issuer, token.principal.client_id, reason.status))
-                if client is None:
-                    client = self._client(issuer, token.principal.client_id, reason.status)
-                client.inc()
+                counter = self._lookup_of[decision.cached]
+                counts[counter] = counts.get(counter, 0) + 1
+            if token is not None and token.principal.listed:  # others could fill the label with names of their choice
+                counter = self._client(decision.issuer, token.principal.client_id, reason.status)
+                counts[counter] = counts.get(counter, 0) + 1
             if decision.report and reason is not Reason.OK:
-                self._would_deny.labels(reason, policy).inc()
+                self._would_deny.labels(reason, decision.policy).inc()
+        for counter, count in counts.items():
+            counter.inc(count)
 
     def _client(self, issuer: str, client_id: str, status: int) -> Counter:
+        child = self._client_of.get((issuer, client_id, status))
+        if child is not None:
+            return child
         if (issuer, client_id) not in self._known_clients:
             if len(self._known_clients) >= MAX_CLIENTS:
                 return self._clients.labels(issuer, OTHER_CLIENTS, status)

@@ -8,7 +8,7 @@ uvicorn's that writes to the same transport; the limits of the connection stay i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from math import inf
 from time import perf_counter
@@ -19,19 +19,19 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from verifier.app import Runtime, Service
-from verifier.decision import Decision
+from verifier.app import Service
 from verifier.identity import header_lines
 from verifier.proxies import nginx
 from verifier.reasons import Refresh
 from verifier.request import AuthRequest
+from verifier.server.head import Head
 
 MAX_HEAD = 64 * 1024  # bytes of request line and headers
 HEAD_TIME = 10.0  # seconds for the first request after connecting, for a later one after its first byte
 IDLE_TIME = 75.0  # seconds; nginx keeps an idle connection for 60 and must be the one that closes it
 UNREAD_TIME = 10.0  # seconds for a client to read its answers
 LAST_REQUEST_TIME = 1.0  # seconds, while the server stops, for the request of a new connection and to read its answer
-SWEEP_INTERVAL = 0.5  # seconds between two checks of all deadlines
+TICK = 0.5  # seconds between two checks of all deadlines
 
 
 class Listener:
@@ -43,96 +43,37 @@ class Listener:
     def __init__(self, service: Service | None) -> None:
         self.service = service
         self.is_stopping = False
-        self._is_sweeping = False
-        self._open: set[Connection] = set()
-        self._headers: Any = None
-        self._header_lines = b""
+        self.default_lines = b""
+        """The headers that uvicorn adds to every answer, the date among them."""
+        self._is_ticking = False
 
     def __call__(
         self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
     ) -> Connection:
         """The protocol of one connection."""
-        self.state = server_state
-        self.loop = _loop or asyncio.get_running_loop()
-        self.make_uvicorn: Callable[[], HttpToolsProtocol] = lambda: HttpToolsProtocol(
-            config, server_state, app_state, _loop
-        )
+        if not self._is_ticking:
+            self.state = server_state
+            self.loop = _loop or asyncio.get_running_loop()
+            self.make_uvicorn = partial(HttpToolsProtocol, config, server_state, app_state, _loop)
+            self._is_ticking = True
+            self.default_lines = header_lines(server_state.default_headers)
+            self.loop.call_later(TICK, self._tick)
         return Connection(self)
 
-    def add(self, connection: Connection) -> None:
-        """Check the connection's deadline from now on, and let a graceful shutdown wait for it."""
-        if not self._is_sweeping:
-            self._is_sweeping = True
-            self.loop.call_later(SWEEP_INTERVAL, self._sweep)
-        self._open.add(connection)
-        self.state.connections.add(connection)  # type: ignore[arg-type] # uvicorn calls its shutdown()
-
-    def discard(self, connection: Connection) -> None:
-        """The connection has ended."""
-        self._open.discard(connection)
-        self.state.connections.discard(connection)
-
-    def default_lines(self) -> bytes:
-        """The headers that uvicorn adds to every answer: the date, in a list that is replaced each second."""
-        headers = self.state.default_headers
-        if headers is not self._headers:
-            self._headers, self._header_lines = headers, header_lines(headers)
-        return self._header_lines
-
-    def _sweep(self) -> None:
+    def _tick(self) -> None:
         # One timer for all connections: to set and cancel one for each request costs more than to parse it.
+        self.default_lines = header_lines(self.state.default_headers)
         now = self.loop.time()
-        for connection in [one for one in self._open if one.deadline < now]:
-            connection.expire()
-        self._is_sweeping = bool(self._open)
-        if self._is_sweeping:
-            self.loop.call_later(SWEEP_INTERVAL, self._sweep)
-
-
-class _Head:
-    """One complete head, parsed by llhttp. Raises HttpParserError."""
-
-    __slots__ = ("_parser", "headers", "keep_alive", "method", "target", "upgrade")
-
-    def __init__(self, data: bytes) -> None:
-        self.method = self.target = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.keep_alive = self.upgrade = False
-        self._parser: Any = httptools.HttpRequestParser(self)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.upgrade = True
-        finally:
-            self._parser = None  # it refers to this object, and a cycle would be left to the garbage collector
-
-    def on_url(self, url: bytes) -> None:
-        self.target = url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        if self.method:
-            raise ValueError("a second request before the empty line")
-        self.method = self._parser.get_method()
-        self.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() != "1.0"
+        for connection in list(self.state.connections):
+            if isinstance(connection, Connection) and connection.deadline < now:
+                connection.expire()
+        self._is_ticking = bool(self.state.connections)
+        if self._is_ticking:
+            self.loop.call_later(TICK, self._tick)
 
 
 class Connection(asyncio.Protocol):
     """A client's connection. ``deadline`` is the time of the loop at which it is closed, in seconds."""
-
-    __slots__ = (
-        "_buffer",
-        "_is_full",
-        "_is_idle",
-        "_is_last",
-        "_listener",
-        "_task",
-        "_transport",
-        "_uvicorn",
-        "deadline",
-    )
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -148,10 +89,11 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         self._set_deadline(HEAD_TIME)
-        self._listener.add(self)
+        # A graceful shutdown waits for what is in here, and calls its shutdown().
+        self._listener.state.connections.add(self)  # type: ignore[arg-type] # all it needs is shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._listener.discard(self)
+        self._listener.state.connections.discard(self)
         if self._uvicorn is not None:
             self._uvicorn.connection_lost(exc)
 
@@ -221,7 +163,7 @@ class Connection(asyncio.Protocol):
     def _answer(self, data: bytes) -> None:
         start = perf_counter()
         try:
-            head = _Head(data)
+            head = Head(data)
         except httptools.HttpParserError:
             self._refuse(HTTPStatus.BAD_REQUEST)
             return
@@ -235,32 +177,26 @@ class Connection(asyncio.Protocol):
             peer = self._transport.get_extra_info("peername")
             request = request._replace(remote_addr=peer[0] if peer else "")
         self._is_last = not head.keep_alive or request.body_announced
+        self._decide(service, request, start)
+
+    def _decide(self, service: Service, request: AuthRequest, start: float, *, may_refresh: bool = True) -> None:
         runtime = service.runtime
         decision = runtime.gate.decide(request)
-        if decision.refresh is None:
-            self._finish(service, runtime, request, decision, start)
-        else:
+        if decision.refresh is not None and may_refresh:
             self._transport.pause_reading()
             self._is_idle, self.deadline = False, inf
-            self._task = self._listener.loop.create_task(
-                self._finish_later(service, runtime, request, decision.refresh, start)
-            )
+            self._task = self._listener.loop.create_task(self._decide_again(decision.refresh, service, request, start))
             self._listener.state.tasks.add(self._task)
-
-    def _finish(
-        self, service: Service, runtime: Runtime, request: AuthRequest, decision: Decision, start: float
-    ) -> None:
+            self._task.add_done_callback(self._listener.state.tasks.discard)
+            return
         answer = runtime.answers.render(decision)
         self._write(answer.head, answer.body, may_have_input=request.body_announced)
         service.decided.add(request, decision, perf_counter() - start)
 
-    async def _finish_later(
-        self, service: Service, runtime: Runtime, request: AuthRequest, refresh: Refresh, start: float
-    ) -> None:
+    async def _decide_again(self, refresh: Refresh, service: Service, request: AuthRequest, start: float) -> None:
         await refresh()
-        self._listener.state.tasks.discard(self._task)
         self._task = None
-        self._finish(service, runtime, request, runtime.gate.decide(request), start)
+        self._decide(service, request, start, may_refresh=False)
         if not self._transport.is_closing() and not self._is_full:
             self._transport.resume_reading()
             self._answer_requests()
@@ -284,11 +220,11 @@ class Connection(asyncio.Protocol):
         if not (self._is_last or self._listener.is_stopping):
             self._is_idle = True
             self._set_deadline(IDLE_TIME)  # before the write, which may call pause_writing()
-            self._transport.write(b"%b%b\r\n%b" % (head, self._listener.default_lines(), body))
+            self._transport.write(b"%b%b\r\n%b" % (head, self._listener.default_lines, body))
             return
         self._is_last, self._is_idle = True, False
         self._set_deadline(LAST_REQUEST_TIME if self._listener.is_stopping else UNREAD_TIME)
-        self._transport.write(b"%b%bconnection: close\r\n\r\n%b" % (head, self._listener.default_lines(), body))
+        self._transport.write(b"%b%bconnection: close\r\n\r\n%b" % (head, self._listener.default_lines, body))
         if may_have_input:  # to close now would reset the connection, and the answer might be lost
             self._transport.write_eof()
         else:

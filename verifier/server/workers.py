@@ -14,11 +14,9 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import DupFd
-from operator import add
 from typing import Any
 
 from prometheus_client import Metric
@@ -26,7 +24,8 @@ from prometheus_client import Metric
 from verifier import logs
 from verifier.app import create_app
 from verifier.config import Config
-from verifier.observe.metrics import MAX_CLIENTS, OTHER_CLIENTS, Metrics
+from verifier.observe.merge import ClientLimit, merge
+from verifier.observe.metrics import Metrics
 from verifier.server import run, signals
 
 log = logging.getLogger(__name__)
@@ -34,35 +33,7 @@ log = logging.getLogger(__name__)
 COLLECT_TIME = 1.0  # seconds for a worker to send its metrics; after that its last ones count
 RESTART_PAUSE = 1.0  # seconds
 
-# Gauges of which the lowest value of all processes counts; all other values are added up.
-_LOWEST = frozenset(
-    {
-        "m2m_verifier_jwks_last_success_timestamp_seconds",
-        "m2m_verifier_jwks_keys",
-        "m2m_verifier_config_last_reload_successful",
-        "m2m_verifier_build_info",
-        "process_start_time_seconds",
-        "process_max_fds",
-    }
-)
 _spawn = multiprocessing.get_context("spawn")
-
-
-def merge(parts: Iterable[list[Metric]]) -> list[Metric]:
-    """The metrics of several processes as those of one."""
-    families: dict[str, Metric] = {}
-    values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
-    for family in chain.from_iterable(parts):
-        families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-        found = values.setdefault(family.name, {})
-        combine: Any = min if family.name in _LOWEST else add
-        for sample in family.samples:
-            key = sample.name, tuple(sample.labels.items())
-            found[key] = combine(found[key], sample.value) if key in found else sample.value
-    for name, family in families.items():
-        for (sample_name, labels), value in values[name].items():
-            family.add_sample(sample_name, dict(labels), value)
-    return list(families.values())
 
 
 class _SharedFile:
@@ -102,7 +73,7 @@ class Supervisor:
         self._audit_lock = _SharedFile(os.memfd_create("audit"))
         self._workers: dict[int, _Worker] = {}
         self._exited: list[Metric] = []
-        self._clients: set[tuple[str, str]] = set()
+        self._limit = ClientLimit()
         self._own = Metrics()
         self._threads = ThreadPoolExecutor(2 * count)  # for each worker one that receives and one that sends
         self._is_stopping = False
@@ -134,7 +105,7 @@ class Supervisor:
             worker = self._workers[number] = _Worker(self._config, self._sockets.http, self._audit_lock)
             with contextlib.suppress(EOFError, OSError):
                 while True:
-                    worker.metrics = [self._limit_clients(one) for one in await self._call(worker.connection.recv)]
+                    worker.metrics = self._limit.apply(await self._call(worker.connection.recv))
                     worker.received.set()
             await self._call(worker.process.join)
             worker.connection.close()
@@ -170,17 +141,6 @@ class Supervisor:
 
     async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
-
-    def _limit_clients(self, family: Metric) -> Metric:
-        """Each worker names its first clients; their sum names ``MAX_CLIENTS`` in all, and always the same."""
-        if family.name == "m2m_verifier_client_decisions":
-            for sample in family.samples:
-                client = sample.labels["issuer"], sample.labels["client_id"]
-                if client not in self._clients and len(self._clients) >= MAX_CLIENTS:
-                    sample.labels["client_id"] = OTHER_CLIENTS
-                elif client[1] != OTHER_CLIENTS:
-                    self._clients.add(client)
-        return family
 
 
 def work(config: Config, http: socket.socket, audit_lock: _SharedFile, supervisor: Connection) -> None:

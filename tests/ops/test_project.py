@@ -1,0 +1,116 @@
+"""The files that surround the program: licence, package metadata, contribution files, Dependabot and editors."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+REPOSITORY = "https://github.com/informationcart/m2m-verifier"
+SCHEMAS = {
+    "dependabot.yml": "dependabot",
+    "ISSUE_TEMPLATE/bug.yml": "github-issue-forms",
+    "ISSUE_TEMPLATE/feature.yml": "github-issue-forms",
+    "ISSUE_TEMPLATE/config.yml": "github-issue-config",
+}
+ECOSYSTEMS = {
+    ("pip", "/"): "pyproject.toml",
+    ("github-actions", "/"): ".github/workflows/test.yml",
+    ("docker", "/"): "Dockerfile",
+    ("npm", "/bench/node"): "package-lock.json",
+    ("terraform", "/terraform"): "versions.tf",
+}
+
+
+def project() -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return found
+
+
+def load(path: str) -> Any:
+    return yaml.safe_load((ROOT / path).read_text())
+
+
+def test_the_licence_file_is_the_one_that_the_metadata_names() -> None:
+    assert project()["license"] == "Apache-2.0"
+    assert project()["license-files"] == ["LICENSE"]
+    assert (ROOT / "LICENSE").read_text().split()[:5] == ["Apache", "License", "Version", "2.0,", "January"]
+
+
+def test_no_classifier_names_a_licence_beside_the_expression() -> None:
+    assert [name for name in project()["classifiers"] if name.startswith("License ::")] == []
+
+
+def test_the_metadata_names_the_python_versions_that_ci_tests() -> None:
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(project()["classifiers"]))
+
+    assert named == load(".github/workflows/test.yml")["jobs"]["test"]["strategy"]["matrix"]["python"]
+
+
+def test_every_project_url_is_of_the_repository_that_the_alerts_link_to() -> None:
+    rules = (ROOT / "k8s" / "components" / "monitoring" / "prometheusrule.yaml").read_text()
+
+    assert [url for url in project()["urls"].values() if not url.startswith(REPOSITORY)] == []
+    assert set(re.findall(r"https://github\.com/\w+/[\w-]+", rules)) == {REPOSITORY}
+
+
+@pytest.mark.parametrize("url", list(project()["urls"].values()))
+def test_a_project_url_with_a_path_names_one_that_exists(url: str) -> None:
+    path = re.search(r"/(?:tree|blob)/main/(.+)$", url)
+
+    assert path is None or (ROOT / path[1]).exists()
+
+
+def test_the_code_owner_is_the_account_of_the_repository() -> None:
+    rules = [line for line in (ROOT / ".github" / "CODEOWNERS").read_text().splitlines() if not line.startswith("#")]
+
+    assert rules == [f"* @{REPOSITORY.split('/')[3]}"]
+
+
+def test_dependabot_watches_everything_that_pins_a_version() -> None:
+    watched = {(entry["package-ecosystem"], entry["directory"]) for entry in load(".github/dependabot.yml")["updates"]}
+
+    assert watched == set(ECOSYSTEMS)
+
+
+@pytest.mark.parametrize(("directory", "file"), [(where, file) for (_, where), file in ECOSYSTEMS.items()])
+def test_dependabot_finds_a_file_where_it_looks(directory: str, file: str) -> None:
+    assert (ROOT / directory.strip("/") / file).is_file()
+
+
+@pytest.mark.parametrize(("path", "schema"), SCHEMAS.items())
+def test_a_file_for_github_fits_its_schema(path: str, schema: str) -> None:
+    program = Path(sys.executable).parent / "check-jsonschema"
+    command = [program, "--builtin-schema", f"vendor.{schema}", ROOT / ".github" / path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_issue_form_is_checked() -> None:
+    assert {f"ISSUE_TEMPLATE/{path.name}" for path in (ROOT / ".github" / "ISSUE_TEMPLATE").iterdir()} <= set(SCHEMAS)
+
+
+def test_the_issue_page_sends_vulnerabilities_to_the_security_policy() -> None:
+    links = [link["url"] for link in load(".github/ISSUE_TEMPLATE/config.yml")["contact_links"]]
+
+    assert f"{REPOSITORY}/security/policy" in links  # where GitHub shows SECURITY.md
+    assert (ROOT / "SECURITY.md").is_file()
+
+
+def test_pre_commit_downloads_nothing() -> None:
+    assert [repo["repo"] for repo in load(".pre-commit-config.yaml")["repos"]] == ["local"]
+
+
+def test_pre_commit_runs_programs_that_make_check_runs() -> None:
+    [repo] = load(".pre-commit-config.yaml")["repos"]
+    hooks = {hook["entry"].removeprefix(".venv/bin/").removesuffix(" --force-exclude") for hook in repo["hooks"]}
+    makefile = (ROOT / "Makefile").read_text()
+
+    assert hooks == {"ruff format", "ruff check", "mypy"}
+    assert [hook for hook in hooks if not re.search(rf"^\t\$\(VENV\)/bin/{hook}\b", makefile, re.MULTILINE)] == []
