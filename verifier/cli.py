@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         signals.exit_at_once()
     elif options.command is _demo:
         signals.block()
-    logs.configure(options.log_level)
+    logs.configure(options.log_level, queued=options.command is _serve)
     from verifier.config import ConfigError
 
     try:
