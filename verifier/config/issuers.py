@@ -13,12 +13,14 @@ from verifier.config.fields import (
     POOL,
     REGION,
     Algorithm,
+    ClaimName,
     ClientId,
     Name,
     OrOne,
     Prefix,
     ProfileName,
     Section,
+    TypName,
     Url,
     file_read_later,
     key_file,
@@ -26,6 +28,7 @@ from verifier.config.fields import (
     secure_url,
 )
 from verifier.keys.jwk import SYMMETRIC_ALGORITHMS
+from verifier.tokens.jws import media_type
 from verifier.tokens.profiles import PROFILES, SHARED_ISSUERS
 from verifier.tokens.verify import IssuerRules
 
@@ -59,8 +62,8 @@ def _cognito_urls(pool: str) -> tuple[str, str]:
 class ClaimNames(Section):
     """Names of claims that replace the profile's."""
 
-    client_id: str | None = None
-    scope: str | None = None
+    client_id: ClaimName | None = None
+    scope: ClaimName | None = None
 
 
 class IssuerSettings(Section):
@@ -75,6 +78,7 @@ class IssuerSettings(Section):
     ca_file: Annotated[Path, AfterValidator(file_read_later)] | None = None
     bearer_token_file: Annotated[Path, AfterValidator(file_read_later)] | None = None
     audience: Annotated[list[Annotated[str, Field(min_length=1)]], OrOne] | None = None
+    typ: Annotated[list[TypName], OrOne] = []
     algorithms: Annotated[list[Algorithm], Field(min_length=1)] = ["RS256"]
     claims: ClaimNames = ClaimNames()
     scope_prefix: Prefix | None = None
@@ -92,15 +96,8 @@ class IssuerSettings(Section):
             yield "issuer", (), f"no such pool: the URL names the region {pool[1]}, the pool id {_region(pool[2])}"
         if self.jwks_url is not None and self.jwks_file is not None:
             yield "jwks_file", ("jwks_url",), "give jwks_url or jwks_file, not both"
-        if self.issuer is not None and self.jwks_url is None and self.jwks_file is None:
-            try:
-                secure_url(self.issuer)
-            except ValueError as error:
-                yield (
-                    "issuer",
-                    ("jwks_url", "jwks_file"),
-                    f"{error}, unless there is a jwks_url or jwks_file",
-                )
+        if self.url_problem is not None:
+            yield "issuer", ("jwks_url", "jwks_file"), f"{self.url_problem}, unless there is a jwks_url or jwks_file"
         for key in ("ca_file", "bearer_token_file"):
             if getattr(self, key) is not None and self.jwks_file is not None:
                 yield key, ("jwks_file",), "has no effect with jwks_file: it is for fetching keys"
@@ -114,6 +111,16 @@ class IssuerSettings(Section):
             yield "audience", (), "`any` accepts every audience: leave the others out"
         if not self.clients and self.profile in SHARED_ISSUERS:
             yield "clients", ("profile",), f"profile {self.profile} needs clients: unrelated parties share this issuer"
+
+    @property
+    def url_problem(self) -> str | None:
+        """Why the issuer is no URL that keys can be discovered from, None where that is not needed."""
+        if self.issuer is not None and self.jwks_url is None and self.jwks_file is None:
+            try:
+                secure_url(self.issuer)
+            except ValueError as error:
+                return str(error)
+        return None
 
     @property
     def profile_name(self) -> ProfileName:
@@ -146,6 +153,7 @@ class IssuerSettings(Section):
             ca_file=self.ca_file,
             bearer_token_file=self.bearer_token_file,
             profile=profile.with_claims(self.claims.client_id, self.claims.scope),
+            typ=frozenset(map(media_type, self.typ)),
             algorithms=frozenset(self.algorithms),
             audience=None if "any" in (self.audience or ()) else frozenset(self.audience or ()),
             # Cognito's tokens have no audience; `audience: []` states that this issuer's have none.
