@@ -105,6 +105,7 @@ def test_the_servers_max_age_is_read(head: str, seconds: int | None) -> None:
 def test_the_request_names_the_program_and_asks_for_no_compression() -> None:
     request = fetch_from(answer_with())[1][0].lower()
 
+    assert request.startswith(b"get /keys http/1.1\r\n")
     assert b"accept-encoding: identity\r\n" in request
     assert f"user-agent: m2m-verifier/{__version__}\r\n".encode() in request
 
@@ -142,9 +143,13 @@ def test_a_refused_connection_is_a_failure() -> None:
         asyncio.run(closed_port())
 
 
-def test_a_url_that_is_not_secure_is_not_requested() -> None:
-    with pytest.raises(FetchError, match="must be https"):
-        asyncio.run(HttpFetch()("http://issuer.example/keys"))
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [("http://issuer.example/keys", "must be https"), ("https://issuer.example/\x7f", "InvalidURL")],
+)
+def test_a_url_that_is_not_secure_or_not_valid_is_not_requested(url: str, message: str) -> None:
+    with pytest.raises(FetchError, match=message):
+        asyncio.run(HttpFetch(environment={})(url))
 
 
 @pytest.mark.parametrize(
@@ -172,6 +177,7 @@ def test_every_other_url_is_not_secure(url: str) -> None:
     ("url", "expected"),
     [
         ("https://Issuer.Example/a?b", ("https", "issuer.example", 443)),
+        ("http://127.0.0.1", ("http", "127.0.0.1", 80)),
         ("http://127.0.0.1:8080", ("http", "127.0.0.1", 8080)),
         ("https://a:b/", None),
         ("https://[a", None),
@@ -386,9 +392,13 @@ def test_an_unusable_proxy_is_reported_with_its_variable() -> None:
     assert str(caught.value) == "ALL_PROXY: a proxy must be http or https, not 'socks5'"
 
 
-def test_variables_of_httpx_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """httpx fails at this NO_PROXY, and would send http through a proxy."""
+def test_httpx_reads_no_variables_itself(monkeypatch: pytest.MonkeyPatch, certificates: list[Path]) -> None:
+    """It fails at this NO_PROXY, would send http through a proxy and reports a missing file without its name."""
     monkeypatch.setenv("NO_PROXY", "[::1],fd00:10:96::/112")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
 
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+
     assert fetch_from(answer_with())[0].body == b"{}"
+    with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
+        fetch_over_tls(certificates[0], environment={})
