@@ -3,50 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import datetime
-import ipaddress
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from tests.unit.keys.servers import Script, answer_with, make_certificate, server
 from tests.unit.support import JumpingLoop
 from verifier import __version__
 from verifier.keys.fetch import SIZE_LIMIT, TIME_LIMIT, Fetched, FetchError, HttpFetch, origin, require_secure
-
-Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
-
-
-@contextlib.asynccontextmanager
-async def server(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A server that reads a request and runs ``script``; its URL, and the requests that it received."""
-    requests: list[bytes] = []
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            requests.append(await reader.readuntil(b"\r\n\r\n"))
-            await script(writer)
-            await writer.drain()
-        writer.close()
-
-    listening = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
-    async with listening:
-        yield f"http{'s' if tls else ''}://127.0.0.1:{listening.sockets[0].getsockname()[1]}/keys", requests
-
-
-def answer_with(head: str = "", body: bytes = b"{}", status: str = "200 OK") -> Script:
-    async def script(writer: asyncio.StreamWriter) -> None:
-        fields = f"content-length: {len(body)}\r\n{head}connection: close\r\n\r\n"
-        writer.write(f"HTTP/1.1 {status}\r\n{fields}".encode() + body)
-
-    return script
 
 
 async def never_answer(_: asyncio.StreamWriter) -> None:
@@ -193,40 +158,16 @@ def test_the_origin_of_a_url_is_scheme_host_and_port(url: str, expected: Any) ->
 # --- certificate authorities ---
 
 
-def make_certificate(folder: Path, name: str) -> Path:
-    """A certificate for 127.0.0.1 that signs itself, with its key, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / f"{name}.pem"
-    encoded = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + encoded)
-    return path
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("certificates")
     return [make_certificate(folder, name) for name in ("old", "new")]
 
 
-def fetch_over_tls(certificate: Path, **options: Any) -> tuple[bytes, list[bytes]]:
-    async def fetch() -> tuple[bytes, list[bytes]]:
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.load_cert_chain(certificate)
-        async with server(answer_with(), tls) as (url, requests):
-            trusted = {"trusted_urls": (url,)} if "bearer_token_file" in options else {}
-            return (await HttpFetch(**({"environment": {}} | trusted | options))(url)).body, requests
+def fetch_over_tls(certificate: Path, **options: Any) -> bytes:
+    async def fetch() -> bytes:
+        async with server(answer_with(), certificate) as (url, _):
+            return (await HttpFetch(**({"environment": {}} | options))(url)).body
 
     return asyncio.run(fetch())
 
@@ -235,13 +176,13 @@ def test_the_issuers_own_authority_replaces_those_of_the_environment(certificate
     old, new = certificates
     environment = {"SSL_CERT_FILE": str(old)}
 
-    assert fetch_over_tls(new, ca_file=new, environment=environment)[0] == b"{}"
+    assert fetch_over_tls(new, ca_file=new, environment=environment) == b"{}"
     with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
         fetch_over_tls(old, ca_file=new, environment=environment)
 
 
 def test_the_authorities_of_the_environment_are_used(certificates: list[Path]) -> None:
-    assert fetch_over_tls(certificates[0], environment={"SSL_CERT_FILE": str(certificates[0])})[0] == b"{}"
+    assert fetch_over_tls(certificates[0], environment={"SSL_CERT_FILE": str(certificates[0])}) == b"{}"
 
 
 @pytest.mark.parametrize("environment", [{}, {"SSL_CERT_DIR": "/"}], ids=repr)
@@ -259,9 +200,7 @@ def test_a_renewed_bundle_is_read_again(certificates: list[Path], tmp_path: Path
         fetch = HttpFetch(**({"environment": {}} | options))
         for certificate in certificates:
             bundle.write_bytes(certificate.read_bytes())
-            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            tls.load_cert_chain(certificate)
-            async with server(answer_with(), tls) as (url, _):
+            async with server(answer_with(), certificate) as (url, _):
                 assert (await fetch(url)).body == b"{}"
 
     asyncio.run(renew())
