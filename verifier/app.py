@@ -60,7 +60,7 @@ class Runtime:
             else:
                 locate = discovered_from(rules.urls[0]) if rules.key_set_url is None else located_at(rules.key_set_url)
                 counter = metrics.refresh_counter(rules.name)
-                keys = RemoteKeys(rules.name, fetch or _http_fetch(rules), locate, clock, counter)
+                keys = RemoteKeys(rules.name, fetch or http_fetch(rules), locate, clock, counter)
             self.keys[rules.name] = keys
             issuers.append(rules.with_keys(keys))
         verifier = TokenVerifier(
@@ -111,7 +111,8 @@ def _key_source(rules: IssuerRules) -> tuple[object, ...]:
     return rules.name, rules.urls, rules.key_set_url, rules.ca_file, rules.bearer_token_file
 
 
-def _http_fetch(rules: IssuerRules) -> HttpFetch:
+def http_fetch(rules: IssuerRules) -> HttpFetch:
+    """What fetches an issuer's keys, with its certificate authorities and token."""
     trusted = rules.urls if rules.key_set_url is None else (*rules.urls, rules.key_set_url)
     return HttpFetch(ca_file=rules.ca_file, bearer_token_file=rules.bearer_token_file, trusted_urls=trusted)
 

@@ -105,7 +105,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _METHOD = re.compile(r"[A-Z][A-Z_-]*")
 REGION = re.compile(r"[a-z0-9-]+")
-POOL = re.compile(r"[A-Za-z0-9_-]+")
+POOL = re.compile(r"[a-z0-9-]+_[A-Za-z0-9]+")
 COGNITO_ISSUER = re.compile(r"https://(?:issuer-)?cognito-idp\.([a-z0-9-]+)\.amazonaws\.com/([\w-]+)", re.ASCII)
 
 Name = Annotated[str, matching(_NAME, "must be letters, digits, dots, dashes or underscores")]

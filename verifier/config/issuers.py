@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from verifier.config.fields import (
     COGNITO_ISSUER,
@@ -30,20 +29,31 @@ from verifier.keys.jwk import SYMMETRIC_ALGORITHMS
 from verifier.tokens.profiles import PROFILES, SHARED_ISSUERS
 from verifier.tokens.verify import IssuerRules
 
-log = logging.getLogger(__name__)
-
 
 class Cognito(Section):
     """An AWS Cognito user pool."""
 
-    region: Annotated[str, matching(REGION, "must be an AWS region")] = "us-east-1"
     user_pool_id: Annotated[str, matching(POOL, "must be a user pool id, as in us-east-1_Example")]
+    region: Annotated[str, matching(REGION, "must be an AWS region")] | None = None
+    """Default: the one in the pool id."""
 
-    @property
-    def issuers(self) -> tuple[str, str]:
-        """Both forms of ``iss`` in the pool's tokens."""
-        host, pool = f"cognito-idp.{self.region}.amazonaws.com", self.user_pool_id
-        return f"https://{host}/{pool}", f"https://issuer-{host}/{pool}"
+    @field_validator("region")
+    @classmethod
+    def _is_the_pools(cls, region: str | None, info: ValidationInfo) -> str | None:
+        named = _region(info.data.get("user_pool_id", ""))
+        if region and named and region != named:
+            raise ValueError(f"is {region}, but the pool id names {named}")
+        return region
+
+
+def _region(pool: str) -> str:
+    return pool.partition("_")[0]
+
+
+def _cognito_urls(pool: str) -> tuple[str, str]:
+    """Both forms of ``iss`` in the tokens of a pool."""
+    host = f"cognito-idp.{_region(pool)}.amazonaws.com"
+    return f"https://{host}/{pool}", f"https://issuer-{host}/{pool}"
 
 
 class ClaimNames(Section):
@@ -77,10 +87,9 @@ class IssuerSettings(Section):
             yield "issuer", ("cognito",), "give one of issuer (a URL) or cognito (region and user_pool_id)"
         if self.cognito is not None and self.profile not in ("generic", "cognito"):
             yield "profile", ("cognito",), f"profile {self.profile} does not go with cognito"
-        if self.cognito is not None and "_" in self.cognito.user_pool_id:
-            region = self.cognito.user_pool_id.partition("_")[0]
-            if region != self.cognito.region:
-                log.warning("issuer %s: the pool is of region %s, not of %s", self.name, region, self.cognito.region)
+        pool = COGNITO_ISSUER.fullmatch(self.issuer or "")
+        if pool is not None and pool[1] != _region(pool[2]):
+            yield "issuer", (), f"no such pool: the URL names the region {pool[1]}, the pool id {_region(pool[2])}"
         if self.jwks_url is not None and self.jwks_file is not None:
             yield "jwks_file", ("jwks_url",), "give jwks_url or jwks_file, not both"
         if self.url_problem is not None:
@@ -118,11 +127,11 @@ class IssuerSettings(Section):
     def urls(self) -> tuple[str, ...]:
         """Accepted values of ``iss``; the keys are fetched from the first."""
         if self.cognito is not None:
-            return self.cognito.issuers
+            return _cognito_urls(self.cognito.user_pool_id)
         if self.issuer is None:
             return ()
         pool = COGNITO_ISSUER.fullmatch(self.issuer) if self.profile == "cognito" else None
-        both = Cognito(region=pool[1], user_pool_id=pool[2]).issuers if pool else ()
+        both = _cognito_urls(pool[2]) if pool else ()
         return (self.issuer, *(url for url in both if url != self.issuer))
 
     def build(self, scope_prefix: str) -> IssuerRules:

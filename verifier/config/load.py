@@ -30,10 +30,9 @@ def load(path: Path | None, environment: Environment | None = None) -> Config:
     document = _Document(path)
     given = document.content
     variables: Mapping[str, str] = {}
-    if "issuers" in given:
-        if environment.cognito_user_pool_id or environment.oauth_issuer:
-            log.warning("%s names issuers: COGNITO_USER_POOL_ID and OAUTH_ISSUER are ignored", path)
-    else:
+    for variable, reason in environment.without_effect(path if "issuers" in given else None):
+        log.warning("%s has no effect: %s", variable, reason)
+    if "issuers" not in given:
         from_environment = environment.issuer()
         if from_environment is not None:
             issuer, variables = from_environment

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from verifier.clock import Clock
 from verifier.config import Config, ConfigError
+from verifier.config.environment import Environment, read_environment
 from verifier.config.load import key_files, load
 
 log = logging.getLogger(__name__)
@@ -32,11 +33,12 @@ class Watch:
     """
 
     def __init__(
-        self, config: Config, clock: Clock = time.monotonic, read: Callable[[Path | None], Config] = load
+        self, config: Config, clock: Clock = time.monotonic, read: Callable[[Path, Environment], Config] = load
     ) -> None:
         self._path = config.path or Path()
         self._clock = clock
         self._read = read
+        self._listen = vars(config.listen)
         self._handled = _contents_of(config)
         """The version that is in force or was refused."""
         self._latest = self._handled
@@ -67,7 +69,7 @@ class Watch:
                 )  # fmt: skip
             return None
         try:
-            config = self._read(self._path)
+            config = self._read(self._path, read_environment(self._listen))
         except Exception:
             if self._contents_on_disk() != contents:
                 return None  # it changed while it was read: its next version counts

@@ -32,6 +32,13 @@ def cognito(**changes: Any) -> dict[str, Any]:
         pytest.param({"cognito": {"user_pool_id": "eu-west-1_P"}}, "issuer (a URL) or cognito", id="both"),
         pytest.param({"issuer": "http://issuer.example"}, "must be https", id="plain http"),
         pytest.param({"issuer": "issuer.example"}, "https URL", id="no URL"),
+        pytest.param(
+            cognito(cognito={"region": "us-east-1", "user_pool_id": "eu-west-1_Pool"}),
+            "cognito.region: is us-east-1, but the pool id names eu-west-1",
+            id="a pool of another region",
+        ),
+        pytest.param(cognito(cognito={"user_pool_id": "Pool"}), "must be a user pool id", id="a pool without region"),
+        pytest.param({"issuer": COGNITO.replace("west", "east", 1)}, "no such pool", id="a URL with another region"),
         pytest.param({"jwks_url": "http://issuer.example/k"}, "must be https", id="keys over plain http"),
         pytest.param({"jwks_url": "https://u:p@issuer.example/k"}, "user or password", id="a password in a URL"),
         pytest.param({"jwks_file": "nowhere.json"}, "No such file", id="no such file"),
@@ -83,6 +90,10 @@ def test_two_issuers_share_neither_name_nor_url(problems: Problems, second: dict
 )
 def test_both_forms_of_a_cognito_issuer_count(rules: MakeRules, settings: dict[str, Any]) -> None:
     assert set(rules(**settings).urls) == {COGNITO, OTHER_COGNITO}
+
+
+def test_a_pools_region_is_in_its_id(rules: MakeRules) -> None:
+    assert rules(**cognito(cognito={"user_pool_id": "eu-west-1_Pool"})).urls == (COGNITO, OTHER_COGNITO)
 
 
 def test_a_cognito_pools_keys_are_at_aws(rules: MakeRules) -> None:

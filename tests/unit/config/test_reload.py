@@ -24,7 +24,7 @@ from verifier.config.reload import Watch, follow
 class Watched:
     """A configuration file and its watch, whose clock the test sets."""
 
-    def __init__(self, config: Config, clock: Clock, read: Callable[[Path | None], Config] = load) -> None:
+    def __init__(self, config: Config, clock: Clock, read: Callable[[Path, Environment], Config] = load) -> None:
         assert config.path is not None
         self.path = config.path
         self._clock = clock
@@ -124,14 +124,25 @@ def test_a_file_that_never_settles_is_named_in_one_warning_and_read_later(
     assert changed.leeway == 49
 
 
+def test_a_reload_keeps_the_addresses_also_where_a_variable_is_invalid(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("M2M_PORT", "tcp://10.96.0.1:80")
+    watched.write(leeway=2)
+    changed = watched.after(2)
+
+    assert changed is not None
+    assert changed.listen.port == 8000
+
+
 @pytest.mark.parametrize("breaks", [False, True], ids=["valid", "broken"])
 def test_a_file_that_changes_while_it_is_read_is_read_again(
     make_config: MakeConfig, lab: dict[str, Any], clock: Clock, breaks: bool
 ) -> None:
-    def read_late(path: Path | None) -> Config:
+    def read_late(path: Path, environment: Environment) -> Config:
         if late:
             watched.write(**late.pop())
-        return load(path)
+        return load(path, environment)
 
     late = [{"leeway": -1 if breaks else 3}]
     watched = Watched(make_config(lab), clock, read_late)
