@@ -39,10 +39,14 @@ class Principal:
     role: str
     listed: bool
     """Whether the issuer's own list of clients, where it has one, holds this client."""
-    headers: Headers
-    """The identity headers of an answer."""
     header_lines: bytes
-    """The same as they are sent."""
+    """The identity headers of an answer, as they are sent."""
+
+    @property
+    def headers(self) -> Headers:
+        """The same in pairs. They are not stored: cached principals have to be small."""
+        lines = self.header_lines.split(b"\r\n")[:-1]
+        return tuple((name, value) for name, _, value in (line.partition(b": ") for line in lines))
 
 
 class VerifiedToken(NamedTuple):

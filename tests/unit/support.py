@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import selectors
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import jwt
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
-
+from tests.minting import ABSENT as ABSENT
+from tests.minting import SigningKey as SigningKey
+from tests.minting import b64 as b64
+from tests.minting import edited
 from verifier.identity import IDENTITY_HEADERS, Principal, VerifiedToken, encode_headers, header_lines
 from verifier.keys.fetch import Fetched, FetchError
-from verifier.keys.jwk import Key, parse_key
+from verifier.keys.jwk import Key
 from verifier.keys.sets import KeySet, StaticKeys
-from verifier.tokens.profiles import PROFILES
+from verifier.tokens.profiles import PROFILES, Profile
 from verifier.tokens.verify import Issuer
 
 NOW = 1_800_000_000.0
@@ -28,43 +27,16 @@ Jwk = dict[str, Any]
 Handler = Callable[[str], Any]
 
 
-class SigningKey:
-    """A private key that an issuer would hold, and its public half as the issuer publishes it."""
-
-    def __init__(self, private: Any, algorithm: str, kid: str) -> None:
-        self.private = private
-        self.algorithm = algorithm
-        self.kid = kid
-
-    def jwk(self, **changes: Any) -> Jwk:
-        """The public JWK, with ``changes``; a value of None leaves the member out."""
-        algorithm = {"RS": RSAAlgorithm, "PS": RSAAlgorithm, "ES": ECAlgorithm, "Ed": OKPAlgorithm}[self.algorithm[:2]]
-        public = json.loads(algorithm.to_jwk(self.private.public_key()))
-        public.pop("key_ops", None)
-        made = {**public, "kid": self.kid, "use": "sig", "alg": self.algorithm, **changes}
-        return {name: value for name, value in made.items() if value is not None}
-
-    def public(self, **changes: Any) -> Key:
-        """The key as the verifier holds it."""
-        return parse_key(self.jwk(**changes))
-
-    def sign(self, claims: Mapping[str, Any], *, algorithm: str = "", header: Mapping[str, Any] | None = None) -> str:
-        """A compact JWS over ``claims``; a header value of None leaves the member out."""
-        given = {"kid": self.kid, **(header or {})}
-        members = {name: value for name, value in given.items() if value is not None}
-        return jwt.encode(dict(claims), self.private, algorithm or self.algorithm, headers=members)
-
-
 def rsa_key(kid: str = "rsa", *, bits: int = 2048) -> SigningKey:
-    return SigningKey(rsa.generate_private_key(65537, bits), "RS256", kid)
+    return SigningKey.generate("RS256", kid, bits=bits)
 
 
 def ec_key(kid: str = "ec") -> SigningKey:
-    return SigningKey(ec.generate_private_key(ec.SECP256R1()), "ES256", kid)
+    return SigningKey.generate("ES256", kid)
 
 
 def ed_key(kid: str = "ed") -> SigningKey:
-    return SigningKey(ed25519.Ed25519PrivateKey.generate(), "EdDSA", kid)
+    return SigningKey.generate("EdDSA", kid)
 
 
 def jwks(*keys: SigningKey | Jwk) -> bytes:
@@ -74,19 +46,11 @@ def jwks(*keys: SigningKey | Jwk) -> bytes:
 
 def claims(**changes: Any) -> dict[str, Any]:
     """The claims of a machine's token, generic profile, with ``changes``; a value of ABSENT leaves one out."""
-    made = {
+    ordinary = {
         "iss": ISSUER, "sub": "etl", "client_id": "etl", "aud": "api", "scope": "read write",
         "iat": int(NOW), "exp": int(NOW) + 3600, "jti": "token-1",
-    } | changes  # fmt: skip
-    return {name: value for name, value in made.items() if value is not ABSENT}
-
-
-ABSENT: Any = object()
-
-
-def b64(data: bytes) -> str:
-    """base64url without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    }  # fmt: skip
+    return edited(ordinary, changes)
 
 
 class Clock:
@@ -146,7 +110,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         ready = super().select(0 if timeout is not None and timeout <= 0 else self._grace)
         if not ready:
             if timeout is None and not self._grace:
-                raise RuntimeError("the test waits for what will never happen")
+                raise RuntimeError("the test waits for something that never happens")
             self.now += max(timeout or 0.0, 0.0)
         return ready
 
@@ -164,7 +128,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
         future = self.create_future()
         try:
             future.set_result(func(*args))
@@ -184,18 +148,18 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def make_issuer(keys: KeySet | Iterable[Key], *, profile: str = "generic", **changes: Any) -> Issuer:
+def make_issuer(keys: KeySet | Iterable[Key], *, profile: str | Profile = "generic", **changes: Any) -> Issuer:
     """An issuer as the configuration would build it."""
     given: dict[str, Any] = {
         "name": "lab",
         "urls": (ISSUER,),
         "key_set_url": JWKS_URL,
         "jwks_file": None,
-        "profile": PROFILES[profile],
+        "profile": PROFILES[profile] if isinstance(profile, str) else profile,
         "algorithms": frozenset({"RS256", "ES256", "EdDSA"}),
         "audience": frozenset({"api"}),
     } | changes
-    return Issuer(**given, keys=keys if hasattr(keys, "find") else StaticKeys(keys))
+    return Issuer(**given, keys=StaticKeys(keys) if isinstance(keys, Iterable) else keys)
 
 
 def make_principal(
@@ -210,9 +174,9 @@ def make_principal(
     """A verified caller."""
     granted = scope.split()
     bare = [held.removeprefix(prefix) for held in granted if prefix and held.startswith(prefix)]
-    headers = encode_headers([*zip(IDENTITY_HEADERS, (client_id, scope, role, issuer), strict=True)])
+    lines = header_lines(encode_headers([*zip(IDENTITY_HEADERS, (client_id, scope, role, issuer), strict=True)]))
     scopes = frozenset(granted + bare)
-    return Principal(issuer, client_id, scope, scopes, prefix, role, listed, headers, header_lines(headers))
+    return Principal(issuer, client_id, scope, scopes, prefix, role, listed, lines)
 
 
 def make_token(

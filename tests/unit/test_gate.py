@@ -37,7 +37,7 @@ def make_gate(signer: SigningKey, clock: Clock) -> MakeGate:
             [make_issuer([signer.public()])], clock=clock, leeway=10, role_of=lambda *_: "", mapped_headers={}
         )
         return Gate(
-            CachedVerifier(verifier, size=10, ttl=300, clock=clock),
+            CachedVerifier(verifier, size=10, ttl=300, clock=clock, max_identity_bytes=max_identity_bytes),
             Policies({policy.name: policy for policy in POLICIES}, ClientIds(("lab",))),
             revoked or Revoked(),
             max_identity_bytes,
@@ -162,6 +162,12 @@ def test_two_authorization_headers_are_a_malformed_token(make_gate: MakeGate, mi
     assert make_gate().decide(ask(mint(), repeated=frozenset({"authorization"}))).reason is Reason.MALFORMED_TOKEN
 
 
+def test_a_token_without_cnf_under_the_scheme_dpop_is_a_bad_proof(make_gate: MakeGate, mint: Mint) -> None:
+    decision = make_gate().decide(ask(None, authorization=b"DPoP " + mint()))
+
+    assert (decision.reason, decision.issuer, decision.token) == (Reason.BAD_PROOF, "lab", None)
+
+
 def test_a_token_is_checked_before_the_path(make_gate: MakeGate, mint: Mint) -> None:
     assert make_gate().decide(ask(mint(exp=1), "api", "/a%2fb")).reason is Reason.EXPIRED
 
@@ -220,10 +226,10 @@ def defect_log(make_gate: MakeGate, mint: Mint, caplog: pytest.LogCaptureFixture
     return caplog.text
 
 
-def test_a_defect_is_a_503(make_gate: MakeGate, mint: Mint) -> None:
+def test_a_defect_is_an_internal_error(make_gate: MakeGate, mint: Mint) -> None:
     decision = make_gate(verifier=Broken()).decide(ask(mint()))
 
-    assert (decision.reason, decision.policy) == (Reason.KEYS_UNAVAILABLE, "default")
+    assert (decision.reason, decision.policy) == (Reason.INTERNAL_ERROR, "default")
 
 
 def test_a_defect_is_described_without_the_token(make_gate: MakeGate, mint: Mint, defect_log: str) -> None:

@@ -1,4 +1,4 @@
-"""The types of single configuration values: what may be written, and the message where it is not."""
+"""The types of single configuration values, with the message for a wrong one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
+    PlainValidator,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -19,10 +21,11 @@ from pydantic import (
 
 from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS, VISIBLE
 from verifier.keys.fetch import require_secure
-from verifier.keys.jwk import parse_key_set
+from verifier.keys.jwk import parse_key_file
 from verifier.policy.clients import NO_PATTERN, ClientIds
 from verifier.policy.paths import PathPattern
 from verifier.policy.policies import SCOPE_TOKEN
+from verifier.tokens import claims
 
 log = logging.getLogger(__name__)
 
@@ -36,29 +39,37 @@ def matching(pattern: re.Pattern[str], message: str) -> AfterValidator:
     return AfterValidator(validate)
 
 
-def _secure(url: str) -> str:
+def secure_url(url: str) -> str:
     require_secure(url)
     if not VISIBLE.fullmatch(url) or any(mark in url for mark in '"\\#'):
-        raise ValueError("holds characters that no URL has")
+        raise ValueError("has characters that are not allowed in a URL")
     return url
 
 
 class Context(TypedDict):
-    """What validators have to know beyond their own value."""
+    """What validators need beside the value."""
 
     folder: Path
-    """The configuration file's: relative paths begin there."""
+    """The configuration file's folder, which relative paths start from."""
     client_ids: ClientIds
 
 
 def key_file(path: Path, info: ValidationInfo[Context]) -> Path:
     found = info.context["folder"] / path
     try:
-        parse_key_set(found.read_bytes(), symmetric=True)
+        parse_key_file(found.read_bytes())
     except OSError as error:
         raise ValueError(f"{found}: {error.strerror}") from error
     except ValueError as error:
         raise ValueError(f"{found}: {error}") from error
+    return found
+
+
+def file_read_later(path: Path, info: ValidationInfo[Context]) -> Path:
+    """A file that is read for each fetch of keys. It may not exist where the configuration is only checked."""
+    found = info.context["folder"] / path
+    if not found.is_file():
+        log.warning("%s: %s is not there yet: keys cannot be fetched without it", info.field_name, found)
     return found
 
 
@@ -76,7 +87,7 @@ def _known_client(written: str, info: ValidationInfo[Context]) -> str:
 
 def _free_header(name: str) -> str:
     if name.lower() in _RESERVED or name.lower().startswith("x-m2m-"):
-        raise ValueError("is a header that the answer carries for its own reasons")
+        raise ValueError("is a header that the verifier itself sends, or that proxies interpret")
     return name
 
 
@@ -91,12 +102,24 @@ def path_pattern(path: str) -> str:
     return path
 
 
+_Text = Annotated[str, Field(min_length=1)]
+
+
+def _claim_name(value: Any) -> claims.ClaimName:
+    """A text, or a list that spells the steps into nested objects."""
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, list) and value and all(isinstance(step, str) and step for step in value):
+        return tuple(value)
+    raise ValueError("must be the name of a claim, or a list of names for one that is nested")
+
+
 def _list_of_one(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
 OrOne = BeforeValidator(_list_of_one, json_schema_input_type=list[str] | str)
-"""One text may stand for a list of one; the JSON schema says so."""
+"""A string counts as a list of one; the JSON schema allows it."""
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -107,7 +130,7 @@ POOL = re.compile(r"[A-Za-z0-9_-]+")
 COGNITO_ISSUER = re.compile(r"https://(?:issuer-)?cognito-idp\.([a-z0-9-]+)\.amazonaws\.com/([\w-]+)", re.ASCII)
 
 Name = Annotated[str, matching(_NAME, "must be letters, digits, dots, dashes or underscores")]
-Url = Annotated[str, AfterValidator(_secure)]
+Url = Annotated[str, AfterValidator(secure_url)]
 ClientId = Annotated[
     str, matching(VISIBLE, "must be visible ASCII characters without spaces"), AfterValidator(_no_pattern)
 ]
@@ -119,13 +142,19 @@ Method = Annotated[str, matching(_METHOD, "must be an HTTP method in upper case,
 HeaderName = Annotated[
     str, matching(_HEADER_NAME, "must be a header name of letters, digits and dashes"), AfterValidator(_free_header)
 ]
+ClaimName = Annotated[
+    claims.ClaimName,
+    PlainValidator(_claim_name, json_schema_input_type=_Text | Annotated[list[_Text], Field(min_length=1)]),
+]
+TypName = Annotated[str, matching(VISIBLE, "must be visible ASCII characters without spaces, as in at+jwt")]
 HeaderValue = Annotated[str, matching(HEADER_SAFE, "must be ASCII without a space at either end")]
 Algorithm = Literal[
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
+    "HS256", "HS384", "HS512",
 ]  # fmt: skip
 ProfileName = Literal["generic", "cognito", "okta", "auth0", "entra", "keycloak", "kubernetes", "github", "rfc9068"]
 
-# Headers that an answer carries for its own reasons, or that proxies act upon.
+# Headers that the verifier itself sends, or that proxies interpret.
 _RESERVED = frozenset(
     name.lower()
     for name in (
@@ -136,12 +165,12 @@ _RESERVED = frozenset(
 )  # fmt: skip
 
 
-def _nothing(value: Any) -> Any:
-    """A section whose lines are all removed or commented out says nothing."""
+def _absent(value: Any) -> Any:
+    """A section whose lines are all removed or commented out counts as absent."""
     return {} if value is None else value
 
 
-OrNothing = BeforeValidator(_nothing)
+OrAbsent = BeforeValidator(_absent)
 
 
 class Section(BaseModel):
@@ -152,15 +181,15 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _empty_section(cls, value: Any) -> Any:
-        return _nothing(value)
+        return _absent(value)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _not_left_empty(cls, value: Any, info: ValidationInfo) -> Any:
+    def _warn_without_value(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None and info.field_name not in _SECTIONS:
-            # It may be an allow-list that lost its last line; `[]` was meant.
+            # It may be an allow-list whose last line was removed: `[]` was intended.
             log.warning(
-                "%s is left empty in the configuration: that is as if the line were not there; `[]` lets nobody in",
+                "%s has no value in the configuration and counts as absent; write `[]` to allow no client",
                 info.field_name,
             )
         return value

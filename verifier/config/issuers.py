@@ -14,17 +14,22 @@ from verifier.config.fields import (
     POOL,
     REGION,
     Algorithm,
+    ClaimName,
     ClientId,
     Name,
     OrOne,
     Prefix,
     ProfileName,
     Section,
+    TypName,
     Url,
+    file_read_later,
     key_file,
     matching,
+    secure_url,
 )
 from verifier.keys.jwk import SYMMETRIC_ALGORITHMS
+from verifier.tokens.jws import media_type
 from verifier.tokens.profiles import PROFILES, SHARED_ISSUERS
 from verifier.tokens.verify import IssuerRules
 
@@ -39,28 +44,31 @@ class Cognito(Section):
 
     @property
     def issuers(self) -> tuple[str, str]:
-        """Both forms that the pool's tokens may name as their issuer."""
+        """Both forms of ``iss`` in the pool's tokens."""
         host, pool = f"cognito-idp.{self.region}.amazonaws.com", self.user_pool_id
         return f"https://{host}/{pool}", f"https://issuer-{host}/{pool}"
 
 
 class ClaimNames(Section):
-    """Claims to read instead of the profile's."""
+    """Names of claims that replace the profile's."""
 
-    client_id: str | None = None
-    scope: str | None = None
+    client_id: ClaimName | None = None
+    scope: ClaimName | None = None
 
 
 class IssuerSettings(Section):
-    """One issuer, with everything that decides about its tokens."""
+    """One issuer and the rules for its tokens."""
 
     name: Name
     cognito: Cognito | None = None
     profile: ProfileName = "generic"
-    issuer: Url | None = None
+    issuer: Annotated[str, Field(min_length=1)] | None = None
     jwks_url: Url | None = None
     jwks_file: Annotated[Path, AfterValidator(key_file)] | None = None
+    ca_file: Annotated[Path, AfterValidator(file_read_later)] | None = None
+    bearer_token_file: Annotated[Path, AfterValidator(file_read_later)] | None = None
     audience: Annotated[list[Annotated[str, Field(min_length=1)]], OrOne] | None = None
+    typ: Annotated[list[TypName], OrOne] = []
     algorithms: Annotated[list[Algorithm], Field(min_length=1)] = ["RS256"]
     claims: ClaimNames = ClaimNames()
     scope_prefix: Prefix | None = None
@@ -68,7 +76,7 @@ class IssuerSettings(Section):
     clients: list[ClientId] | None = None
 
     def inconsistencies(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
-        """What does not fit together: the key to change, the others that matter, and the problem."""
+        """Inconsistent settings: the key to change, the other keys involved, and the problem."""
         if (self.cognito is None) == (self.issuer is None):
             yield "issuer", ("cognito",), "give one of issuer (a URL) or cognito (region and user_pool_id)"
         if self.cognito is not None and self.profile not in ("generic", "cognito"):
@@ -79,6 +87,11 @@ class IssuerSettings(Section):
                 log.warning("issuer %s: the pool is of region %s, not of %s", self.name, region, self.cognito.region)
         if self.jwks_url is not None and self.jwks_file is not None:
             yield "jwks_file", ("jwks_url",), "give jwks_url or jwks_file, not both"
+        if self.url_problem is not None:
+            yield "issuer", ("jwks_url", "jwks_file"), f"{self.url_problem}, unless there is a jwks_url or jwks_file"
+        for key in ("ca_file", "bearer_token_file"):
+            if getattr(self, key) is not None and self.jwks_file is not None:
+                yield key, ("jwks_file",), "has no effect with jwks_file: it is for fetching keys"
         if SYMMETRIC_ALGORITHMS.intersection(self.algorithms) and self.jwks_file is None:
             problem = "HS256, HS384 and HS512 need a jwks_file: a secret must not be published"
             yield "algorithms", ("jwks_file",), problem
@@ -91,13 +104,23 @@ class IssuerSettings(Section):
             yield "clients", ("profile",), f"profile {self.profile} needs clients: unrelated parties share this issuer"
 
     @property
+    def url_problem(self) -> str | None:
+        """Why the issuer is no URL that keys can be discovered from, None where that is not needed."""
+        if self.issuer is not None and self.jwks_url is None and self.jwks_file is None:
+            try:
+                secure_url(self.issuer)
+            except ValueError as error:
+                return str(error)
+        return None
+
+    @property
     def profile_name(self) -> ProfileName:
         """The profile, which a Cognito pool implies."""
         return "cognito" if self.cognito is not None else self.profile
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Values of ``iss`` that count, the first being the one to ask for keys."""
+        """Accepted values of ``iss``; the keys are fetched from the first."""
         if self.cognito is not None:
             return self.cognito.issuers
         if self.issuer is None:
@@ -118,10 +141,13 @@ class IssuerSettings(Section):
             key_set_url=url,
             jwks_file=self.jwks_file,
             jwks=self.jwks_file.read_bytes() if self.jwks_file is not None else None,
+            ca_file=self.ca_file,
+            bearer_token_file=self.bearer_token_file,
             profile=profile.with_claims(self.claims.client_id, self.claims.scope),
+            typ=frozenset(map(media_type, self.typ)),
             algorithms=frozenset(self.algorithms),
             audience=None if "any" in (self.audience or ()) else frozenset(self.audience or ()),
-            # Cognito's tokens have none, and `audience: []` says that these have none.
+            # Cognito's tokens have no audience; `audience: []` states that this issuer's have none.
             audience_optional=profile.audience_optional or not self.audience,
             scope_prefix=scope_prefix if self.scope_prefix is None else self.scope_prefix,
             allow_users=self.allow_users,

@@ -49,7 +49,7 @@ class Metrics:
         )  # fmt: skip
         self._clients = Counter(
             "m2m_verifier_client_decisions",
-            f"Decisions about verified clients: the first {MAX_CLIENTS}, then `other`.",
+            f"Decisions about verified clients that their issuer lists: the first {MAX_CLIENTS}, then `other`.",
             ("issuer", "client_id", "status"), registry=registry,
         )  # fmt: skip
         self._would_deny = Counter(
@@ -103,7 +103,7 @@ class Metrics:
             self._duration_of[reason.status].observe(seconds)
             if decision.cached is not None:
                 self._lookup_of[decision.cached].inc()
-            if token is not None:
+            if token is not None and token.principal.listed:  # others could fill the label with names of their choice
                 client = self._client_of.get((issuer, token.principal.client_id, reason.status))
                 if client is None:
                     client = self._client(issuer, token.principal.client_id, reason.status)

@@ -60,11 +60,12 @@ class Answers:
     def render(self, decision: Decision) -> Answer:
         """The answer to a decision; in report mode it is always 200."""
         token = decision.token
-        if decision.reason is Reason.OK:
+        if decision.reason is Reason.OK and not decision.report:
+            # Without a token (a rule that needs none) there is no exp to end a cached answer.
             if token is None:
                 return self._allow(None)
-            return self._allow(token.principal, self._max_age(token.exp) if self._ttl and not decision.report else 0)
-        if decision.report:
+            return self._allow(token.principal, self._max_age(token.exp) if self._ttl else 0)
+        if decision.report:  # always no-store: the policy may be enforced at any time
             # Identity only from a token that is valid, and only where it fits.
             if token is None or decision.reason is Reason.REVOKED or not self._fits(token.principal):
                 return self._allow(None)
@@ -114,6 +115,8 @@ def _error(reason: Reason) -> str:
         return "insufficient_scope"
     if reason is Reason.BAD_AUTH_REQUEST:
         return "invalid_request"
+    if reason is Reason.INTERNAL_ERROR:
+        return "server_error"
     return {401: "invalid_token", 403: "access_denied", 503: "temporarily_unavailable"}[reason.status]
 
 

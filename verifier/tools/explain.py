@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TextIO
 from verifier.app import Runtime
 from verifier.config import Config, ConfigError
 from verifier.decision import Decision
-from verifier.keys.fetch import TIME_LIMIT, HttpFetch
+from verifier.keys.fetch import TIME_LIMIT
 from verifier.observe.metrics import Metrics
 from verifier.policy.paths import AmbiguousPathError, parse_url
 from verifier.proxies import nginx
@@ -24,7 +24,7 @@ ALLOWED, DENIED, INDETERMINATE = 0, 1, 2
 
 # The steps of a decision in their order, and the reasons that end it at each.
 STEPS: dict[str, tuple[Reason, ...]] = {
-    "auth request": (Reason.UNKNOWN_POLICY, Reason.BAD_AUTH_REQUEST),
+    "auth request": (Reason.UNKNOWN_POLICY, Reason.BAD_AUTH_REQUEST, Reason.INTERNAL_ERROR),
     "token": (Reason.MISSING_TOKEN, Reason.MALFORMED_TOKEN),
     "algorithm": (Reason.UNSUPPORTED_ALGORITHM,),
     "issuer": (Reason.UNKNOWN_ISSUER,),
@@ -69,6 +69,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.BAD_AUTH_REQUEST: "correct the auth URL's query: it takes scope, client and issuer",
     Reason.HEADERS_TOO_LARGE: "grant fewer scopes, map fewer claims, or raise `max_header_bytes` and nginx's buffer",
     Reason.KEYS_UNAVAILABLE: "see whether the issuer's key set can be fetched from here",
+    Reason.INTERNAL_ERROR: "report this defect of the verifier: its log names the place in the code",
 }
 
 
@@ -115,18 +116,17 @@ def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
 
 
 async def _decide(config: Config, request: AuthRequest) -> Decision:
-    async with HttpFetch() as fetch:
-        runtime = Runtime(config, Metrics(), fetch=fetch, clock=time.time)
-        try:
-            runtime.start()
-            await runtime.first_keys(2 * TIME_LIMIT)
+    runtime = Runtime(config, Metrics(), fetch=None, clock=time.time)
+    try:
+        runtime.start()
+        await runtime.first_keys(2 * TIME_LIMIT)
+        decision = runtime.gate.decide(request)
+        if decision.refresh is not None:
+            await decision.refresh()
             decision = runtime.gate.decide(request)
-            if decision.refresh is not None:
-                await decision.refresh()
-                decision = runtime.gate.decide(request)
-            return decision
-        finally:
-            await runtime.stop()
+        return decision
+    finally:
+        await runtime.stop()
 
 
 def _facts(config: Config, request: AuthRequest, decision: Decision) -> dict[str, str]:
