@@ -40,7 +40,7 @@ POLICIES = {
     },
     "a strict part in an open one": {"/public/admin/**": "admin", "/public/**": "read", "/x/*/admin": "admin"},
 }
-READER = Principal("lab", "etl", "read", frozenset({"read"}), "", "", True, (), b"")
+READER = Principal("lab", "etl", "read", frozenset({"read"}), "", "", True, b"")
 
 SEGMENTS = [
     "admin", "public", "keys", "x", "", ".", "..", "%2e", "%2e%2e", "...", "%61dmin", "%70ublic", "admin;x", "public;x",
