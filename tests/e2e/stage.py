@@ -93,7 +93,7 @@ class Serve:
         self._log = self._directory / "stderr"
         self._workers = workers
         self._ready = ready
-        self._environment = environment or {}
+        self._environment = dict(environment or {})
         self._read_output = read_output
         self.output: list[bytes] = []
         # One for each thread: httpcore may give a connection to one thread while another, done with it, closes it.

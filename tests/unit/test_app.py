@@ -44,7 +44,7 @@ class Client:
         return await self.http.get(path, headers=headers)
 
     async def reason(self, token: bytes | None = None) -> str:
-        return (await self.verify(token)).headers.get("X-M2M-Reason", "ok")
+        return str((await self.verify(token)).headers.get("X-M2M-Reason", "ok"))
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of all samples with these labels."""

@@ -129,7 +129,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
-        signals.block()  # the loop's handlers are about to go, and a signal would change the exit status
+        signals.ignore()
 
 
 async def run_single(config: Config, sockets: Sockets) -> None:
