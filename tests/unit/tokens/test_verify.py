@@ -432,7 +432,7 @@ MAPPED = {"X-Tenant": "tenant"}
         ("acme", b"acme"), ("", b""), (ABSENT, b""), (5, b"5"), (1.5, b"1.5"), (True, b"true"), (False, b"false"),
         (["a", "b"], b"a b"), ([], b""), ({"a": 1}, b""), ([1], b""), (None, b""), (["a", None], b""),
     ],
-    ids=repr,
+    ids=lambda value: "absent" if value is ABSENT else repr(value),
 )  # fmt: skip
 def test_a_mapped_claim_becomes_a_header(signer: SigningKey, value: Any, header: bytes) -> None:
     """Strings as they are, numbers and booleans as JSON, lists of strings joined by a space, else empty."""
