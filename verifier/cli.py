@@ -82,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     lint.add_argument("files", type=Path, nargs="+", metavar="FILE", help="Kubernetes YAML (/dev/stdin for a pipe)")
     lint.set_defaults(command=_lint)
 
+    guard = commands.add_parser("guard", parents=[config], help="print the configuration block that guards an API")
+    guard.add_argument("--proxy", required=True, metavar="NAME", help="nginx or ingress-nginx")
+    guard.add_argument("--policy", required=True, metavar="P", help="policy of the API")
+    guard.set_defaults(command=_guard)
+
     demo = commands.add_parser("demo", help="run issuer, verifier, nginx and an API on this machine")
     demo.add_argument("--port", type=_port, default=8080, metavar="N", help="nginx's port (%(default)s)")
     demo.add_argument("--check", action="store_true", help="run the self-test and exit 0 or 1")
@@ -149,6 +154,14 @@ def _lint(options: argparse.Namespace) -> int:
 
     known = lint.Known.of(load(options.config)) if options.config else None
     return lint.main(options.files, known, sys.stdout)
+
+
+def _guard(options: argparse.Namespace) -> int:
+    from verifier.config.load import load
+    from verifier.tools import guard
+
+    config = load(options.config) if options.config or os.environ.get("M2M_CONFIG") else None
+    return guard.main(options.proxy, options.policy, config, sys.stdout)
 
 
 def _demo(options: argparse.Namespace) -> int:

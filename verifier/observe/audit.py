@@ -64,7 +64,7 @@ class Audit:
         if self.mode == "off":
             return
         if self.mode == "denied":
-            observations = [one for one in observations if one[2].reason is not Reason.OK]
+            observations = [one for one in observations if one.decision.reason is not Reason.OK]
         room = MAX_PENDING - self._count if len(self._pending) < MAX_PENDING_BYTES else 0
         lines = [line(one) for one in observations[:room]]
         added = b"".join(lines)
@@ -121,7 +121,7 @@ def line(observation: Observation) -> bytes:
     now, request, decision, seconds = observation
     reason, token = decision.reason, decision.token
     host, path = _host_and_path(request.url)
-    chosen = request.method, host, path, request.request_id, request.remote_addr
+    chosen: tuple[str, ...] = (request.method, host, path, request.request_id, request.remote_addr)
     text = "\n".join(chosen)
     if len(text) > MAX_TEXT or "ey" in text or "ew" in text:  # every token begins so: to search for one costs more
         chosen = tuple(map(_safe, chosen))

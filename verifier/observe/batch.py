@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from verifier.clock import Clock
 from verifier.decision import Decision
@@ -17,8 +18,15 @@ MAX_PENDING = 64  # decisions; a batch takes well under a millisecond
 INTERVAL = 0.05  # seconds that a decision waits at most
 
 
-Observation = tuple[float, AuthRequest, Decision, float]
-"""The time in seconds since the epoch, a request, its decision, and the seconds from its headers to its answer."""
+class Observation(NamedTuple):
+    """A request and its decision."""
+
+    time: float
+    """Seconds since the epoch."""
+    request: AuthRequest
+    decision: Decision
+    seconds: float
+    """The time from the request's headers to its answer."""
 
 
 class Batch:
@@ -32,7 +40,7 @@ class Batch:
 
     def add(self, request: AuthRequest, decision: Decision, seconds: float) -> None:
         """Queue one decision."""
-        self._pending.append((self._clock(), request, decision, seconds))
+        self._pending.append(Observation(self._clock(), request, decision, seconds))
         if len(self._pending) >= MAX_PENDING:
             self.flush()
         elif self._timer is None:

@@ -58,7 +58,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.INVALID_CLAIMS: "correct the claims at the issuer; RFC 7519 section 4.1 gives their types",
     Reason.BAD_PROOF: "ask for a token without `cnf`",
     Reason.REVOKED: "remove the client or the `jti` from `revoked`, if it is there by mistake",
-    Reason.NOT_M2M: "fetch it with the client credentials grant, or set `allow_users` for this issuer",
+    Reason.NOT_M2M: "fetch it with the client credentials grant; if it was, set the issuer's `profile`",
     Reason.CLIENT_NOT_ALLOWED: "add the client to `clients` of the issuer, the policy or the auth URL",
     Reason.ISSUER_NOT_ALLOWED: "add the issuer to the policy's `issuers`, or to the auth URL's",
     Reason.INSUFFICIENT_SCOPE: "grant the client the scope, and fetch a new token that asks for it",
@@ -194,6 +194,7 @@ def _write_text(decision: Decision, steps: list[Step], out: TextIO) -> None:
     verdict = {200: "allowed", 503: "indeterminate"}.get(decision.reason.status, "denied")
     out.write(f"\n{decision.reason.status} {decision.reason}: {verdict}\n")
     if decision.reason is not Reason.OK:
+        out.write(f"because: {decision.description}\n")
         out.write(f"to change it: {REMEDIES[decision.reason]}\n")
         if decision.reason is Reason.INSUFFICIENT_SCOPE:
             out.write(f"scope needed: {decision.scope}\n")

@@ -13,7 +13,7 @@ from verifier.observe.batch import Observation
 from verifier.observe.metrics import Metrics
 from verifier.reasons import Reason
 from verifier.request import AuthRequest
-from verifier.server.workers import merge
+from verifier.observe.merge import merge
 
 Values = dict[str, float]
 
