@@ -33,6 +33,8 @@ class Gate:
         try:
             policy = self._policies.find(request.policy, request.query)
             _check_auth_request(request, policy)
+            if _needs_no_token(request, policy):
+                return Decision(Reason.OK, policy.name, policy.report)
             bearer = bearer_token(request)
             cached = False
             token, cached = self._verifier.verify(bearer)
@@ -57,6 +59,15 @@ def _check_auth_request(request: AuthRequest, policy: Policy) -> None:
         raise Rejected(Reason.BAD_AUTH_REQUEST, "the proxy named the original request twice")
     if policy.rules and not (request.method and is_url(request.url)):
         raise Rejected(Reason.BAD_AUTH_REQUEST, "the proxy did not name the original request's method and URL")
+
+
+def _needs_no_token(request: AuthRequest, policy: Policy) -> bool:
+    """Whether a ``token: none`` rule decides. An auth URL that asks for more, or a hidden method, needs a token."""
+    return (
+        policy.has_open_rules
+        and not (request.query or request.method_override)
+        and not policy.needs_token(request.method, request.url)
+    )
 
 
 def _refusal(rejected: Rejected, policy: Policy | None, token: VerifiedToken | None, cached: bool | None) -> Decision:

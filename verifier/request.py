@@ -26,6 +26,8 @@ class AuthRequest(NamedTuple):
     remote_addr: str = ""
     body_announced: bool = False
     """Whether a body may follow on the connection. It is never read."""
+    method_override: bool = False
+    """Whether a header asks the API to act upon another method than ``method``."""
 
 
 def is_url(url: bytes) -> bool:

@@ -133,8 +133,6 @@ def test_an_issuer_that_goes_down_later_costs_nothing(serve: Serve, moody: Moody
 BAD_ANSWERS = {
     "a page instead of JSON": Response("<html>We will be right back</html>", media_type="text/html"),
     "an error": Response("{}", status_code=500),
-    "no keys": JSONResponse({"keys": []}),
-    "keys of a kind that verifies nothing": JSONResponse({"keys": [{"kty": "oct", "kid": "x", "k": "c2VjcmV0"}]}),
     "broken JSON": Response('{"keys": [', media_type="application/json"),
 }
 
@@ -146,6 +144,16 @@ def test_a_bad_answer_leaves_the_old_keys_in_force(serve: Serve, moody: Moody, a
     assert serve.total("jwks_refreshes_total", issuer=moody.name, result="failure") == 1
     assert serve.total("jwks_keys", issuer=moody.name) == 1
     assert reason(serve, moody.token()) == "ok"
+
+
+@pytest.mark.parametrize("keys", [[], [{"kty": "oct", "kid": "x", "k": "c2VjcmV0"}]], ids=["empty", "unusable"])
+def test_a_set_without_usable_keys_withdraws_the_old_ones(serve: Serve, moody: Moody, keys: list[Any]) -> None:
+    assert reason(serve, moody.token()) == "ok"
+    moody.answer = JSONResponse({"keys": keys})
+    assert reason(serve, moody.unknown_kid()) == "keys_unavailable"
+    assert reason(serve, moody.token()) == "keys_unavailable"
+    assert serve.total("jwks_keys", issuer=moody.name) == 0
+    assert serve.ask(path="/ready").status_code == 200
 
 
 def test_an_oversized_key_set_is_refused(serve: Serve, moody: Moody) -> None:

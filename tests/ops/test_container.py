@@ -133,7 +133,7 @@ def test_hadolint_finds_nothing() -> None:
 def test_check_runs_as_the_images_user_and_writes_nothing_beside_itself(image: Path) -> None:
     before = sorted(image.rglob("*"))
     done = output(command(image, "check"), env=environment(image), cwd="/")
-    assert done == (0, "ok: issuers cognito; policies default\n")
+    assert (done[0], done[1].splitlines()[0]) == (0, "ok: issuers cognito; policies default")
     assert sorted(image.rglob("*")) == before
 
 

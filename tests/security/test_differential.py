@@ -241,6 +241,8 @@ class Bender:
                 edited.pop(name, None)
             else:
                 edited[name] = self.random.choice(VALUES)(self)
+        if edited.get("kid", "") is None:  # null counts as absent here; joserfc refuses it
+            del edited["kid"]
         return edited
 
     def edit_text(self) -> bytes:

@@ -16,7 +16,7 @@ import pytest
 from verifier.config import ConfigError
 from verifier.config.environment import Environment
 from verifier.config.load import load
-from verifier.keys.jwk import parse_key, parse_key_set
+from verifier.keys.jwk import parse_key, parse_key_file
 from verifier.tools import explain
 
 from .cases import Request
@@ -170,7 +170,7 @@ BROKEN_KEYS: dict[str, Any] = {
 def test_an_error_about_a_key_does_not_quote_it(jwk: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with pytest.raises(ValueError, match=r".") as caught:
-        parse_key_set(json.dumps({"keys": [jwk]}).encode(), symmetric=True)
+        parse_key_file(json.dumps({"keys": [jwk]}).encode())
     told = "".join(traceback.format_exception(caught.value)) + caplog.text + repr(caught.value)
     assert not any(secret in told for secret in ("c2VjcmV0LXZhbHVlLTE", b64(SECRET).decode(), "secret-value"))
 

@@ -140,6 +140,18 @@ async def test_ready_once_every_issuer_has_keys_or_after_30_seconds_one(
     assert answer.json()["issuers"] == {"lab": True, "other": other_has_keys}
 
 
+async def test_once_ready_it_stays_so_without_keys(two: Config, fetch: FakeFetch, other_signer: SigningKey) -> None:
+    fetch.answers[OTHER_URL] = jwks(other_signer)
+    async with serving(two, fetch) as client:
+        assert (await client.get("/ready")).status_code == 200
+        fetch.answers[JWKS_URL] = fetch.answers[OTHER_URL] = jwks()
+        await asyncio.sleep(301)
+        answer = await client.get("/ready")
+
+    assert answer.status_code == 200
+    assert answer.json()["issuers"] == {"lab": False, "other": False}
+
+
 async def test_never_ready_without_any_keys(config: Config) -> None:
     async with serving(config, FakeFetch()) as client:
         await asyncio.sleep(3600)
@@ -210,6 +222,43 @@ async def test_a_cached_token_is_refused_when_its_key_leaves(
         await asyncio.sleep(301)
 
         assert await client.reason(mint()) == "unknown_key"
+
+
+async def test_an_emptied_key_set_is_a_503_until_it_has_keys_again(
+    config: Config, fetch: FakeFetch, mint: Mint
+) -> None:
+    good = fetch.answers[JWKS_URL]
+    async with serving(config, fetch) as client:
+        await client.verify(mint())
+        fetch.answers[JWKS_URL] = jwks()
+        await asyncio.sleep(301)
+        assert await client.reason(mint()) == "keys_unavailable"
+        fetch.answers[JWKS_URL] = good
+        await asyncio.sleep(10)
+
+        assert await client.reason(mint()) == "ok"
+
+
+async def test_a_key_replaced_under_its_kid_counts_for_the_first_token(
+    config: Config, fetch: FakeFetch, signer: SigningKey, other_signer: SigningKey
+) -> None:
+    async with serving(config, fetch) as client:
+        fetch.answers[JWKS_URL] = jwks(other_signer.jwk(kid=signer.kid))
+        token = other_signer.sign(claims(), header={"kid": signer.kid}).encode()
+
+        assert await client.reason(token) == "ok"
+        assert len(fetch.asked) == 2
+
+
+async def test_bad_signatures_cause_one_fetch_in_10_seconds(
+    config: Config, fetch: FakeFetch, signer: SigningKey, other_signer: SigningKey
+) -> None:
+    async with serving(config, fetch) as client:
+        for number in range(20):
+            token = other_signer.sign(claims(jti=str(number)), header={"kid": signer.kid}).encode()
+            assert await client.reason(token) == "bad_signature"
+
+        assert len(fetch.asked) == 2
 
 
 async def test_a_cached_token_is_refused_when_another_key_takes_its_kid(
@@ -291,6 +340,16 @@ async def test_a_reload_keeps_the_keys_that_it_has_and_their_refresh(
         assert len(fetch.asked) == 1
         fetch.answers[JWKS_URL] = good
         await asyncio.sleep(301)
+        assert len(fetch.asked) == 2
+
+
+@pytest.mark.parametrize("key", ["ca_file", "bearer_token_file"])
+async def test_a_reload_fetches_again_where_keys_are_fetched_in_another_way(
+    make_config: MakeConfig, lab: dict[str, Any], config: Config, fetch: FakeFetch, key: str
+) -> None:
+    async with serving(config, fetch) as client:
+        await client.service.take(make_config({"issuers": [{**lab["issuers"][0], key: "file"}]}))
+
         assert len(fetch.asked) == 2
 
 

@@ -26,6 +26,7 @@ POLICIES = [
     Policy("api", needs=(("read",),), rules=(Rule(PathPattern("/db/**")),)),
     Policy("report", needs=(("admin",),), report=True),
     Policy("role", role_required=True),
+    Policy("open", needs=(("read",),), rules=(Rule(PathPattern("/health"), needs_token=False),), report=True),
 ]
 
 
@@ -163,6 +164,32 @@ def test_two_authorization_headers_are_a_malformed_token(make_gate: MakeGate, mi
 
 def test_a_token_is_checked_before_the_path(make_gate: MakeGate, mint: Mint) -> None:
     assert make_gate().decide(ask(mint(exp=1), "api", "/a%2fb")).reason is Reason.EXPIRED
+
+
+@pytest.mark.parametrize("token", [None, b"a.b.c"], ids=["no token", "a malformed token"])
+def test_a_rule_without_a_token_allows_before_a_token_is_looked_at(make_gate: MakeGate, token: bytes | None) -> None:
+    decision = make_gate().decide(ask(token, "open", "/health"))
+
+    assert decision == (Reason.OK, "open", True, "", None, None, "", "", "", None)
+
+
+def test_a_rule_without_a_token_gives_no_identity_to_a_valid_one(make_gate: MakeGate, mint: Mint) -> None:
+    assert make_gate().decide(ask(mint(), "open", "/health")).token is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({"query": b"scope=read"}, Reason.MISSING_TOKEN, id="a parameter on the auth URL"),
+        pytest.param({"query": b"x=1"}, Reason.BAD_AUTH_REQUEST, id="an unknown parameter"),
+        pytest.param({"method_override": True}, Reason.MISSING_TOKEN, id="a method override"),
+        pytest.param({"url": b"https://h/health/../x"}, Reason.MISSING_TOKEN, id="another reading of the path"),
+        pytest.param({"url": b""}, Reason.BAD_AUTH_REQUEST, id="no URL"),
+        pytest.param({"repeated": frozenset({"x-original-method"})}, Reason.BAD_AUTH_REQUEST, id="two methods"),
+    ],
+)
+def test_a_token_becomes_necessary_again(make_gate: MakeGate, changes: dict[str, Any], expected: Reason) -> None:
+    assert make_gate().decide(ask(None, "open", "/health", **changes)).reason is expected
 
 
 @pytest.mark.parametrize(("spare", "expected"), [(0, Reason.OK), (-1, Reason.HEADERS_TOO_LARGE)])

@@ -19,8 +19,8 @@ from pydantic import (
 
 from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS, VISIBLE
 from verifier.keys.fetch import require_secure
-from verifier.keys.jwk import parse_key_set
-from verifier.policy.clients import ClientIds
+from verifier.keys.jwk import parse_key_file
+from verifier.policy.clients import NO_PATTERN, ClientIds
 from verifier.policy.paths import PathPattern
 from verifier.policy.policies import SCOPE_TOKEN
 
@@ -36,7 +36,7 @@ def matching(pattern: re.Pattern[str], message: str) -> AfterValidator:
     return AfterValidator(validate)
 
 
-def _secure(url: str) -> str:
+def secure_url(url: str) -> str:
     require_secure(url)
     if not VISIBLE.fullmatch(url) or any(mark in url for mark in '"\\#'):
         raise ValueError("has characters that are not allowed in a URL")
@@ -54,11 +54,19 @@ class Context(TypedDict):
 def key_file(path: Path, info: ValidationInfo[Context]) -> Path:
     found = info.context["folder"] / path
     try:
-        parse_key_set(found.read_bytes(), symmetric=True)
+        parse_key_file(found.read_bytes())
     except OSError as error:
         raise ValueError(f"{found}: {error.strerror}") from error
     except ValueError as error:
         raise ValueError(f"{found}: {error}") from error
+    return found
+
+
+def file_read_later(path: Path, info: ValidationInfo[Context]) -> Path:
+    """A file that is read for each fetch of keys. It may not exist where the configuration is only checked."""
+    found = info.context["folder"] / path
+    if not found.is_file():
+        log.warning("%s: %s is not there yet: keys cannot be fetched without it", info.field_name, found)
     return found
 
 
@@ -80,6 +88,12 @@ def _free_header(name: str) -> str:
     return name
 
 
+def _no_pattern(client_id: str) -> str:
+    if "*" in client_id:
+        raise ValueError(NO_PATTERN)
+    return client_id
+
+
 def path_pattern(path: str) -> str:
     PathPattern(path)
     return path
@@ -97,12 +111,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _METHOD = re.compile(r"[A-Z][A-Z_-]*")
 REGION = re.compile(r"[a-z0-9-]+")
-POOL = re.compile(r"[A-Za-z0-9_-]+")
+POOL = re.compile(r"[a-z0-9-]+_[A-Za-z0-9]+")
 COGNITO_ISSUER = re.compile(r"https://(?:issuer-)?cognito-idp\.([a-z0-9-]+)\.amazonaws\.com/([\w-]+)", re.ASCII)
 
 Name = Annotated[str, matching(_NAME, "must be letters, digits, dots, dashes or underscores")]
-Url = Annotated[str, AfterValidator(_secure)]
-ClientId = Annotated[str, matching(VISIBLE, "must be visible ASCII characters without spaces")]
+Url = Annotated[str, AfterValidator(secure_url)]
+ClientId = Annotated[
+    str, matching(VISIBLE, "must be visible ASCII characters without spaces"), AfterValidator(_no_pattern)
+]
 IssuerName = Annotated[str, AfterValidator(_known_issuer)]
 ClientReference = Annotated[ClientId, AfterValidator(_known_client)]
 Scope = Annotated[str, matching(SCOPE_TOKEN, "must be one scope: visible ASCII without spaces, quotes, backslashes")]
@@ -113,7 +129,8 @@ HeaderName = Annotated[
 ]
 HeaderValue = Annotated[str, matching(HEADER_SAFE, "must be ASCII without a space at either end")]
 Algorithm = Literal[
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
+    "HS256", "HS384", "HS512",
 ]  # fmt: skip
 ProfileName = Literal["generic", "cognito", "okta", "auth0", "entra", "keycloak", "kubernetes", "github", "rfc9068"]
 

@@ -60,8 +60,10 @@ class Answers:
     def render(self, decision: Decision) -> Answer:
         """The answer to a decision; in report mode it is always 200."""
         token = decision.token
-        if decision.reason is Reason.OK and token is not None:
-            return self._allow(token.principal, self._max_age(token.exp) if self._ttl else 0)
+        if decision.reason is Reason.OK:
+            if token is None:
+                return self._allow(None)
+            return self._allow(token.principal, self._max_age(token.exp) if self._ttl and not decision.report else 0)
         if decision.report:
             # Identity only from a token that is valid, and only where it fits.
             if token is None or decision.reason is Reason.REVOKED or not self._fits(token.principal):

@@ -30,7 +30,7 @@ MAX_HEAD = 64 * 1024  # bytes of request line and headers
 HEAD_TIME = 10.0  # seconds for the first request after connecting, for a later one after its first byte
 IDLE_TIME = 75.0  # seconds; nginx keeps an idle connection for 60 and must be the one that closes it
 UNREAD_TIME = 10.0  # seconds for a client to read its answers
-LAST_REQUEST_TIME = 1.0  # seconds for the request of a new connection while the server stops
+LAST_REQUEST_TIME = 1.0  # seconds, while the server stops, for the request of a new connection and to read its answer
 TICK = 0.5  # seconds between two checks of all deadlines
 
 
@@ -127,14 +127,14 @@ class Connection(asyncio.Protocol):
     def shutdown(self) -> None:
         """uvicorn is stopping: end after the request under way."""
         self._listener.is_stopping = True
+        if self._task is None and self._uvicorn is None:
+            self._set_deadline(LAST_REQUEST_TIME)
         if self._is_idle:
             self._transport.close()
-        elif self._task is None and not self._is_last:
-            self._set_deadline(LAST_REQUEST_TIME)
 
     def expire(self) -> None:
         """The deadline has passed."""
-        if self._is_last or self._is_full:
+        if self._is_last or self._is_full or self._transport.is_closing():
             self._transport.abort()
         elif self._buffer:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
@@ -223,7 +223,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"%b%b\r\n%b" % (head, self._listener.default_lines, body))
             return
         self._is_last, self._is_idle = True, False
-        self._set_deadline(UNREAD_TIME)
+        self._set_deadline(LAST_REQUEST_TIME if self._listener.is_stopping else UNREAD_TIME)
         self._transport.write(b"%b%bconnection: close\r\n\r\n%b" % (head, self._listener.default_lines, body))
         if may_have_input:  # to close now would reset the connection, and the answer might be lost
             self._transport.write_eof()

@@ -21,7 +21,8 @@ OVERHEAD = 1024  # bytes of an entry beside its texts: objects, key and places i
 MAX_REFUSALS = 1024
 REFUSAL_TTL = 10.0  # seconds; as long as an unknown key may wait for the next fetch
 
-# Nothing but the token's bytes, or a signature, decides these: the same bytes are refused again without a check.
+# Nothing but the token's bytes, or a signature, decides these: the same bytes are refused again without a check. One
+# that newer keys may change is not remembered before they have been fetched.
 _REMEMBERED = frozenset(
     {Reason.MALFORMED_TOKEN, Reason.UNSUPPORTED_ALGORITHM, Reason.UNKNOWN_ISSUER, Reason.BAD_SIGNATURE}
 )
@@ -73,7 +74,7 @@ class CachedVerifier:
         try:
             verified = self._verifier.verify(token)
         except Rejected as rejected:
-            if rejected.reason in _REMEMBERED and self._refusals.maxsize:
+            if rejected.reason in _REMEMBERED and rejected.refresh is None and self._refusals.maxsize:
                 self._refusals[digest] = _Refusal(rejected.reason, rejected.description, rejected.issuer)
             raise
         if memory_of(verified) <= self._tokens.maxsize:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from verifier.keys.jwk import Thumbprint, thumbprints
 from verifier.reasons import Reason, Rejected
 from verifier.strict_json import parse_object
 
@@ -29,6 +30,8 @@ class Header(NamedTuple):
     algorithm: str
     kid: str | None
     typ: str
+    thumbprints: tuple[Thumbprint, ...] = ()
+    """Of the certificate of its key (RFC 7515 sections 4.1.7 and 4.1.8)."""
 
 
 class UnverifiedToken(NamedTuple):
@@ -77,14 +80,14 @@ def _parse_header(part: bytes) -> Header:
     except ValueError as error:
         raise _malformed("the token's header is not canonical base64url of a JSON object") from error
     algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "")
-    if not isinstance(algorithm, str) or not isinstance(typ, str) or not isinstance(header.get("kid", ""), str):
+    if not isinstance(algorithm, str) or not isinstance(typ, str) or not (kid is None or isinstance(kid, str)):
         raise _malformed("alg, kid or typ in the token's header is missing or not a string")
     if "crit" in header or header.get("b64", True) is not True:
         # RFC 7515 section 4.1.11: extensions that we do not know must fail the token; RFC 7797 section 6 asks for crit.
         raise _malformed("the token's header asks for an extension")
     if "enc" in header:
         raise _malformed("the token is encrypted")  # RFC 7516 section 9: enc tells a JWE
-    return Header(algorithm, kid, typ.lower())
+    return Header(algorithm, kid, typ.lower(), thumbprints(header))
 
 
 def _malformed(description: str) -> Rejected:

@@ -23,7 +23,7 @@ from verifier.identity import (
     encode_headers,
     header_lines,
 )
-from verifier.keys.jwk import Key
+from verifier.keys.jwk import ED25519_NAMES, Key
 from verifier.keys.sets import KeySet
 from verifier.reasons import Reason, Rejected
 from verifier.tokens.jws import Claims, UnverifiedToken, parse_compact, unverified_claims
@@ -46,6 +46,10 @@ class IssuerRules:
     jwks_file: Path | None = None
     jwks: bytes | None = field(default=None, repr=False)
     """The content of ``jwks_file``; it may hold secrets."""
+    ca_file: Path | None = None
+    """Certificate authorities for fetching the keys, instead of the system's."""
+    bearer_token_file: Path | None = None
+    """A token for fetching the keys; it is sent only to the origins of ``urls`` and ``key_set_url``."""
     profile: Profile
     algorithms: frozenset[str]
     audience: frozenset[str] | None
@@ -95,7 +99,8 @@ class TokenVerifier:
         observe: Callable[[str, float], None] = lambda _, __: None,
     ) -> None:
         self._issuers = {url: issuer for issuer in issuers for url in issuer.urls}
-        self._algorithms = frozenset[str]().union(*(issuer.algorithms for issuer in self._issuers.values()))
+        listed = frozenset[str]().union(*(issuer.algorithms for issuer in self._issuers.values()))
+        self._algorithms = listed.union(ED25519_NAMES[name] for name in listed.intersection(ED25519_NAMES))
         self._clock = clock
         self._leeway = leeway
         self._role_of = role_of
@@ -130,21 +135,22 @@ class TokenVerifier:
         return VerifiedToken(principal, key, exp, jti, self._clock())
 
     def _verify_signature(self, issuer: Issuer, parts: UnverifiedToken) -> Key:
-        algorithm = parts.header.algorithm
-        if algorithm not in issuer.algorithms:
+        algorithm, kid = parts.header.algorithm, parts.header.kid
+        listed = algorithm if algorithm in issuer.algorithms else ED25519_NAMES.get(algorithm)
+        if listed not in issuer.algorithms:
             raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "this issuer does not sign with the token's alg")
-        kid = parts.header.kid
-        key = issuer.keys.find(kid, algorithm)
-        if key is None:
-            raise _no_key(issuer.keys, kid)
-        if not key.fits(algorithm):
-            raise Rejected(Reason.UNSUPPORTED_ALGORITHM, "the token's alg does not fit its key")
+        candidates = issuer.keys.candidates(kid, parts.header.thumbprints, algorithm)
+        if not candidates:
+            raise _key_problem(issuer.keys, kid, Reason.UNKNOWN_KEY)
+        fitting = [key for key in candidates if key.fits(algorithm) and key.fits(listed)]
+        if not fitting:
+            raise _key_problem(issuer.keys, kid, Reason.UNSUPPORTED_ALGORITHM, "the token's alg does not fit its key")
         start = time.perf_counter()
-        matches = key.verify(algorithm, parts.signing_input, parts.signature)
+        found = next((key for key in fitting if key.verify(algorithm, parts.signing_input, parts.signature)), None)
         self._observe(issuer.name, time.perf_counter() - start)
-        if not matches:
-            raise Rejected(Reason.BAD_SIGNATURE, "the token's signature does not match")
-        return key
+        if found is None:  # the key may have been replaced under its kid
+            raise _key_problem(issuer.keys, kid, Reason.BAD_SIGNATURE, "the token's signature does not match")
+        return found
 
     def _check_times(self, claims: Claims) -> float:
         """RFC 7519 sections 4.1.4 to 4.1.6, with the leeway they allow. The token's ``exp``."""
@@ -203,16 +209,21 @@ class TokenVerifier:
         return value
 
 
-def _no_key(keys: KeySet, kid: str | None) -> Rejected:
-    refresh = keys.refresh if keys.may_refresh() else None
+def _key_problem(keys: KeySet, kid: str | None, reason: Reason, description: str = "") -> Rejected:
+    """A refusal that newer keys may change. Where a published key cannot be used, the description says why."""
     if not len(keys):
-        return Rejected(Reason.KEYS_UNAVAILABLE, "the issuer's keys are not available at the moment", refresh=refresh)
-    description = (
-        "the token has no kid, and not exactly one key of the issuer fits its alg"
-        if kid is None
-        else "the issuer has no key with the token's kid"
-    )
-    return Rejected(Reason.UNKNOWN_KEY, description, refresh=refresh)
+        reason, description = Reason.KEYS_UNAVAILABLE, "the issuer's keys are not available at the moment"
+    elif reason is Reason.UNKNOWN_KEY:
+        description = (
+            "the token has no kid, and no key of the issuer fits its alg"
+            if kid is None
+            else "the issuer has no usable key with the token's kid"
+        )
+    cause = keys.cause_of(kid)
+    if cause is not None:
+        key = "a key without kid" if kid is None else "a key with the token's kid"
+        description += f"; the issuer publishes {key} that cannot be used: {cause}"
+    return Rejected(reason, description, refresh=keys.refresh if keys.may_refresh() else None)
 
 
 def _number(claims: Claims, name: str) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TextIO
 from verifier.app import Runtime
 from verifier.config import Config, ConfigError
 from verifier.decision import Decision
-from verifier.keys.fetch import TIME_LIMIT, HttpFetch
+from verifier.keys.fetch import TIME_LIMIT
 from verifier.observe.metrics import Metrics
 from verifier.policy.paths import AmbiguousPathError, parse_url
 from verifier.proxies import nginx
@@ -119,18 +119,17 @@ def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
 
 
 async def _decide(config: Config, request: AuthRequest) -> Decision:
-    async with HttpFetch() as fetch:
-        runtime = Runtime(config, Metrics(), fetch=fetch, clock=time.time)
-        try:
-            runtime.start()
-            await runtime.first_keys(2 * TIME_LIMIT)
+    runtime = Runtime(config, Metrics(), fetch=None, clock=time.time)
+    try:
+        runtime.start()
+        await runtime.first_keys(2 * TIME_LIMIT)
+        decision = runtime.gate.decide(request)
+        if decision.refresh is not None:
+            await decision.refresh()
             decision = runtime.gate.decide(request)
-            if decision.refresh is not None:
-                await decision.refresh()
-                decision = runtime.gate.decide(request)
-            return decision
-        finally:
-            await runtime.stop()
+        return decision
+    finally:
+        await runtime.stop()
 
 
 def _facts(config: Config, request: AuthRequest, decision: Decision) -> dict[str, str]:

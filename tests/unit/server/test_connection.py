@@ -656,6 +656,19 @@ async def test_at_the_end_idle_connections_are_closed_and_a_new_one_has_a_second
         assert (silent.read(), silent.closed) == (b"", True)
 
 
+async def test_at_the_end_a_client_that_closes_nothing_is_not_waited_for(config: Config, fetch: FakeFetch) -> None:
+    async with serving(config, fetch) as server:
+        half, refused, unread = await server.connect(), await server.connect(), await server.connect(buffer=4096)
+        await half.ask(ask()[:20])
+        await refused.ask(ask(None, b"/verify", b"Content-Length: 5"))
+        await flood(unread, ask() * 100)
+        server.shutdown()
+        await asyncio.sleep(2 * (1 + SWEEP))
+
+        assert statuses(half.read()) == [408]
+        assert not server.state.connections
+
+
 async def test_at_the_end_requests_under_way_are_finished(config: Config, fetch: FakeFetch, signer: SigningKey) -> None:
     token = signer.sign(claims(), header={"kid": "new"}).encode()
     async with serving(config, fetch) as server:

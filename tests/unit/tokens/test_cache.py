@@ -168,6 +168,17 @@ def test_refusals_that_only_the_bytes_decide_are_remembered(verifier: Verifier, 
     assert len(cache) == 0
 
 
+def test_a_refusal_that_newer_keys_may_change_is_not_remembered(verifier: Verifier, clock: Clock) -> None:
+    async def refresh() -> None:
+        pass
+
+    verifier.refusal = Rejected(Reason.BAD_SIGNATURE, "why", refresh=refresh)
+    cache = make_cache(verifier, clock)
+
+    assert [refused(cache).refresh for _ in range(2)] == [refresh, refresh]
+    assert len(verifier.asked) == 2
+
+
 def test_a_refusal_is_remembered_for_its_own_token_and_time(verifier: Verifier, clock: Clock) -> None:
     timer = Clock(0)
     verifier.refusal = Rejected(Reason.BAD_SIGNATURE, "why")

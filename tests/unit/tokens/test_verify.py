@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 
 from tests.unit.support import (
     ABSENT,
@@ -24,7 +25,8 @@ from tests.unit.support import (
 )
 from verifier.identity import Principal, VerifiedToken
 from verifier.keys.fetch import FetchError
-from verifier.keys.sets import RemoteKeys, located_at
+from verifier.keys.jwk import parse_key_set
+from verifier.keys.sets import RemoteKeys, StaticKeys, located_at
 from verifier.reasons import Reason, Rejected
 from verifier.tokens.verify import Issuer, TokenVerifier, check_typ
 
@@ -113,6 +115,28 @@ def test_an_algorithm_that_only_another_issuer_lists_is_refused(ec_signer: Signi
     assert (no.reason, no.issuer) == (Reason.UNSUPPORTED_ALGORITHM, "lab")
 
 
+@pytest.mark.parametrize(
+    ("listed", "curve", "algorithm", "reason"),
+    [
+        ("EdDSA", "Ed25519", "Ed25519", Reason.OK),
+        ("Ed25519", "Ed25519", "EdDSA", Reason.OK),
+        ("Ed25519", "Ed25519", "Ed25519", Reason.OK),
+        ("EdDSA", "Ed448", "EdDSA", Reason.OK),
+        ("EdDSA", "Ed448", "Ed25519", Reason.UNSUPPORTED_ALGORITHM),
+        ("Ed25519", "Ed448", "EdDSA", Reason.UNSUPPORTED_ALGORITHM),
+        ("RS256", "Ed25519", "Ed25519", Reason.UNSUPPORTED_ALGORITHM),
+    ],
+)
+def test_eddsa_and_ed25519_are_one_algorithm_with_an_ed25519_key(
+    ed_signer: SigningKey, listed: str, curve: str, algorithm: str, reason: Reason
+) -> None:
+    """RFC 9864."""
+    signer = ed_signer if curve == "Ed25519" else SigningKey(Ed448PrivateKey.generate(), "EdDSA", "ed448")
+    verifier = make_verifier(make_issuer([signer.public()], algorithms=frozenset({listed})))
+
+    assert outcome(verifier, signer.sign(claims(), header={"alg": algorithm})) is reason
+
+
 def test_an_algorithm_that_does_not_fit_the_key_of_that_kid_is_refused(
     verifier: TokenVerifier, signer: SigningKey, ec_signer: SigningKey
 ) -> None:
@@ -154,6 +178,58 @@ def test_a_token_without_kid_that_no_key_fits_is_told_so(signer: SigningKey, ec_
 
     assert no.reason is Reason.UNKNOWN_KEY
     assert "no kid" in no.description
+
+
+@pytest.mark.parametrize("kid", ["rsa", None])
+def test_each_of_four_keys_is_tried(signer: SigningKey, other_signer: SigningKey, kid: str | None) -> None:
+    keys = [*(signer.public(kid="rsa", x5t=str(place)) for place in range(3)), other_signer.public(kid="rsa")]
+    token = verify(make_verifier(make_issuer(keys)), other_signer.sign(claims(), header={"kid": kid}))
+
+    assert token.key is keys[3]
+
+
+@pytest.mark.parametrize("kid", ["rsa", None])
+def test_only_the_key_with_the_tokens_thumbprint_is_tried(
+    signer: SigningKey, other_signer: SigningKey, kid: str | None
+) -> None:
+    keys = [signer.public(x5t="one"), other_signer.public(kid="rsa", x5t="two")]
+    verifier = make_verifier(make_issuer(keys))
+
+    assert outcome(verifier, signer.sign(claims(), header={"kid": kid, "x5t": "one"})) is Reason.OK
+    assert outcome(verifier, signer.sign(claims(), header={"kid": kid, "x5t": "three"})) is Reason.OK
+    assert outcome(verifier, signer.sign(claims(), header={"kid": kid, "x5t": "two"})) is Reason.BAD_SIGNATURE
+
+
+def unusable(*keys: SigningKey, jwk: dict[str, Any]) -> TokenVerifier:
+    """An issuer that publishes ``keys`` and one that cannot be used."""
+    parsed = parse_key_set(jwks(*keys, jwk))
+    return make_verifier(make_issuer(StaticKeys(parsed.usable, parsed.unusable)))
+
+
+@pytest.mark.parametrize(
+    ("kid", "token_kid", "key", "reason"),
+    [
+        pytest.param("weak", "weak", "the token's kid", Reason.UNKNOWN_KEY, id="its kid"),
+        pytest.param("rsa", "rsa", "the token's kid", Reason.BAD_SIGNATURE, id="the kid of a usable key too"),
+        pytest.param(None, None, "without kid", Reason.BAD_SIGNATURE, id="no kid"),
+    ],
+)
+def test_a_refusal_says_why_the_published_key_cannot_be_used(
+    signer: SigningKey, weak_signer: SigningKey, kid: str | None, token_kid: str | None, key: str, reason: Reason
+) -> None:
+    verifier = unusable(signer, jwk=weak_signer.jwk(kid=kid))
+    no = rejected(verifier, weak_signer.sign(claims(), header={"kid": token_kid}))
+
+    assert no.reason is reason
+    assert key in no.description
+    assert no.description.endswith("cannot be used: it is an RSA key of 1024 bits, not of 2048 to 8192")
+
+
+def test_where_no_key_of_the_set_is_usable_the_decision_is_indeterminate(weak_signer: SigningKey) -> None:
+    no = rejected(unusable(jwk=weak_signer.jwk()), weak_signer.sign(claims()))
+
+    assert no.reason is Reason.KEYS_UNAVAILABLE
+    assert no.description.endswith("cannot be used: it is an RSA key of 1024 bits, not of 2048 to 8192")
 
 
 def test_another_keys_signature_is_bad(signer: SigningKey, other_signer: SigningKey, verifier: TokenVerifier) -> None:
@@ -201,6 +277,35 @@ async def test_a_token_of_a_new_key_verifies_after_the_refresh_that_its_rejectio
     assert refresh is not None
     await refresh()
     assert outcome(verifier, token) is Reason.OK
+
+
+@pytest.mark.parametrize(
+    ("new_key", "reason"), [("other_signer", Reason.BAD_SIGNATURE), ("ec_signer", Reason.UNSUPPORTED_ALGORITHM)]
+)
+async def test_a_key_that_was_replaced_under_its_kid_is_fetched(
+    request: pytest.FixtureRequest, signer: SigningKey, fetch: FakeFetch, new_key: str, reason: Reason
+) -> None:
+    replacement = request.getfixturevalue(new_key)
+    keys = RemoteKeys("lab", fetch, located_at(JWKS_URL), lambda: NOW + 60 * len(fetch.asked))
+    await keys.refresh()
+    fetch.answers[JWKS_URL] = jwks(replacement.jwk(kid=signer.kid))
+    verifier, token = make_verifier(make_issuer(keys)), replacement.sign(claims(), header={"kid": signer.kid})
+    no = rejected(verifier, token)
+
+    assert no.reason is reason
+    assert no.refresh is not None
+    await no.refresh()
+    assert outcome(verifier, token) is Reason.OK
+
+
+async def test_a_bad_signature_offers_no_refresh_during_the_cooldown(
+    signer: SigningKey, other_signer: SigningKey, fetch: FakeFetch
+) -> None:
+    keys = RemoteKeys("lab", fetch, located_at(JWKS_URL), lambda: NOW)
+    await keys.refresh()
+    no = rejected(make_verifier(make_issuer(keys)), other_signer.sign(claims(), header={"kid": signer.kid}))
+
+    assert (no.reason, no.refresh) == (Reason.BAD_SIGNATURE, None)
 
 
 async def test_without_any_keys_the_decision_is_indeterminate(signer: SigningKey) -> None:
