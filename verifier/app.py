@@ -71,8 +71,14 @@ class Runtime:
             mapped_headers=config.headers,
             observe=metrics.observe_verification,
         )
-        self.cache = CachedVerifier(verifier, size=config.cache_size, ttl=config.cache_ttl, clock=clock)
         self.answers = Answers(tuple(config.headers), config.nginx_cache_ttl, clock, config.max_header_bytes)
+        self.cache = CachedVerifier(
+            verifier,
+            size=config.cache_size,
+            ttl=config.cache_ttl,
+            clock=clock,
+            max_identity_bytes=self.answers.max_identity_bytes,
+        )
         self.gate = Gate(self.cache, config.policies, config.revoked, self.answers.max_identity_bytes)
         policies = config.policies.by_name.values()
         self.documents = ResourceDocuments([policy.resource for policy in policies if policy.resource is not None])

@@ -10,10 +10,12 @@ from verifier.identity import VerifiedToken
 from verifier.policy.clients import Revoked
 from verifier.policy.policies import Policies, Policy
 from verifier.reasons import Reason, Rejected
-from verifier.request import AuthRequest, bearer_token, is_url
+from verifier.request import AuthRequest, credentials, is_url
 from verifier.tokens.cache import CachedVerifier
 
 log = logging.getLogger(__name__)
+
+_NOT_BOUND = "the token is not bound to a key (it has no cnf), so its scheme is Bearer and not DPoP"
 
 
 class Gate:
@@ -35,9 +37,12 @@ class Gate:
             _check_auth_request(request, policy)
             if _needs_no_token(request, policy):
                 return Decision(Reason.OK, policy.name, policy.report)
-            bearer = bearer_token(request)
+            presented = credentials(request)
             cached = False
-            token, cached = self._verifier.verify(bearer)
+            verified, cached = self._verifier.verify(presented.token)
+            if presented.is_dpop:  # a token that is bound to a key has not come this far: no proof is supported
+                raise Rejected(Reason.BAD_PROOF, _NOT_BOUND, issuer=verified.principal.issuer)
+            token = verified
             principal = token.principal
             if self._revoked.covers(principal, token.jti):
                 raise Rejected(Reason.REVOKED, "the token or its client was revoked")
@@ -49,7 +54,7 @@ class Gate:
             return _refusal(rejected, policy or self._policies.by_name.get(request.policy), token, cached)
         except Exception as error:  # fail closed; the text of a defect may quote the token
             _log_defect(error)
-            defect = Rejected(Reason.KEYS_UNAVAILABLE, "an internal error: the decision is indeterminate")
+            defect = Rejected(Reason.INTERNAL_ERROR, "an internal error: the decision is indeterminate")
             return _refusal(defect, policy, token, cached)
         return Decision(Reason.OK, policy.name, policy.report, principal.issuer, token, cached)
 

@@ -283,9 +283,7 @@ def test_the_api_server_takes_every_dashboard(overlay: list[Manifest]) -> None:
 
 
 @pytest.mark.parametrize(("folder", "name"), WORKLOADS)
-def test_the_prometheus_operator_selects_rules_and_monitors_by_one_label(
-    build: Build, folder: Path, name: str
-) -> None:
+def test_the_prometheus_operator_selects_rules_and_monitors_by_one_label(build: Build, folder: Path, name: str) -> None:
     found = [named(build(folder), kind, name) for kind in ("PrometheusRule", "ServiceMonitor")]
 
     assert {manifest["metadata"]["labels"]["release"] for manifest in found} == {"kube-prometheus-stack"}

@@ -64,7 +64,10 @@ AUTHORIZATION = [
     *cases(R.MISSING_TOKEN, {"no Authorization header": None}),
     *cases(R.MISSING_TOKEN, {"empty Authorization header": b""}, authorization=(b"",)),
     *cases(R.MISSING_TOKEN, {"Basic credentials": b"dXNlcjpwYXNz"}, authorization=(b"Basic %s",)),
-    *cases(R.MISSING_TOKEN, {"DPoP scheme": Token()}, authorization=(b"DPoP %s",)),
+    *cases(R.BAD_PROOF, {"DPoP scheme with a token that is not bound": Token()}, authorization=(b"DPoP %s",)),
+    *cases(R.BAD_PROOF, {"DPoP scheme with a bound token": claims(cnf={"jkt": "0ZcO"})}, authorization=(b"dpop %s",)),
+    *cases(R.EXPIRED, {"DPoP scheme with an expired token": claims(exp=1)}, authorization=(b"DPoP %s",)),
+    *cases(R.MISSING_TOKEN, {"scheme that begins like DPoP": Token()}, authorization=(b"DPoPx %s",)),
     *cases(R.MISSING_TOKEN, {"token without a scheme": Token()}, authorization=(b"%s",)),
     *cases(R.MISSING_TOKEN, {"scheme that begins like Bearer": Token()}, authorization=(b"Bearerx %s",)),
     *cases(R.MISSING_TOKEN, {"token glued to the scheme": Token()}, authorization=(b"Bearer%s",)),
@@ -80,6 +83,7 @@ AUTHORIZATION = [
     *cases(R.MALFORMED_TOKEN, {"two equal headers": Token()}, authorization=(b"Bearer %s", b"Bearer %s")),
     *cases(R.MALFORMED_TOKEN, {"two headers, the second Basic": Token()}, authorization=(b"Bearer %s", b"Basic eDp5")),
     *cases(R.MALFORMED_TOKEN, {"two headers, the first Basic": Token()}, authorization=(b"Basic eDp5", b"Bearer %s")),
+    *cases(R.OK, {"white space around the value": Token()}, authorization=(b"\t Bearer %s \t",)),
     *cases(R.MALFORMED_TOKEN, {"tab before the token": Token()}, authorization=(b"Bearer \t%s",)),
     *cases(R.MALFORMED_TOKEN, {"line break in the token": Token()}, authorization=(b"Bearer %s\n",)),
     *cases(R.MALFORMED_TOKEN, {"quotes around the token": Token()}, authorization=(b'Bearer "%s"',)),
@@ -465,6 +469,12 @@ MACHINE = [
             "Keycloak token of another client's account": Token(
                 "keycloak", claims={"preferred_username": "service-account-agent-2"}
             ),
+            "Keycloak token of a person by its grant": Token(
+                "keycloak", claims={"preferred_username": ABSENT, "jti": "ntrtte:1", "client_id": "agent-1"}
+            ),
+            "Auth0 token of a person, RFC 9068 profile": Token(
+                "auth0", claims={"azp": ABSENT, "gty": ABSENT, "client_id": "agent-1", "sub": "auth0|1"}
+            ),
             "Keycloak token without preferred_username": Token("keycloak", claims={"preferred_username": ABSENT}),
             "RFC 9068 token with typ JWT": Token("rfc9068", header={"typ": "JWT"}),
             "RFC 9068 token without typ": Token("rfc9068", header={"typ": ABSENT}),
@@ -473,6 +483,9 @@ MACHINE = [
             "Kubernetes token of no service account": Token("kubernetes", claims={"sub": "system:node:worker-1"}),
             "DPoP proof offered as a token": header(typ="dpop+jwt"),
             "logout token offered as a token": header(typ="logout+jwt"),
+            "logout token that ends like an access token": header(typ="logout+at+jwt"),
+            "ID token offered as a token": header(typ="id_token"),
+            "typ empty": header(typ=""),
         },
     ),
     *cases(
@@ -483,6 +496,12 @@ MACHINE = [
             "generic token without sub": claims(sub=ABSENT),
             "generic token with gty and another sub": claims(sub="agent-1@clients", gty="client-credentials"),
             "Entra v1 token with appid": Token("entra", claims={"azp": ABSENT, "appid": "agent-1"}),
+            "Auth0 token of its RFC 9068 profile": Token(
+                "auth0", header={"typ": "at+jwt"}, claims={"azp": ABSENT, "gty": ABSENT, "client_id": "agent-1"}
+            ),
+            "Keycloak token by its grant": Token("keycloak", claims={"preferred_username": ABSENT, "jti": "trltcc:1"}),
+            "typ JOSE": header(typ="JOSE"),
+            "the long typ": header(typ="application/JWT"),
             "RFC 9068 token with the long typ": Token("rfc9068", header={"typ": "application/at+jwt"}),
             "RFC 9068 token with typ in another case": Token("rfc9068", header={"typ": "AT+JWT"}),
             "person's token of an issuer with allow_users": Token("people", claims={"sub": "alice"}),

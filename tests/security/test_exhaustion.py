@@ -23,7 +23,7 @@ from verifier.policy.paths import AmbiguousPathError, PathPattern, parse_url
 from verifier.policy.policies import MAX_REMEMBERED, Policies, Policy
 from verifier.proxies import nginx
 from verifier.reasons import Reason, Rejected
-from verifier.request import AuthRequest, bearer_token
+from verifier.request import AuthRequest, credentials
 from verifier.tokens.jws import parse_compact
 
 from .tokens import Token, b64, raw_claims, raw_header
@@ -100,7 +100,7 @@ def test_a_large_url_is_read_in_linear_time() -> None:
 def test_a_large_authorization_header_is_read_in_linear_time() -> None:
     fillers = filled(b" ", b"a", b"a ", b",", b".", b"a.", b"=", b"\t", b"Bearer ")
     requests = [AuthRequest("default", b"", b"Bearer " + filler, "GET", b"") for filler in fillers]
-    assert seconds(lambda: [seconds(lambda it=it: bearer_token(it)) for it in requests]) < SECONDS
+    assert seconds(lambda: [seconds(lambda it=it: credentials(it)) for it in requests]) < SECONDS
 
 
 def test_a_large_token_is_refused_before_it_is_parsed() -> None:
@@ -185,6 +185,27 @@ def cached(world: World) -> int:
         line for line in world.exposition().splitlines() if line.startswith(b"m2m_verifier_token_cache_entries ")
     )
     return int(float(line.split()[1]))
+
+
+def test_clients_that_are_not_on_their_issuers_list_leave_no_series_and_no_cached_token(world: World) -> None:
+    def send(place: int) -> None:
+        token = Token("github", claims={"sub": f"repo:somebody/{place}:ref:refs/heads/main"})
+        assert world.ask(token).reason == "client_not_allowed"
+
+    send(0)
+    before = world.exposition().count(b"\n"), cached(world)
+    for place in range(1, 50):
+        send(place)
+    assert (world.exposition().count(b"\n"), cached(world)) == before
+    assert b"somebody" not in world.exposition()
+
+
+def test_tokens_whose_headers_are_too_large_leave_no_cached_token(world: World) -> None:
+    before = cached(world)
+    for place in range(10):
+        scope = " ".join(f"{one:0100d}" for one in range(40))
+        assert world.ask(Token("ed", claims={"jti": str(place), "scope": scope})).reason == "headers_too_large"
+    assert cached(world) == before
 
 
 @pytest.fixture(scope="module")

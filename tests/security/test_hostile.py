@@ -32,7 +32,7 @@ def test_the_reasons_and_their_statuses_are_the_contract_s() -> None:
 
 
 def test_every_reason_occurs_in_the_table() -> None:
-    assert {case.reason for case in TABLE} == set(Reason)
+    assert {case.reason for case in TABLE} == set(Reason) - {Reason.INTERNAL_ERROR}  # no request reaches a known defect
 
 
 def test_every_decision_is_counted_once_under_its_reason(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ POLICIES = {
     },
     "a strict part in an open one": {"/public/admin/**": "admin", "/public/**": "read", "/x/*/admin": "admin"},
 }
-READER = Principal("lab", "etl", "read", frozenset({"read"}), "", "", True, (), b"")
+READER = Principal("lab", "etl", "read", frozenset({"read"}), "", "", True, b"")
 
 SEGMENTS = [
     "admin", "public", "keys", "x", "", ".", "..", "%2e", "%2e%2e", "...", "%61dmin", "%70ublic", "admin;x", "public;x",
@@ -52,7 +52,8 @@ SEGMENTS = [
 # Refused, and read as a path of the strict part by parsers of at least one language.
 MISREAD = [
     "//x/admin/keys", "///x/admin/keys", "//u@h/admin/keys", "//x:80/admin/keys", "//x/../admin/keys",
-    "/\\x/admin/keys", "/%2e/admin/keys", "/x/..;/admin/keys", "/x/%2e%2e/admin/keys", "/;x/admin/keys", "/admin;x/keys",
+    "/\\x/admin/keys", "/%2e/admin/keys", "/x/..;/admin/keys", "/x/%2e%2e/admin/keys", "/;x/admin/keys",
+    "/admin;x/keys",
 ]  # fmt: skip
 
 

@@ -46,6 +46,7 @@ STATUS = {
     "bad_auth_request": 403,
     "headers_too_large": 403,
     "keys_unavailable": 503,
+    "internal_error": 503,
 }
 
 ALWAYS_SENT = ("x-m2m-client-id", "x-m2m-scope", "x-m2m-role", "x-m2m-issuer", "x-tenant-id", "x-level", "x-groups")

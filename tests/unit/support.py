@@ -16,7 +16,7 @@ from verifier.identity import IDENTITY_HEADERS, Principal, VerifiedToken, encode
 from verifier.keys.fetch import Fetched, FetchError
 from verifier.keys.jwk import Key
 from verifier.keys.sets import KeySet, StaticKeys
-from verifier.tokens.profiles import PROFILES
+from verifier.tokens.profiles import PROFILES, Profile
 from verifier.tokens.verify import Issuer
 
 NOW = 1_800_000_000.0
@@ -148,14 +148,14 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def make_issuer(keys: KeySet | Iterable[Key], *, profile: str = "generic", **changes: Any) -> Issuer:
+def make_issuer(keys: KeySet | Iterable[Key], *, profile: str | Profile = "generic", **changes: Any) -> Issuer:
     """An issuer as the configuration would build it."""
     given: dict[str, Any] = {
         "name": "lab",
         "urls": (ISSUER,),
         "key_set_url": JWKS_URL,
         "jwks_file": None,
-        "profile": PROFILES[profile],
+        "profile": PROFILES[profile] if isinstance(profile, str) else profile,
         "algorithms": frozenset({"RS256", "ES256", "EdDSA"}),
         "audience": frozenset({"api"}),
     } | changes
@@ -174,9 +174,9 @@ def make_principal(
     """A verified caller."""
     granted = scope.split()
     bare = [held.removeprefix(prefix) for held in granted if prefix and held.startswith(prefix)]
-    headers = encode_headers([*zip(IDENTITY_HEADERS, (client_id, scope, role, issuer), strict=True)])
+    lines = header_lines(encode_headers([*zip(IDENTITY_HEADERS, (client_id, scope, role, issuer), strict=True)]))
     scopes = frozenset(granted + bare)
-    return Principal(issuer, client_id, scope, scopes, prefix, role, listed, headers, header_lines(headers))
+    return Principal(issuer, client_id, scope, scopes, prefix, role, listed, lines)
 
 
 def make_token(

@@ -37,7 +37,7 @@ def make_gate(signer: SigningKey, clock: Clock) -> MakeGate:
             [make_issuer([signer.public()])], clock=clock, leeway=10, role_of=lambda *_: "", mapped_headers={}
         )
         return Gate(
-            CachedVerifier(verifier, size=10, ttl=300, clock=clock),
+            CachedVerifier(verifier, size=10, ttl=300, clock=clock, max_identity_bytes=max_identity_bytes),
             Policies({policy.name: policy for policy in POLICIES}, ClientIds(("lab",))),
             revoked or Revoked(),
             max_identity_bytes,
@@ -206,6 +206,19 @@ def test_the_size_of_headers_is_the_last_check(make_gate: MakeGate, mint: Mint) 
     assert make_gate(max_identity_bytes=10).decide(ask(mint(), "role")).reason is Reason.NO_ROLE
 
 
+@pytest.mark.parametrize("policy", ["default", "report"])
+def test_a_token_that_is_not_bound_to_a_key_does_not_come_with_the_scheme_dpop(
+    make_gate: MakeGate, mint: Mint, policy: str
+) -> None:
+    """Cached or not. It identifies nobody, in report mode neither."""
+    gate, token = make_gate(), mint()
+    decisions = [gate.decide(ask(policy=policy, authorization=b"DPoP " + token)) for _ in range(2)]
+
+    assert [(one.reason, one.issuer, one.token, one.cached) for one in decisions] == [
+        (Reason.BAD_PROOF, "lab", None, False), (Reason.BAD_PROOF, "lab", None, True),
+    ]  # fmt: skip
+
+
 class Broken:
     """A verifier with a defect, whose message quotes the token."""
 
@@ -223,7 +236,7 @@ def defect_log(make_gate: MakeGate, mint: Mint, caplog: pytest.LogCaptureFixture
 def test_a_defect_is_a_503(make_gate: MakeGate, mint: Mint) -> None:
     decision = make_gate(verifier=Broken()).decide(ask(mint()))
 
-    assert (decision.reason, decision.policy) == (Reason.KEYS_UNAVAILABLE, "default")
+    assert (decision.reason, decision.policy) == (Reason.INTERNAL_ERROR, "default")
 
 
 def test_a_defect_is_described_without_the_token(make_gate: MakeGate, mint: Mint, defect_log: str) -> None:

@@ -12,6 +12,8 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
+    PlainValidator,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -23,6 +25,7 @@ from verifier.keys.jwk import parse_key_file
 from verifier.policy.clients import NO_PATTERN, ClientIds
 from verifier.policy.paths import PathPattern
 from verifier.policy.policies import SCOPE_TOKEN
+from verifier.tokens import claims
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +102,18 @@ def path_pattern(path: str) -> str:
     return path
 
 
+_Text = Annotated[str, Field(min_length=1)]
+
+
+def _claim_name(value: Any) -> claims.ClaimName:
+    """A text, or a list that spells the steps into nested objects."""
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, list) and value and all(isinstance(step, str) and step for step in value):
+        return tuple(value)
+    raise ValueError("must be the name of a claim, or a list of names for one that is nested")
+
+
 def _list_of_one(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -127,6 +142,11 @@ Method = Annotated[str, matching(_METHOD, "must be an HTTP method in upper case,
 HeaderName = Annotated[
     str, matching(_HEADER_NAME, "must be a header name of letters, digits and dashes"), AfterValidator(_free_header)
 ]
+ClaimName = Annotated[
+    claims.ClaimName,
+    PlainValidator(_claim_name, json_schema_input_type=_Text | Annotated[list[_Text], Field(min_length=1)]),
+]
+TypName = Annotated[str, matching(VISIBLE, "must be visible ASCII characters without spaces, as in at+jwt")]
 HeaderValue = Annotated[str, matching(HEADER_SAFE, "must be ASCII without a space at either end")]
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",

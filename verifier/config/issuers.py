@@ -13,12 +13,14 @@ from verifier.config.fields import (
     POOL,
     REGION,
     Algorithm,
+    ClaimName,
     ClientId,
     Name,
     OrOne,
     Prefix,
     ProfileName,
     Section,
+    TypName,
     Url,
     file_read_later,
     key_file,
@@ -26,6 +28,7 @@ from verifier.config.fields import (
     secure_url,
 )
 from verifier.keys.jwk import SYMMETRIC_ALGORITHMS
+from verifier.tokens.jws import media_type
 from verifier.tokens.profiles import PROFILES, SHARED_ISSUERS
 from verifier.tokens.verify import IssuerRules
 
@@ -59,8 +62,8 @@ def _cognito_urls(pool: str) -> tuple[str, str]:
 class ClaimNames(Section):
     """Names of claims that replace the profile's."""
 
-    client_id: str | None = None
-    scope: str | None = None
+    client_id: ClaimName | None = None
+    scope: ClaimName | None = None
 
 
 class IssuerSettings(Section):
@@ -75,6 +78,7 @@ class IssuerSettings(Section):
     ca_file: Annotated[Path, AfterValidator(file_read_later)] | None = None
     bearer_token_file: Annotated[Path, AfterValidator(file_read_later)] | None = None
     audience: Annotated[list[Annotated[str, Field(min_length=1)]], OrOne] | None = None
+    typ: Annotated[list[TypName], OrOne] = []
     algorithms: Annotated[list[Algorithm], Field(min_length=1)] = ["RS256"]
     claims: ClaimNames = ClaimNames()
     scope_prefix: Prefix | None = None
@@ -149,6 +153,7 @@ class IssuerSettings(Section):
             ca_file=self.ca_file,
             bearer_token_file=self.bearer_token_file,
             profile=profile.with_claims(self.claims.client_id, self.claims.scope),
+            typ=frozenset(map(media_type, self.typ)),
             algorithms=frozenset(self.algorithms),
             audience=None if "any" in (self.audience or ()) else frozenset(self.audience or ()),
             # Cognito's tokens have no audience; `audience: []` states that this issuer's have none.

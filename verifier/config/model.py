@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from verifier.config import Config, Listen
 from verifier.config.fields import (
+    ClaimName,
     ClientId,
     ClientReference,
     HeaderName,
@@ -142,7 +143,7 @@ class Settings(Section):
     policies: Annotated[dict[Name, PolicySettings], OrAbsent] = {}
     roles: RoleSettings = RoleSettings()
     revoked: RevokedSettings = RevokedSettings()
-    headers: Annotated[dict[HeaderName, Annotated[str, Field(min_length=1)]], OrAbsent] = {}
+    headers: Annotated[dict[HeaderName, ClaimName], OrAbsent] = {}
     leeway: Annotated[float, Field(strict=True, ge=0, le=300)] = 10.0
     cache: CacheSettings = CacheSettings()
     max_header_bytes: Annotated[int, Field(strict=True, ge=512, le=65_536)] = 3584

@@ -24,7 +24,7 @@ ALLOWED, DENIED, INDETERMINATE = 0, 1, 2
 
 # The steps of a decision in their order, and the reasons that end it at each.
 STEPS: dict[str, tuple[Reason, ...]] = {
-    "auth request": (Reason.UNKNOWN_POLICY, Reason.BAD_AUTH_REQUEST),
+    "auth request": (Reason.UNKNOWN_POLICY, Reason.BAD_AUTH_REQUEST, Reason.INTERNAL_ERROR),
     "token": (Reason.MISSING_TOKEN, Reason.MALFORMED_TOKEN),
     "algorithm": (Reason.UNSUPPORTED_ALGORITHM,),
     "issuer": (Reason.UNKNOWN_ISSUER,),
@@ -69,6 +69,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.BAD_AUTH_REQUEST: "correct the auth URL's query: it takes scope, client and issuer",
     Reason.HEADERS_TOO_LARGE: "grant fewer scopes, map fewer claims, or raise `max_header_bytes` and nginx's buffer",
     Reason.KEYS_UNAVAILABLE: "see whether the issuer's key set can be fetched from here",
+    Reason.INTERNAL_ERROR: "report this defect of the verifier: its log names the place in the code",
 }
 
 

@@ -28,7 +28,8 @@ from verifier.keys.fetch import FetchError
 from verifier.keys.jwk import parse_key_set
 from verifier.keys.sets import RemoteKeys, StaticKeys, located_at
 from verifier.reasons import Reason, Rejected
-from verifier.tokens.verify import Issuer, TokenVerifier, check_typ
+from verifier.tokens.profiles import PROFILES, Profile
+from verifier.tokens.verify import Issuer, TokenVerifier
 
 Mint = Callable[..., bytes]
 
@@ -413,20 +414,70 @@ def test_allow_users_lets_peoples_access_tokens_in(
     assert outcome(verifier, mint(**changes)) is reason
 
 
+OKTA = {"client_id": ABSENT, "cid": "etl", "scp": ["read"]}
+
+
 @pytest.mark.parametrize(
-    ("typ", "wanted", "fits"),
+    ("changes", "suggestion"),
     [
-        ("", (), True), ("jwt", (), True), ("at+jwt", (), True), ("application/at+jwt", (), True),
-        ("logout+jwt", (), False), ("dpop+jwt", (), False), ("", ("at+jwt",), False), ("jwt", ("at+jwt",), False),
-        ("at+jwt", ("at+jwt",), True),
+        (OKTA, "; this looks like Okta: set profile: okta"),
+        (OKTA | {"sub": "ann"}, ""),
+        (
+            {"azp": "etl", "sub": "uuid", "typ": "Bearer", "jti": "trrtcc:1"},
+            "; this looks like Keycloak: set profile: keycloak",
+        ),
+        ({"sub": "ann"}, ""),
     ],
-)  # fmt: skip
-def test_a_type_that_names_another_kind_of_token_does_not_fit(typ: str, wanted: tuple[str, ...], fits: bool) -> None:
-    assert (check_typ(typ, wanted) is None) == fits
+    ids=["Okta", "a person of Okta", "Keycloak", "a person"],
+)
+def test_the_description_names_the_profile_that_a_machines_token_fits(
+    verifier: TokenVerifier, mint: Mint, changes: dict[str, Any], suggestion: str
+) -> None:
+    no = rejected(verifier, mint(**changes))
+
+    assert no.reason is Reason.NOT_M2M
+    assert no.description.endswith(suggestion)
+    assert ("looks like" in no.description) is bool(suggestion)
 
 
-@pytest.mark.parametrize(("typ", "reason"), [("AT+JWT", Reason.OK), ("JWT", Reason.NOT_M2M)])
-def test_an_rfc_9068_token_must_name_its_type_in_any_case(signer: SigningKey, typ: str, reason: Reason) -> None:
+GOOD_TYPES: list[str | None] = [
+    None,
+    "JWT",
+    "jose",
+    "at+jwt",
+    "application/jwt",
+    "Application/AT+JWT",
+    "application/jose",
+]
+OTHER_TYPES: list[str | None] = [
+    "logout+jwt", "logout+at+jwt", "id_token", "dpop+jwt", "", "application/", "text/jwt", "application/x/jwt", " jwt",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("typ", GOOD_TYPES + OTHER_TYPES)
+def test_a_type_that_names_another_kind_of_token_does_not_pass(
+    verifier: TokenVerifier, signer: SigningKey, typ: str | None
+) -> None:
+    expected = Reason.OK if typ in GOOD_TYPES else Reason.NOT_M2M
+
+    assert outcome(verifier, signer.sign(claims(), header={"typ": typ})) is expected
+
+
+@pytest.mark.parametrize("profile", ["generic", "rfc9068"])
+@pytest.mark.parametrize(
+    ("typ", "reason"), [("VND+jwt", Reason.OK), ("application/vnd+jwt", Reason.OK), ("other+jwt", Reason.NOT_M2M)]
+)
+def test_an_issuer_may_name_further_types(signer: SigningKey, profile: str, typ: str, reason: Reason) -> None:
+    verifier = make_verifier(make_issuer([signer.public()], profile=profile, typ=frozenset({"vnd+jwt"})))
+
+    assert outcome(verifier, signer.sign(claims(), header={"typ": typ})) is reason
+
+
+@pytest.mark.parametrize(
+    ("typ", "reason"),
+    [("AT+JWT", Reason.OK), ("application/at+jwt", Reason.OK), ("JWT", Reason.NOT_M2M), (None, Reason.NOT_M2M)],
+)
+def test_an_rfc_9068_token_must_name_its_type(signer: SigningKey, typ: str | None, reason: Reason) -> None:
     verifier = make_verifier(make_issuer([signer.public()], profile="rfc9068"))
 
     assert outcome(verifier, signer.sign(claims(), header={"typ": typ})) is reason
@@ -452,6 +503,9 @@ OPTIONAL: dict[str, Any] = {"audience": frozenset(), "audience_optional": True}
         pytest.param(ANY, ABSENT, Reason.OK, id="any: absent"),
         pytest.param(ANY, 5, Reason.INVALID_CLAIMS, id="any: a number"),
         pytest.param(OPTIONAL, ABSENT, Reason.OK, id="optional: absent"),
+        pytest.param(OPTIONAL, [], Reason.OK, id="optional: empty list"),
+        pytest.param(OPTIONAL, None, Reason.INVALID_CLAIMS, id="optional: null"),
+        pytest.param(OPTIONAL, "", Reason.WRONG_AUDIENCE, id="optional: empty"),
         pytest.param(OPTIONAL, "x", Reason.WRONG_AUDIENCE, id="optional: there, but not configured"),
         pytest.param(OPTIONAL | {"audience": frozenset({"api"})}, "api", Reason.OK, id="optional: configured"),
     ],
@@ -487,99 +541,38 @@ def test_no_rejection_quotes_the_token(verifier: TokenVerifier, mint: Mint) -> N
 # --- the principal ---
 
 
-def principal_of(
-    signer: SigningKey, changes: Mapping[str, Any], profile: str = "generic", **settings: Any
-) -> Principal:
-    """What becomes of claims with ``changes``; ``settings`` are the issuer's or the verifier's."""
-    of_verifier = {name: settings.pop(name) for name in ("role_of", "mapped_headers") if name in settings}
-    issuer = make_issuer([signer.public()], profile=profile, **settings)
-    return verify(make_verifier(issuer, **of_verifier), signer.sign(claims(**changes))).principal
+def principal_of(signer: SigningKey, changes: Mapping[str, Any], profile: Profile, **settings: Any) -> Principal:
+    """What becomes of claims with ``changes``."""
+    verifier = make_verifier(make_issuer([signer.public()], profile=profile, **settings))
+    return verify(verifier, signer.sign(claims(**changes))).principal
 
 
-def test_scopes_are_held_with_and_without_the_issuers_prefix(signer: SigningKey) -> None:
-    principal = principal_of(signer, {"scope": "https://api/read write"}, scope_prefix="https://api/")
+def test_the_issuer_decides_how_scopes_and_clients_are_read(signer: SigningKey) -> None:
+    settings = {"scope_prefix": "https://api/", "clients": frozenset({"other"})}
+    principal = principal_of(signer, {"cid": "etl", "scp": ["https://api/read"]}, PROFILES["okta"], **settings)
 
-    assert principal.scopes == {"https://api/read", "read", "write"}
-    assert (principal.scope, principal.scope_prefix) == ("https://api/read write", "https://api/")
-
-
-def test_a_scope_list_becomes_one_header(signer: SigningKey) -> None:
-    principal = principal_of(signer, {"cid": "etl", "scp": ["a", "b"]}, profile="okta")
-
-    assert dict(principal.headers)[b"x-m2m-scope"] == b"a b"
+    assert principal.scopes == {"https://api/read", "read"}
+    assert (principal.scope, principal.listed) == ("https://api/read", False)
 
 
-def test_the_identity_headers_are_those_of_the_contract(signer: SigningKey) -> None:
-    principal = principal_of(signer, {}, role_of=lambda *_: "arn:role")
+def test_client_id_and_scope_may_be_nested(signer: SigningKey) -> None:
+    profile = PROFILES["okta"].with_claims(("app", "id"), "realm_access.roles")
+    principal = principal_of(signer, {"app": {"id": "etl"}, "realm_access": {"roles": ["a", "b"]}}, profile)
 
-    assert dict(principal.headers) == {
-        b"x-m2m-client-id": b"etl", b"x-m2m-scope": b"read write", b"x-m2m-role": b"arn:role", b"x-m2m-issuer": b"lab",
-    }  # fmt: skip
-    assert principal.header_lines == (
-        b"x-m2m-client-id: etl\r\nx-m2m-scope: read write\r\nx-m2m-role: arn:role\r\nx-m2m-issuer: lab\r\n"
-    )
-
-
-def test_the_role_is_looked_up_by_issuer_client_and_scopes(signer: SigningKey) -> None:
-    principal = principal_of(
-        signer, {}, role_of=lambda *known: " ".join(sorted(map(str, known[:2]))) + str(len(known[2]))
-    )
-
-    assert principal.role == "etl lab2"
-
-
-MAPPED = {"X-Tenant": "tenant"}
+    assert (principal.client_id, principal.scope) == ("etl", "a b")
 
 
 @pytest.mark.parametrize(
-    ("value", "header"),
-    [
-        ("acme", b"acme"), ("", b""), (ABSENT, b""), (5, b"5"), (1.5, b"1.5"), (True, b"true"), (False, b"false"),
-        (["a", "b"], b"a b"), ([], b""), ({"a": 1}, b""), ([1], b""), (None, b""), (["a", None], b""),
-    ],
-    ids=lambda value: "absent" if value is ABSENT else repr(value),
-)  # fmt: skip
-def test_a_mapped_claim_becomes_a_header(signer: SigningKey, value: Any, header: bytes) -> None:
-    """Strings as they are, numbers and booleans as JSON, lists of strings joined by a space, else empty."""
-    assert dict(principal_of(signer, {"tenant": value}, mapped_headers=MAPPED).headers)[b"x-tenant"] == header
-
-
-@pytest.mark.parametrize("value", ["a\nb", " a", "a ", "é", ["a", ""], ["", "a"]], ids=repr)
-def test_a_mapped_claim_that_no_header_may_carry_refuses_the_token(signer: SigningKey, mint: Mint, value: Any) -> None:
-    verifier = make_verifier(make_issuer([signer.public()]), mapped_headers=MAPPED)
-
-    assert outcome(verifier, mint(tenant=value)) is Reason.INVALID_CLAIMS
-
-
-def test_a_mapped_claim_of_another_type_warns_once(
-    signer: SigningKey, mint: Mint, caplog: pytest.LogCaptureFixture
+    ("scope", "warnings"), [("realm_access.roles", 1), ("scope", 0), (None, 0)], ids=["absent", "present", "default"]
+)
+def test_a_scope_claim_that_no_token_has_is_a_warning_once(
+    signer: SigningKey, mint: Mint, caplog: pytest.LogCaptureFixture, scope: str | None, warnings: int
 ) -> None:
-    verifier = make_verifier(make_issuer([signer.public()]), mapped_headers=MAPPED)
+    profile = PROFILES["generic" if scope else "okta"].with_claims("client_id", scope)
+    verifier = make_verifier(make_issuer([signer.public()], profile=profile))
     with caplog.at_level(logging.WARNING):
-        for number in range(3):
-            verify(verifier, mint(tenant={"a": number}))
+        for _ in range(2):
+            verify(verifier, mint())
 
-    assert [record.args for record in caplog.records] == [("tenant",)]
-
-
-def test_tokens_with_the_same_identity_share_their_principal(verifier: TokenVerifier, mint: Mint) -> None:
-    first, second = verify(verifier, mint(jti="1")), verify(verifier, mint(jti="2"))
-
-    assert first.principal is second.principal
-
-
-@pytest.mark.parametrize("changes", [{"scope": "read"}, {"client_id": "b", "sub": "b"}, {"tenant": "b"}], ids=repr)
-def test_tokens_with_another_identity_do_not(signer: SigningKey, mint: Mint, changes: dict[str, Any]) -> None:
-    verifier = make_verifier(make_issuer([signer.public()]), mapped_headers=MAPPED)
-    first, second = verify(verifier, mint()), verify(verifier, mint(**changes))
-
-    assert first.principal.headers != second.principal.headers
-
-
-@pytest.mark.parametrize(("clients", "listed"), [(None, True), ({"etl"}, True), ({"other"}, False), (set(), False)])
-def test_a_principal_knows_whether_its_issuer_lists_it(
-    signer: SigningKey, clients: set[str] | None, listed: bool
-) -> None:
-    listing = None if clients is None else frozenset(clients)
-
-    assert principal_of(signer, {}, clients=listing).listed is listed
+    assert len(caplog.messages) == warnings
+    assert all("realm_access.roles" in message and "lab" in message for message in caplog.messages)
