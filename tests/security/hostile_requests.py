@@ -241,7 +241,6 @@ PATHS = [
                 b"u:p@h",
                 b"a\\b",
                 b"h?x=/",
-                b"",
                 b"h:",
                 b"h:80:80",
                 b"h:8a",
@@ -264,7 +263,16 @@ PATHS = [
         R.OK,
         {
             f"host {host.decode()}": b"https://" + host + b"/open/a"
-            for host in (b"h", b"H.example.COM", b"h:8443", b"10.0.0.1", b"[::1]", b"[2001:db8::1]:8443", b"a_b.svc")
+            for host in (
+                b"",
+                b"h",
+                b"H.example.COM",
+                b"h:8443",
+                b"10.0.0.1",
+                b"[::1]",
+                b"[2001:db8::1]:8443",
+                b"a_b.svc",
+            )
         },
         by="url",
         path="/verify/paths",

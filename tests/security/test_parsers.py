@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from verifier.identity import Principal
+from tests.unit.support import make_principal
 from verifier.policy.paths import PathPattern
 from verifier.policy.policies import Policy, Rule
 from verifier.reasons import Rejected
@@ -40,7 +40,7 @@ POLICIES = {
     },
     "a strict part in an open one": {"/public/admin/**": "admin", "/public/**": "read", "/x/*/admin": "admin"},
 }
-READER = Principal("lab", "etl", "read", frozenset({"read"}), "", "", True, b"")
+READER = make_principal("read")
 
 SEGMENTS = [
     "admin", "public", "keys", "x", "", ".", "..", "%2e", "%2e%2e", "...", "%61dmin", "%70ublic", "admin;x", "public;x",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import selectors
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -18,6 +19,12 @@ from verifier.keys.jwk import Key
 from verifier.keys.sets import KeySet, StaticKeys
 from verifier.tokens.profiles import PROFILES, Profile
 from verifier.tokens.verify import Issuer
+
+
+def show(value: object) -> str:
+    """A test id: the repr without addresses, because pytest-xdist needs the same ids in each process."""
+    return re.sub(r" at 0x\w+", "", repr(value))
+
 
 NOW = 1_800_000_000.0
 ISSUER = "https://issuer.example"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import httpx
 import pytest
 from prometheus_client import Metric
 
+from tests.unit.keys.servers import answer_with, make_certificate, server
 from tests.unit.support import JWKS_URL, FakeFetch, SigningKey, claims, jwks, loop_clock, settle
-from verifier.app import Service, create_app
+from verifier.app import Runtime, Service, create_app
 from verifier.config import Config
 from verifier.keys.fetch import FetchError
+from verifier.observe.metrics import Metrics
 
 Mint = Callable[..., bytes]
 MakeConfig = Callable[..., Config]
@@ -341,6 +344,35 @@ async def test_a_reload_keeps_the_keys_that_it_has_and_their_refresh(
         fetch.answers[JWKS_URL] = good
         await asyncio.sleep(301)
         assert len(fetch.asked) == 2
+
+
+@pytest.mark.parametrize("keys", ["discovered", "given"])
+def test_keys_are_fetched_with_the_issuers_own_authority_and_token(
+    make_config: MakeConfig, signer: SigningKey, tmp_path: Path, keys: str
+) -> None:
+    """As a Kubernetes API server requires it."""
+    (tmp_path / "token").write_text("s3cret")
+    certificate = make_certificate(tmp_path, "ca")
+
+    async def fetch() -> tuple[int, list[bytes]]:
+        async def answer(writer: asyncio.StreamWriter) -> None:
+            document = {"issuer": root, "jwks_uri": url} | json.loads(jwks(signer))
+            await answer_with(body=json.dumps(document).encode())(writer)
+
+        async with server(answer, certificate) as (url, requests):
+            root = url.removesuffix("/keys")
+            issuer = {"name": "lab", "issuer": root, "audience": "api"}
+            issuer |= {"ca_file": "ca.pem", "bearer_token_file": "token"}
+            if keys == "given":
+                issuer |= {"issuer": "kubernetes/serviceaccount", "jwks_url": url}
+            runtime = Runtime(make_config({"issuers": [issuer]}), Metrics(), fetch=None, clock=time.time)
+            await runtime.keys["lab"].refresh()
+            return len(runtime.keys["lab"]), requests
+
+    found, requests = asyncio.run(fetch())
+    assert found == 1
+    assert len(requests) == (2 if keys == "discovered" else 1)
+    assert all(b"authorization: bearer s3cret\r\n" in request.lower() for request in requests)
 
 
 @pytest.mark.parametrize("key", ["ca_file", "bearer_token_file"])

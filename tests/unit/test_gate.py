@@ -162,6 +162,12 @@ def test_two_authorization_headers_are_a_malformed_token(make_gate: MakeGate, mi
     assert make_gate().decide(ask(mint(), repeated=frozenset({"authorization"}))).reason is Reason.MALFORMED_TOKEN
 
 
+def test_a_token_without_cnf_under_the_scheme_dpop_is_a_bad_proof(make_gate: MakeGate, mint: Mint) -> None:
+    decision = make_gate().decide(ask(None, authorization=b"DPoP " + mint()))
+
+    assert (decision.reason, decision.issuer, decision.token) == (Reason.BAD_PROOF, "lab", None)
+
+
 def test_a_token_is_checked_before_the_path(make_gate: MakeGate, mint: Mint) -> None:
     assert make_gate().decide(ask(mint(exp=1), "api", "/a%2fb")).reason is Reason.EXPIRED
 
@@ -233,7 +239,7 @@ def defect_log(make_gate: MakeGate, mint: Mint, caplog: pytest.LogCaptureFixture
     return caplog.text
 
 
-def test_a_defect_is_a_503(make_gate: MakeGate, mint: Mint) -> None:
+def test_a_defect_is_an_internal_error(make_gate: MakeGate, mint: Mint) -> None:
     decision = make_gate(verifier=Broken()).decide(ask(mint()))
 
     assert (decision.reason, decision.policy) == (Reason.INTERNAL_ERROR, "default")

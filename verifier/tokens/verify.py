@@ -112,7 +112,7 @@ class TokenVerifier:
             principal = self._principal(issuer, client_id, claims)
             jti = text(claims, "jti") or ""
             text(claims, "sub")
-            if "cnf" in claims:  # RFC 7800 section 3.1: bound to a key whose possession nobody proved
+            if "cnf" in claims:  # RFC 7800 section 3.1: bound to a key, and no proof of possession is supported
                 raise Rejected(Reason.BAD_PROOF, "the token is bound to its sender (cnf) and no proof is supported")
         except Rejected as rejected:
             rejected.issuer = issuer.name

@@ -30,64 +30,53 @@ def from_environment(monkeypatch: pytest.MonkeyPatch) -> FromEnvironment:
     return make
 
 
-def test_a_user_pool_is_enough(from_environment: FromEnvironment) -> None:
-    config = from_environment(COGNITO_USER_POOL_ID=POOL)
-    issuer = config.issuers[0]
+def aws(pool: str) -> str:
+    return f"https://cognito-idp.{pool.partition('_')[0]}.amazonaws.com/{pool}"
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"COGNITO_USER_POOL_ID": POOL}, ("cognito", aws(POOL), f"{aws(POOL)}/.well-known/jwks.json", "cognito", None)),
+        ({"COGNITO_USER_POOL_ID": "eu-west-1_p", "COGNITO_REGION": "eu-west-1", "COGNITO_CLIENT_IDS": "a, b"},
+         ("cognito", aws("eu-west-1_p"), f"{aws('eu-west-1_p')}/.well-known/jwks.json", "cognito", {"a", "b"})),
+        ({"OAUTH_ISSUER": URL}, ("oauth", URL, None, "generic", None)),
+        ({"OAUTH_ISSUER": URL, "OAUTH_JWKS_URL": f"{URL}/keys"}, ("oauth", URL, f"{URL}/keys", "generic", None)),
+        ({"OAUTH_ISSUER": URL, "OAUTH_PROFILE": "okta"}, ("oauth", URL, None, "okta", None)),
+        ({"OAUTH_ISSUER": URL, "OAUTH_PROFILE": "rfc9068"}, ("oauth", URL, None, "rfc9068", None)),
+        ({"OAUTH_ISSUER": aws(POOL)}, ("oauth", aws(POOL), None, "cognito", None)),
+        ({"OAUTH_ISSUER": aws(POOL), "OAUTH_PROFILE": "generic"}, ("oauth", aws(POOL), None, "generic", None)),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_variables_describe_one_issuer(
+    from_environment: FromEnvironment, variables: dict[str, str], expected: tuple[Any, ...]
+) -> None:
+    config = from_environment(**variables)
+    [issuer] = config.issuers
+    name, url, keys, profile, clients = expected
 
     assert config.path is None
-    assert (issuer.name, issuer.profile, issuer.clients) == ("cognito", PROFILES["cognito"], None)
-    assert issuer.urls[0] == f"https://cognito-idp.us-east-1.amazonaws.com/{POOL}"
+    assert (issuer.name, issuer.urls[0], issuer.key_set_url) == (name, url, keys)
+    assert (issuer.profile, issuer.clients) == (PROFILES[profile], clients)
 
 
-def test_a_user_pools_region_is_in_its_id(from_environment: FromEnvironment) -> None:
-    issuer = from_environment(COGNITO_USER_POOL_ID="eu-west-1_p").issuers[0]
-
-    assert issuer.urls[0] == "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_p"
-
-
-def test_a_user_pools_region_and_clients_may_be_named(from_environment: FromEnvironment) -> None:
-    config = from_environment(COGNITO_USER_POOL_ID="eu-west-1_p", COGNITO_REGION="eu-west-1", COGNITO_CLIENT_IDS="a, b")
-
-    assert config.issuers[0].urls[0] == "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_p"
-    assert config.issuers[0].clients == {"a", "b"}
+@pytest.mark.parametrize(("written", "audience"), [("", set()), ("a,b", {"a", "b"}), ("any", None)])
+def test_no_audience_is_accepted_unless_it_is_named(
+    from_environment: FromEnvironment, written: str, audience: set[str] | None
+) -> None:
+    assert from_environment(OAUTH_ISSUER=URL, OAUTH_AUDIENCE=written).issuers[0].audience == audience
 
 
-def test_an_oauth_issuer_is_enough_and_accepts_no_audience(from_environment: FromEnvironment) -> None:
-    issuer = from_environment(OAUTH_ISSUER=URL).issuers[0]
-
-    assert (issuer.urls, issuer.key_set_url, issuer.profile) == ((URL,), None, PROFILES["generic"])
-    assert issuer.audience == frozenset()
-
-
-def test_an_oauth_issuers_keys_and_audience_may_be_named(from_environment: FromEnvironment) -> None:
-    issuer = from_environment(OAUTH_ISSUER=URL, OAUTH_JWKS_URL=f"{URL}/keys", OAUTH_AUDIENCE="a,b").issuers[0]
-
-    assert (issuer.key_set_url, issuer.audience) == (f"{URL}/keys", {"a", "b"})
-
-
-def test_an_oauth_issuer_that_is_a_user_pool_has_cognitos_profile(from_environment: FromEnvironment) -> None:
-    issuer = from_environment(OAUTH_ISSUER=f"https://cognito-idp.us-east-1.amazonaws.com/{POOL}").issuers[0]
-
-    assert issuer.profile == PROFILES["cognito"]
-
-
-@pytest.mark.parametrize("profile", ["okta", "keycloak", "rfc9068"])
-def test_an_oauth_issuers_profile_may_be_named(from_environment: FromEnvironment, profile: str) -> None:
-    assert from_environment(OAUTH_ISSUER=URL, OAUTH_PROFILE=profile).issuers[0].profile == PROFILES[profile]
-
-
-def test_the_addresses_have_defaults(from_environment: FromEnvironment) -> None:
-    listen = from_environment(OAUTH_ISSUER=URL).listen
-
-    assert (listen.host, listen.port, listen.metrics_port, listen.workers) == ("0.0.0.0", 8000, 9090, 1)
-
-
-def test_the_addresses_may_be_named(from_environment: FromEnvironment) -> None:
-    listen = from_environment(
-        OAUTH_ISSUER=URL, M2M_HOST="127.0.0.1", M2M_PORT="1", M2M_METRICS_PORT="2", M2M_WORKERS="3"
-    ).listen
-
-    assert (listen.host, listen.port, listen.metrics_port, listen.workers) == ("127.0.0.1", 1, 2, 3)
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [({}, ("0.0.0.0", 8000, 9090, 1)),
+     ({"M2M_HOST": "::1", "M2M_PORT": "1", "M2M_METRICS_PORT": "2", "M2M_WORKERS": "3"}, ("::1", 1, 2, 3))],
+)  # fmt: skip
+def test_the_addresses_have_defaults_and_may_be_named(
+    from_environment: FromEnvironment, variables: dict[str, str], expected: tuple[Any, ...]
+) -> None:
+    assert tuple(vars(from_environment(OAUTH_ISSUER=URL, **variables).listen).values()) == expected
 
 
 def test_m2m_config_names_the_file(

@@ -129,7 +129,7 @@ def test_two_wrong_issuer_urls_are_neither_missing_nor_the_same(problems: Proble
     found = problems("""\
 issuers:
   - {name: a, issuer: 'http://a.example', audience: any}
-  - {name: b, issuer: 'http://b.example', audience: any}
+  - {name: b, issuer: 'http://a.example', audience: any}
 """)
 
     assert places(found) == ["issuers[0].issuer", "issuers[1].issuer"]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,12 +32,12 @@ class Watched:
     def write(self, **changes: Any) -> None:
         rewrite(self.path, **changes)
 
-    def poll(self, seconds: float = 0) -> Config | None:
+    def poll(self, seconds: float = 0) -> Any:
         """What the watch finds ``seconds`` from now."""
         self._clock.now += seconds
         return self._watch()
 
-    def after(self, seconds: float) -> Config | None:
+    def after(self, seconds: float) -> Any:
         """What the watch finds ``seconds`` after it has seen the files as they are now."""
         assert self.poll() is None
         return self.poll(seconds)
@@ -60,10 +59,8 @@ def test_a_file_with_the_same_content_is_not_read_again(watched: Watched, touch:
 def test_a_changed_file_is_read_once_after_2_seconds_without_a_change(watched: Watched) -> None:
     watched.write(leeway=2)
     assert watched.after(1.9) is None
-    changed = watched.poll(0.1)
 
-    assert changed is not None
-    assert changed.leeway == 2
+    assert watched.poll(0.1).leeway == 2
     assert watched.after(2) is None
 
 
@@ -73,10 +70,8 @@ def test_a_half_written_file_does_not_take_effect(watched: Watched) -> None:
     assert watched.after(1.9) is None
     watched.path.write_text(half + "revoked: {clients: [etl]}\n")
     assert watched.after(1.9) is None
-    changed = watched.poll(0.1)
 
-    assert changed is not None
-    assert changed.revoked.bare_clients == {"etl"}
+    assert watched.poll(0.1).revoked.bare_clients == {"etl"}
 
 
 def test_a_file_that_is_broken_or_missing_for_less_than_2_seconds_is_not_refused(watched: Watched) -> None:
@@ -118,10 +113,8 @@ def test_a_file_that_never_settles_is_named_in_one_warning_and_read_later(
         assert watched.after(1) is None
         assert (str(watched.path) in caplog.text) is (leeway > 30)
     assert len(caplog.records) == 1
-    changed = watched.after(2)
 
-    assert changed is not None
-    assert changed.leeway == 49
+    assert watched.after(2).leeway == 49
 
 
 def test_a_reload_keeps_the_addresses_also_where_a_variable_is_invalid(
@@ -129,10 +122,8 @@ def test_a_reload_keeps_the_addresses_also_where_a_variable_is_invalid(
 ) -> None:
     monkeypatch.setenv("M2M_PORT", "tcp://10.96.0.1:80")
     watched.write(leeway=2)
-    changed = watched.after(2)
 
-    assert changed is not None
-    assert changed.listen.port == 8000
+    assert watched.after(2).listen.port == 8000
 
 
 @pytest.mark.parametrize("breaks", [False, True], ids=["valid", "broken"])
@@ -149,10 +140,8 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
     watched.write(leeway=2)
     assert watched.after(2) is None
     watched.write(leeway=4)
-    changed = watched.after(2)
 
-    assert changed is not None
-    assert changed.leeway == 4
+    assert watched.after(2).leeway == 4
 
 
 def test_a_configmaps_symlink_swap_is_a_change(tmp_path: Path, lab: dict[str, Any], clock: Clock) -> None:
@@ -164,10 +153,8 @@ def test_a_configmaps_symlink_swap_is_a_change(tmp_path: Path, lab: dict[str, An
     watched = Watched(load(tmp_path / "m2m.yaml", Environment()), clock)
     (tmp_path / "..new").symlink_to("v2")
     (tmp_path / "..new").rename(tmp_path / "..data")
-    changed = watched.after(2)
 
-    assert changed is not None
-    assert changed.leeway == 2
+    assert watched.after(2).leeway == 2
 
 
 def test_a_pipe_is_not_read_again(tmp_path: Path, lab: dict[str, Any], clock: Clock) -> None:
@@ -189,10 +176,8 @@ def with_key_file(make_config: MakeConfig, tmp_path: Path, signer: SigningKey, c
 
 def test_a_changed_key_file_is_a_change(with_key_file: Watched, tmp_path: Path, other_signer: SigningKey) -> None:
     (tmp_path / "keys.json").write_bytes(jwks(other_signer))
-    changed = with_key_file.after(2)
 
-    assert changed is not None
-    assert changed.issuers[0].jwks == jwks(other_signer)
+    assert with_key_file.after(2).issuers[0].jwks == jwks(other_signer)
 
 
 def test_a_key_file_that_the_new_version_names_must_be_complete_too(
@@ -203,10 +188,8 @@ def test_a_key_file_that_the_new_version_names_must_be_complete_too(
     assert with_key_file.after(1.9) is None
     (tmp_path / "new.json").write_bytes(jwks(signer, other_signer))
     assert with_key_file.after(1.9) is None
-    changed = with_key_file.poll(0.1)
 
-    assert changed is not None
-    assert changed.issuers[0].jwks == jwks(signer, other_signer)
+    assert with_key_file.poll(0.1).issuers[0].jwks == jwks(signer, other_signer)
 
 
 def test_a_corrected_key_file_ends_a_refusal(with_key_file: Watched, tmp_path: Path, signer: SigningKey) -> None:
@@ -222,58 +205,36 @@ def rewrite(path: Path, **changes: Any) -> None:
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
 
 
-class Follower:
-    """What was put into force, and how often a version was refused."""
+@pytest.mark.parametrize(
+    ("changes", "failure", "taken", "messages"),
+    [
+        ({"leeway": 3}, None, [3], []),
+        ({"leeway": -1, "audits": "all"}, None, [], ["the old one stays in force", ": leeway: ", ": audits: "]),
+        ({"leeway": 3}, RuntimeError("a defect"), [], ["the old one stays in force", "RuntimeError"]),
+    ],
+    ids=["valid", "broken", "a defect"],
+)
+async def test_a_change_is_put_into_force_or_refused_with_every_error_in_the_log(
+    make_config: MakeConfig, lab: dict[str, Any], caplog: pytest.LogCaptureFixture,
+    changes: dict[str, Any], failure: Exception | None, taken: list[float], messages: list[str],
+) -> None:  # fmt: skip
+    found: list[float] = []
+    refused: list[None] = []
 
-    def __init__(self) -> None:
-        self.taken: list[Config] = []
-        self.refused = 0
-        self.failures: list[Exception] = []
+    async def take(config: Config) -> None:
+        if failure:
+            raise failure
+        found.append(config.leeway)
 
-    async def take(self, config: Config) -> None:
-        if self.failures:
-            raise self.failures.pop()
-        self.taken.append(config)
-
-    def refuse(self) -> None:
-        self.refused += 1
-
-    @contextlib.asynccontextmanager
-    async def following(self, config: Config) -> AsyncIterator[None]:
-        task = asyncio.create_task(follow(config, self.take, self.refuse, asyncio.get_running_loop().time))
-        await asyncio.sleep(10)
-        yield
-        await asyncio.sleep(10)
-        assert not task.done()
-        task.cancel()
-
-
-async def test_a_change_is_put_into_force(make_config: MakeConfig, lab: dict[str, Any]) -> None:
-    config, follower = make_config(lab), Follower()
+    config = make_config(lab)
     assert config.path is not None
-    async with follower.following(config):
-        rewrite(config.path, leeway=3)
+    clock = asyncio.get_running_loop().time
+    following = asyncio.create_task(follow(config, take, lambda: refused.append(None), clock))
+    await asyncio.sleep(10)
+    rewrite(config.path, **changes)
+    await asyncio.sleep(10)
 
-    assert ([taken.leeway for taken in follower.taken], follower.refused) == ([3], 0)
-
-
-async def test_the_log_has_every_error_of_a_refused_change(
-    make_config: MakeConfig, lab: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    config, follower = make_config(lab), Follower()
-    assert config.path is not None
-    async with follower.following(config):
-        rewrite(config.path, leeway=-1, audits="all")
-
-    assert (follower.taken, follower.refused) == ([], 1)
-    assert all(text in caplog.text for text in ("the old one stays in force", ": leeway: ", ": audits: "))
-
-
-async def test_a_change_that_cannot_be_put_into_force_is_refused(make_config: MakeConfig, lab: dict[str, Any]) -> None:
-    config, follower = make_config(lab), Follower()
-    assert config.path is not None
-    follower.failures.append(RuntimeError("a defect"))
-    async with follower.following(config):
-        rewrite(config.path, leeway=3)
-
-    assert (follower.taken, follower.refused) == ([], 1)
+    assert not following.done()
+    following.cancel()
+    assert (found, len(refused)) == (taken, 0 if taken else 1)
+    assert all(message in caplog.text for message in messages)

@@ -3,50 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import datetime
-import ipaddress
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from tests.unit.keys.servers import Script, answer_with, make_certificate, server
 from tests.unit.support import JumpingLoop
 from verifier import __version__
 from verifier.keys.fetch import SIZE_LIMIT, TIME_LIMIT, Fetched, FetchError, HttpFetch, origin, require_secure
-
-Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
-
-
-@contextlib.asynccontextmanager
-async def server(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A server that reads a request and runs ``script``; its URL, and the requests that it received."""
-    requests: list[bytes] = []
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            requests.append(await reader.readuntil(b"\r\n\r\n"))
-            await script(writer)
-            await writer.drain()
-        writer.close()
-
-    listening = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
-    async with listening:
-        yield f"http{'s' if tls else ''}://127.0.0.1:{listening.sockets[0].getsockname()[1]}/keys", requests
-
-
-def answer_with(head: str = "", body: bytes = b"{}", status: str = "200 OK") -> Script:
-    async def script(writer: asyncio.StreamWriter) -> None:
-        fields = f"content-length: {len(body)}\r\n{head}connection: close\r\n\r\n"
-        writer.write(f"HTTP/1.1 {status}\r\n{fields}".encode() + body)
-
-    return script
 
 
 async def never_answer(_: asyncio.StreamWriter) -> None:
@@ -105,6 +70,7 @@ def test_the_servers_max_age_is_read(head: str, seconds: int | None) -> None:
 def test_the_request_names_the_program_and_asks_for_no_compression() -> None:
     request = fetch_from(answer_with())[1][0].lower()
 
+    assert request.startswith(b"get /keys http/1.1\r\n")
     assert b"accept-encoding: identity\r\n" in request
     assert f"user-agent: m2m-verifier/{__version__}\r\n".encode() in request
 
@@ -142,9 +108,13 @@ def test_a_refused_connection_is_a_failure() -> None:
         asyncio.run(closed_port())
 
 
-def test_a_url_that_is_not_secure_is_not_requested() -> None:
-    with pytest.raises(FetchError, match="must be https"):
-        asyncio.run(HttpFetch()("http://issuer.example/keys"))
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [("http://issuer.example/keys", "must be https"), ("https://issuer.example/\x7f", "InvalidURL")],
+)
+def test_a_url_that_is_not_secure_or_not_valid_is_not_requested(url: str, message: str) -> None:
+    with pytest.raises(FetchError, match=message):
+        asyncio.run(HttpFetch(environment={})(url))
 
 
 @pytest.mark.parametrize(
@@ -172,6 +142,7 @@ def test_every_other_url_is_not_secure(url: str) -> None:
     ("url", "expected"),
     [
         ("https://Issuer.Example/a?b", ("https", "issuer.example", 443)),
+        ("http://127.0.0.1", ("http", "127.0.0.1", 80)),
         ("http://127.0.0.1:8080", ("http", "127.0.0.1", 8080)),
         ("https://a:b/", None),
         ("https://[a", None),
@@ -187,40 +158,16 @@ def test_the_origin_of_a_url_is_scheme_host_and_port(url: str, expected: Any) ->
 # --- certificate authorities ---
 
 
-def make_certificate(folder: Path, name: str) -> Path:
-    """A certificate for 127.0.0.1 that signs itself, with its key, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / f"{name}.pem"
-    encoded = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + encoded)
-    return path
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("certificates")
     return [make_certificate(folder, name) for name in ("old", "new")]
 
 
-def fetch_over_tls(certificate: Path, **options: Any) -> tuple[bytes, list[bytes]]:
-    async def fetch() -> tuple[bytes, list[bytes]]:
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.load_cert_chain(certificate)
-        async with server(answer_with(), tls) as (url, requests):
-            trusted = {"trusted_urls": (url,)} if "bearer_token_file" in options else {}
-            return (await HttpFetch(**({"environment": {}} | trusted | options))(url)).body, requests
+def fetch_over_tls(certificate: Path, **options: Any) -> bytes:
+    async def fetch() -> bytes:
+        async with server(answer_with(), certificate) as (url, _):
+            return (await HttpFetch(**({"environment": {}} | options))(url)).body
 
     return asyncio.run(fetch())
 
@@ -229,13 +176,13 @@ def test_the_issuers_own_authority_replaces_those_of_the_environment(certificate
     old, new = certificates
     environment = {"SSL_CERT_FILE": str(old)}
 
-    assert fetch_over_tls(new, ca_file=new, environment=environment)[0] == b"{}"
+    assert fetch_over_tls(new, ca_file=new, environment=environment) == b"{}"
     with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
         fetch_over_tls(old, ca_file=new, environment=environment)
 
 
 def test_the_authorities_of_the_environment_are_used(certificates: list[Path]) -> None:
-    assert fetch_over_tls(certificates[0], environment={"SSL_CERT_FILE": str(certificates[0])})[0] == b"{}"
+    assert fetch_over_tls(certificates[0], environment={"SSL_CERT_FILE": str(certificates[0])}) == b"{}"
 
 
 @pytest.mark.parametrize("environment", [{}, {"SSL_CERT_DIR": "/"}], ids=repr)
@@ -253,9 +200,7 @@ def test_a_renewed_bundle_is_read_again(certificates: list[Path], tmp_path: Path
         fetch = HttpFetch(**({"environment": {}} | options))
         for certificate in certificates:
             bundle.write_bytes(certificate.read_bytes())
-            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            tls.load_cert_chain(certificate)
-            async with server(answer_with(), tls) as (url, _):
+            async with server(answer_with(), certificate) as (url, _):
                 assert (await fetch(url)).body == b"{}"
 
     asyncio.run(renew())
@@ -386,9 +331,13 @@ def test_an_unusable_proxy_is_reported_with_its_variable() -> None:
     assert str(caught.value) == "ALL_PROXY: a proxy must be http or https, not 'socks5'"
 
 
-def test_variables_of_httpx_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """httpx fails at this NO_PROXY, and would send http through a proxy."""
+def test_httpx_reads_no_variables_itself(monkeypatch: pytest.MonkeyPatch, certificates: list[Path]) -> None:
+    """It fails at this NO_PROXY, would send http through a proxy and reports a missing file without its name."""
     monkeypatch.setenv("NO_PROXY", "[::1],fd00:10:96::/112")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
 
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+
     assert fetch_from(answer_with())[0].body == b"{}"
+    with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
+        fetch_over_tls(certificates[0], environment={})

@@ -88,10 +88,15 @@ def test_no_proxy_is_read_as_go_reads_it(host: str, direct: bool) -> None:
         (":1", "issuer.example", False),
         (",", "issuer.example", False),
         (".", "issuer.example", False),
+        ("é" * 64, "issuer.example", False),
     ],
 )
 def test_an_entry_of_no_proxy_covers_a_host(no_proxy: str, host: str, direct: bool) -> None:
     assert is_direct(host, no_proxy) == direct
+
+
+def test_no_proxy_is_read_in_lower_case_too() -> None:
+    assert proxy_for(ISSUER, {"HTTPS_PROXY": "a", "no_proxy": "issuer.example"}) is None
 
 
 @pytest.mark.parametrize(

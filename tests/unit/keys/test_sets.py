@@ -50,6 +50,7 @@ def published(signer: SigningKey, other_signer: SigningKey, ec_signer: SigningKe
         pytest.param("a", "RS256", {}, "plain sha1 sha256", id="several keys under one kid"),
         pytest.param("c", "RS256", {}, "", id="unknown kid"),
         pytest.param("b", "RS256", {}, "ec", id="a known kid that does not fit, for the right reason"),
+        pytest.param("a", "ES256", {}, "plain", id="of several that do not fit only one"),
         pytest.param(None, "ES256", {}, "ec", id="no kid, one key fits"),
         pytest.param(None, "RS256", {}, "plain sha1 sha256", id="no kid, several keys fit"),
         pytest.param(None, "ES512", {}, "", id="no kid, no key fits"),
@@ -201,18 +202,19 @@ async def test_the_end_of_the_first_fetch_is_announced(fetch: FakeFetch, answer:
 
 
 @pytest.mark.parametrize(
-    ("max_age", "least", "most"),
-    [(None, 240, 300), (600, 480, 600), (0, 48, 60), (59, 48, 60), (86_400, 2880, 3600)],
+    ("max_age", "seconds"),
+    [(None, 300), (600, 600), (0, 60), (59, 60), (86_400, 3600)],
     ids=["absent", "within bounds", "0", "below", "above"],
 )
+@pytest.mark.parametrize("edge", [0.8, 1.0])
 async def test_keys_are_refreshed_as_cache_control_says_within_bounds_with_jitter(
-    signer: SigningKey, max_age: int | None, least: float, most: float
+    signer: SigningKey, max_age: int | None, seconds: float, edge: float
 ) -> None:
     fetch = FakeFetch({JWKS_URL: Fetched(jwks(signer), max_age)})
-    async with running(fetch):
-        await asyncio.sleep(least - 0.01)
+    async with running(fetch, jitter=lambda *bounds: edge if bounds == (0.8, 1.0) else 0):
+        await asyncio.sleep(edge * seconds - 0.01)
         assert len(fetch.asked) == 1
-        await asyncio.sleep(most - least + 0.02)
+        await asyncio.sleep(0.02)
         assert len(fetch.asked) == 2
 
 
@@ -338,7 +340,7 @@ async def test_a_request_waits_for_2_seconds_and_the_fetch_goes_on(fetch: FakeFe
     keys = Remote(fetch)
     await keys.refresh()
 
-    assert loop_clock() == pytest.approx(NOW + 2.0)
+    assert loop_clock() - NOW == pytest.approx(2.0)
     fetch.open.set()
     await settle()
     assert len(keys) == 1
@@ -365,6 +367,15 @@ async def test_cancelling_the_background_task_cancels_its_fetch(fetch: FakeFetch
     await settle()
 
     assert fetch.running == 0
+
+
+async def test_after_the_background_task_has_ended_a_fetch_schedules_no_other(fetch: FakeFetch) -> None:
+    async with running(fetch) as keys:
+        pass
+    await keys.refresh()
+    await asyncio.sleep(3600)
+
+    assert len(fetch.asked) == 2
 
 
 # --- remote keys: a set without usable keys ---

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.support import show
 from verifier.reasons import Reason, Rejected
 from verifier.tokens.claims import ABSENT, ClaimName, find_claim, number, scope_values, show_claim, text
 
@@ -44,7 +45,7 @@ CLAIMS: dict[str, Any] = {
         ("nothing", ABSENT),
         (".", ABSENT),
     ],
-    ids=repr,
+    ids=show,
 )
 def test_a_claim_of_exactly_this_name_wins_else_dots_or_a_list_descend(name: ClaimName, value: Any) -> None:
     assert find_claim(CLAIMS, name) == value
@@ -82,7 +83,7 @@ WRONG: list[tuple[Callable[[Any, str], Any], tuple[Any, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("read", "value"), [(read, value) for read, values in WRONG for value in values], ids=repr)
+@pytest.mark.parametrize(("read", "value"), [(read, value) for read, values in WRONG for value in values], ids=show)
 def test_a_claim_of_another_type_is_invalid(read: Callable[[Any, str], Any], value: Any) -> None:
     with pytest.raises(Rejected) as caught:
         read({"x": value}, "x")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.support import ABSENT, claims
+from tests.unit.support import ABSENT, claims, show
 from verifier.identity import Principal, split_headers
 from verifier.reasons import Reason, Rejected
 from verifier.tokens.claims import ClaimName
@@ -91,7 +91,7 @@ def test_a_client_id_or_scope_that_no_header_may_carry_is_invalid(changes: dict[
         ("acme", b"acme"), ("", b""), (ABSENT, b""), (5, b"5"), (1.5, b"1.5"), (True, b"true"), (False, b"false"),
         (["a", "b"], b"a b"), ([], b""), ({"a": 1}, b""), ([1], b""), (None, b""), (["a", None], b""),
     ],
-    ids=repr,
+    ids=show,
 )  # fmt: skip
 def test_a_mapped_claim_becomes_a_header(value: Any, header: bytes) -> None:
     """Strings as they are, numbers and booleans as JSON, lists of strings joined by a space, else empty."""

@@ -490,8 +490,8 @@ OPTIONAL: dict[str, Any] = {"audience": frozenset(), "audience_optional": True}
 @pytest.mark.parametrize(
     ("issuer", "aud", "reason"),
     [
-        pytest.param({}, "api", Reason.OK, id="ours"),
-        pytest.param({}, ["x", "api"], Reason.OK, id="ours among others"),
+        pytest.param({}, "api", Reason.OK, id="a configured one"),
+        pytest.param({}, ["x", "api"], Reason.OK, id="a configured one among others"),
         pytest.param({}, "x", Reason.WRONG_AUDIENCE, id="another"),
         pytest.param({}, "API", Reason.WRONG_AUDIENCE, id="another case"),
         pytest.param({}, [], Reason.WRONG_AUDIENCE, id="empty list"),
@@ -510,7 +510,7 @@ OPTIONAL: dict[str, Any] = {"audience": frozenset(), "audience_optional": True}
         pytest.param(OPTIONAL | {"audience": frozenset({"api"})}, "api", Reason.OK, id="optional: configured"),
     ],
 )
-def test_the_audience_must_be_ours(
+def test_the_audience_must_be_configured(
     signer: SigningKey, mint: Mint, issuer: dict[str, Any], aud: Any, reason: Reason
 ) -> None:
     assert outcome(make_verifier(make_issuer([signer.public()], **issuer)), mint(aud=aud)) is reason
