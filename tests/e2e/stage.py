@@ -283,9 +283,9 @@ def command_line(pid: int) -> str:
         return ""
 
 
-def resident(pid: int) -> int:
-    """Resident memory of a process, in KiB."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+def resident(pid: int, kind: str = "VmRSS") -> int:
+    """Resident memory of a process, in KiB; ``VmHWM``: the largest that it ever was."""
+    found = re.search(kind + r":\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found
     return int(found[1])
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
+import itertools
+import os
+import random
+import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import certifi
 import pytest
@@ -22,8 +28,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from tests.e2e.stage import EcKey, Serve, Wire, configuration, eventually, request, resident
-from verifier.demo.issuer import Issuer
+from tests.e2e.stage import EcKey, Serve, Wire, configuration, entry, eventually, request, resident
+from verifier.demo.issuer import Issuer, b64url
 from verifier.demo.serving import bind, port_of
 
 WORKER = 80 * 1024  # KiB that a worker may take with the default cache
@@ -38,6 +44,11 @@ class TlsIssuer:
     url: str
     key: EcKey
     certificates: Path
+    shape: Issuer
+    """What claims look like."""
+
+    def mint(self, client: str, scopes: Sequence[str], **claims: Any) -> str:
+        return self.key.mint(self.shape.machine_claims(client, scopes) | claims)
 
 
 @pytest.fixture
@@ -80,7 +91,8 @@ def issuer(tmp_path: Path) -> Iterator[TlsIssuer]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
-    yield TlsIssuer(f"https://127.0.0.1:{port_of(listener)}/pool", key, tmp_path / "all.pem")
+    origin = f"https://127.0.0.1:{port_of(listener)}"
+    yield TlsIssuer(f"{origin}/pool", key, tmp_path / "all.pem", Issuer(origin, pool="pool"))
     server.should_exit = True
     thread.join()
     listener.close()
@@ -97,16 +109,13 @@ def settings_for(issuer: TlsIssuer, **more: Any) -> dict[str, Any]:
     return configuration(entry, audit="all", headers={"X-User-ID": "sub"}, **more)
 
 
-def claims_for(issuer: TlsIssuer, client: str, scopes: Sequence[str]) -> dict[str, Any]:
-    return Issuer(issuer.url.removesuffix("/pool"), pool="pool").machine_claims(client, scopes)
-
-
-def ask_all(serve: Serve, tokens: Iterable[str], path: str = "/verify") -> set[int]:
-    """Ask once with each token. The statuses."""
+def ask_all(serve: Serve, asked: Iterable[bytes], together: int = 50) -> set[int]:
+    """Send these requests, so many over each connection. The statuses of their answers."""
     statuses = set()
-    with Wire(serve.port) as wire:
-        for batch in itertools.batched(tokens, 50) if sys.version_info >= (3, 12) else batched(tokens, 50):
-            wire.send(b"".join(request(path, token=token) for token in batch))
+    left = iter(asked)
+    while batch := list(itertools.islice(left, together)):
+        with Wire(serve.port) as wire:
+            wire.send(b"".join(batch))
             for _ in batch:
                 answer = wire.read()
                 assert answer is not None
@@ -115,13 +124,11 @@ def ask_all(serve: Serve, tokens: Iterable[str], path: str = "/verify") -> set[i
 
 
 def test_a_worker_stays_under_80_mib_after_10_000_distinct_tokens(issuer: TlsIssuer, tmp_path: Path) -> None:
-    tokens = [
-        issuer.key.mint(claims_for(issuer, f"client-{number % 500:026}", ["read", "write"])) for number in range(TOKENS)
-    ]
+    tokens = [issuer.mint(f"client-{number % 500:026}", ["read", "write"], jti=str(number)) for number in range(TOKENS)]
     environment = {"SSL_CERT_FILE": str(issuer.certificates)}
     with Serve(settings_for(issuer), tmp_path, environment=environment) as serve:
         start = resident(serve.process.pid)
-        assert ask_all(serve, tokens) == {200}
+        assert ask_all(serve, (request("/verify", token=token) for token in tokens)) == {200}
         eventually(lambda: len(serve.output) >= TOKENS, "audit lines are written")
         assert serve.total("token_cache_entries") == TOKENS
         size = resident(serve.process.pid)
@@ -129,3 +136,76 @@ def test_a_worker_stays_under_80_mib_after_10_000_distinct_tokens(issuer: TlsIss
     assert size < WORKER
 
 
+@contextlib.contextmanager
+def hostile(serve: Serve, count: int, data: bytes) -> Iterator[None]:
+    """Connections that send this as far as it is taken, read nothing and stay open."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", serve.port)))
+            client.setblocking(False)
+            with contextlib.suppress(OSError):
+                client.send(data)
+        yield
+
+
+def test_a_worker_stays_under_128_mib_with_every_bounded_structure_full(issuer: TlsIssuer, tmp_path: Path) -> None:
+    scopes = [f"resource-{number:02}.write" for number in range(50)]
+    random.seed(1)
+    long_url = "X-Original-URL: http://h/" + "\N{EURO SIGN}".encode().decode("latin-1") * 1500
+    known = [
+        issuer.mint(f"{number % 1000:0500}", random.sample(scopes, 25), jti=str(number)) for number in range(TOKENS)
+    ]
+    body = issuer.mint("etl", [], padding="x" * 11_000)
+    forged = [body[:-86] + b64url(os.urandom(64)) for _ in range(1200)]
+    queries = [f"scope={number:04}{'s' * 495}" for number in range(1000)]  # remembered
+    queries += [f"scope={number:04}{'s' * 4000}" for number in range(500)]  # too long for that, but not refused
+    unknown = request("/verify", token=EcKey("unknown").mint(issuer.shape.machine_claims("etl", [])))
+    environment = {"SSL_CERT_FILE": str(issuer.certificates)}
+    with Serve(settings_for(issuer), tmp_path, environment=environment, read_output=False) as serve:
+        pid = serve.process.pid
+        sizes = {"start": resident(pid)}
+        steps: dict[str, Iterable[bytes]] = {
+            "tokens": (request("/verify", long_url, token=token) for token in known),
+            "refused tokens": (request("/verify", long_url, token=token) for token in forged),
+            "auth URLs": (request(f"/verify?{query}", token=known[-1]) for query in queries),
+            "long URLs": [request("/verify", long_url + "x" * 50_000)] * 500,
+        }
+        for step, asked in steps.items():
+            ask_all(serve, asked, together=1 if step == "auth URLs" else 50)
+            sizes[step] = resident(pid)
+        half, many = b"GET /verify HTTP/1.1\r\nX: " + b"x" * 60_000, request("/verify") * 2000
+        with hostile(serve, 300, half), hostile(serve, 300, unknown + half), hostile(serve, 300, many):
+            assert serve.ask(known[-1]).status_code == 200
+            sizes["connections"] = resident(pid)
+        assert serve.total("audit_lines_dropped_total") > 0
+        sizes["largest"] = resident(pid, "VmHWM")
+        print({step: f"{size / 1024:.1f} MiB" for step, size in sizes.items()})
+    assert sizes["largest"] < LIMIT
+
+
+@pytest.fixture(scope="module")
+def shared(lab: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    with Serve(configuration(entry(lab)), tmp_path_factory.mktemp("memory")) as running:
+        yield running
+
+
+HEAD = b"GET /verify HTTP/1.1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "repeated", "size"),
+    [
+        pytest.param(b"GET /", b"x" * 65_536, 60_000_000, id="a request line of 60 MB"),
+        pytest.param(HEAD, b"X-Header: value\r\n" * 4096, 120_000_000, id="120 MB of header lines"),
+        pytest.param(HEAD + b"Content-Length: 99999999999\r\n\r\n", b"x" * 65_536, 60_000_000, id="a body"),
+        pytest.param(b"", b"\r\n" * 32_768, 60_000_000, id="empty lines"),
+    ],
+)
+def test_one_connection_cannot_fill_the_memory(shared: Serve, begin: bytes, repeated: bytes, size: int) -> None:
+    before = resident(shared.process.pid)
+    with socket.create_connection(("127.0.0.1", shared.port)) as client, contextlib.suppress(OSError):
+        client.sendall(begin)
+        for _ in range(size // len(repeated)):
+            client.sendall(repeated)
+    assert shared.ask().status_code == 401
+    assert resident(shared.process.pid, "VmHWM") - before < 8 * 1024
