@@ -23,7 +23,7 @@ from verifier.request import is_url
 log = logging.getLogger(__name__)
 
 MAX_PENDING = 10_000  # lines that wait for a reader; more are dropped and counted
-MAX_PENDING_BYTES = 4 * 1024 * 1024  # whichever comes first; as much again may be in the hands of the thread
+MAX_PENDING_BYTES = 4 * 1024 * 1024  # whichever comes first; lines that the thread is writing are included
 INTERVAL = 0.05  # seconds between batches
 PIPE_BYTES = 1024 * 1024
 SHORTEST_TOKEN = 24  # characters: no header names an alg in fewer
@@ -55,6 +55,8 @@ class Audit:
         self._file_lock = lock
         self._pending = bytearray()
         self._count = 0
+        self._in_hand = 0, 0  # lines and bytes that the thread is writing
+        self._is_failing = False
         self._swap = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -65,10 +67,12 @@ class Audit:
             return
         if self.mode == "denied":
             observations = [one for one in observations if one.decision.reason is not Reason.OK]
-        room = MAX_PENDING - self._count if len(self._pending) < MAX_PENDING_BYTES else 0
+        in_hand, bytes_in_hand = self._in_hand
+        free = MAX_PENDING_BYTES - bytes_in_hand - len(self._pending)
+        room = MAX_PENDING - in_hand - self._count if free > 0 else 0
         lines = [line(one) for one in observations[:room]]
         added = b"".join(lines)
-        while len(self._pending) + len(added) > MAX_PENDING_BYTES:
+        while len(added) > free:
             added = added[: -len(lines.pop())]
         if len(lines) < len(observations):
             self._on_drop(len(observations) - len(lines))
@@ -98,7 +102,7 @@ class Audit:
     def _write_batch(self) -> None:
         with self._swap:
             lines, count = self._pending, self._count
-            self._pending, self._count = bytearray(), 0
+            self._pending, self._count, self._in_hand = bytearray(), 0, (count, len(lines))
         if not count:
             return
         try:
@@ -108,10 +112,14 @@ class Audit:
             with memoryview(lines) as data:
                 while written < len(data):
                     written += os.write(self._descriptor, data[written:])
+            self._is_failing = False
         except OSError as error:  # the reader has closed its end: answering goes on
             self._on_drop(count)
-            log.warning("audit lines cannot be written: %s", error.strerror)
+            if not self._is_failing:
+                log.warning("audit lines cannot be written: %s", error.strerror)
+            self._is_failing = True
         finally:
+            self._in_hand = 0, 0
             if self._file_lock is not None:
                 fcntl.lockf(self._file_lock, fcntl.LOCK_UN)
 

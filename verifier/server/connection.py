@@ -28,7 +28,7 @@ from verifier.server.head import Head
 
 MAX_HEAD = 64 * 1024  # bytes of request line and headers
 UNREAD_BYTES = 64 * 1024  # what a connection counts for whose client does not read: asyncio's high-water mark
-MAX_WAITING = 16 * 1024 * 1024  # bytes that wait in all connections together; a connection that exceeds it is closed
+MAX_WAITING = 8 * 1024 * 1024  # bytes that wait in all connections together; a connection that exceeds it is closed
 HEAD_TIME = 10.0  # seconds for the first request after connecting, for a later one after its first byte
 IDLE_TIME = 75.0  # seconds; nginx keeps an idle connection for 60 and must be the one that closes it
 UNREAD_TIME = 10.0  # seconds for a client to read its answers
