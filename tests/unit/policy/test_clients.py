@@ -46,7 +46,7 @@ def test_a_name_that_no_issuer_has_is_quoted(ids: ClientIds) -> None:
 
 @pytest.mark.parametrize("written", ["etl", "lab/", "/etl"])
 def test_where_no_name_is_unknown_none_is_quoted(written: str) -> None:
-    with pytest.raises(ValueError, match="with one of lab, okta$"):
+    with pytest.raises(ValueError, match=r"with one of lab, okta$"):
         BOTH.parse(written)
 
 
