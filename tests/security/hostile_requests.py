@@ -217,6 +217,14 @@ PATHS = [
         b"/open//../a",
         b"/open/.//a",
         b"//open/./a",
+        # an authority, parameters together with dots, encoded dots together with raw ones
+        b"//x/open/a",
+        b"///x/shut/a",
+        b"//u@h:80/open/a",
+        b"/;x/open/a",
+        b"/open;x/../a",
+        b"/open/a;x/./b",
+        b"/open/%2e/../open/a",
         b"/open/a//..",
         # a raw #
         b"/open/a#/shut",
@@ -229,6 +237,26 @@ PATHS = [
         b"/open/.%2e/shut/x",
         b"/files/../files/7/raw",
         b"/files//7/raw",
+    ),
+    *asked(R.OK, {"no host": b"https:///open/a"}, by="url", path="/verify/paths"),
+    *asked(
+        R.AMBIGUOUS_PATH,
+        {
+            "no host and an authority in the path": b"https:////x/open/a",
+            "path of 257 segments": HOST + b"/open" + b"/a" * 256,
+            "path of 8193 bytes": HOST + b"/open/".ljust(8193, b"a"),
+        },
+        by="url",
+        path="/verify/paths",
+    ),
+    *asked(
+        R.OK,
+        {
+            "path of 256 segments": HOST + b"/open" + b"/a" * 255,
+            "path of 8192 bytes": HOST + b"/open/".ljust(8192, b"a"),
+        },
+        by="url",
+        path="/verify/paths",
     ),
     *asked(
         R.AMBIGUOUS_PATH,
