@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from verifier.decision import Decision
-from verifier.reasons import Reason
 from verifier.observe.audit import Audit
+from verifier.observe.batch import Observation
 from verifier.proxies import nginx
+from verifier.reasons import Reason
 
 from .nginx_uri import matches, nginx_uri
 from .tokens import CLAIMS, NOW, SIGNERS, Token, b64, hmac, ordinary_claims, ordinary_header, part, sign
@@ -415,10 +416,9 @@ def test_any_request_leaves_one_bounded_line_of_json(
     tmp_path: Path, requests: list[tuple[list[tuple[bytes, bytes]], Reason]]
 ) -> None:
     with (tmp_path / "audit").open("w+b") as file:
-        audit = Audit("all", lambda: NOW, descriptor=file.fileno())
+        audit = Audit("all", descriptor=file.fileno())
         for headers, reason in requests:
-            scope = {"headers": headers, "query_string": b"", "client": ("10.0.0.7", 1)}
-            audit.observe([(nginx.parse(scope, "default"), Decision(reason, None), 0.0)])
+            audit.observe([Observation(NOW, nginx.parse("default", b"", headers, "10.0.0.7"), Decision(reason), 0.0)])
         audit.start()
         audit.stop()
         lines = (tmp_path / "audit").read_bytes().splitlines(keepends=True)

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from verifier.server.connection import AuthProtocol
+from verifier.server.connection import Listener
 
 from .cases import Case
 from .test_hostile import TABLE
@@ -37,6 +37,8 @@ class Wire:
     def close(self) -> None:
         pass
 
+    write_eof = pause_reading = resume_reading = close
+
     def is_closing(self) -> bool:
         return False
 
@@ -61,12 +63,11 @@ def subrequest(case: Case) -> bytes | None:
 
 async def answer(world: World, sent: bytes) -> tuple[bool, int, str]:
     """Whether the short way was taken, status and reason."""
-    config = uvicorn.Config(world.app, http=AuthProtocol, ws="none", log_config=None)
+    config = uvicorn.Config(world.app, ws="none", log_config=None)
     wire = Wire()
-    protocol = AuthProtocol(config, ServerState(), {}, asyncio.get_running_loop())
+    protocol = Listener(world.service)(config, ServerState(), {})
     protocol.connection_made(wire)  # type: ignore[arg-type]
     protocol.data_received(sent)
-    protocol._outbox.flush()
     short = bool(wire.written)
     await asyncio.wait_for(wire.answered.wait(), 10)
     protocol.connection_lost(None)

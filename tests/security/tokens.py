@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hmac as mac
 import json
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from jwt.algorithms import get_default_algorithms
+
+from tests import minting
+from tests.minting import ABSENT as ABSENT
+from tests.minting import edited
 
 NOW = 1_750_000_000
 PREFIX = "https://api.lab.informationcart.com/"
@@ -22,10 +23,6 @@ COGNITO_OTHER_FORM = f"https://issuer-cognito-idp.us-east-1.amazonaws.com/{POOL}
 SERVICE_ACCOUNT = "system:serviceaccount:batch:loader"
 REPOSITORY = "repo:informationcart/app:ref:refs/heads/main"
 SECRET = b"an internal secret of forty-eight random octets!"
-ABSENT: Any = object()
-"""As a header's or claim's value: leave it out."""
-
-ALGORITHMS = get_default_algorithms()
 
 
 class Signer(NamedTuple):
@@ -33,7 +30,6 @@ class Signer(NamedTuple):
 
     algorithm: str
     kid: str
-    curve: type[ec.EllipticCurve] = ec.SECP256R1
 
 
 # `twin` publishes another key under the same kid as `generic`; `rogue` is nobody's.
@@ -50,7 +46,7 @@ SIGNERS = {
     "github": Signer("RS256", "actions-1"),
     "internal": Signer("HS256", "internal-1"),
     "es": Signer("ES256", "es-1"),
-    "es384": Signer("ES384", "es384-1", ec.SECP384R1),
+    "es384": Signer("ES384", "es384-1"),
     "ps": Signer("PS256", "ps-1"),
     "ed": Signer("EdDSA", "ed-1"),
     "people": Signer("ES256", "people-1"),
@@ -118,36 +114,28 @@ CLAIMS: Mapping[str, Mapping[str, Any]] = {
 
 
 @cache
-def private_key(name: str) -> Any:
-    """The private key of a signer, made at its first use."""
-    algorithm, _, curve = SIGNERS[name]
-    if algorithm.startswith("HS"):
-        return SECRET
-    if algorithm.startswith("ES"):
-        return ec.generate_private_key(curve())
-    if algorithm == "EdDSA":
-        return ed25519.Ed25519PrivateKey.generate()
-    return rsa.generate_private_key(65537, 2048)
+def signing_key(name: str) -> minting.SigningKey:
+    """The key of a signer, made at its first use."""
+    algorithm, kid = SIGNERS[name]
+    if algorithm == "HS256":
+        return minting.SigningKey(SECRET, algorithm, kid)
+    return minting.SigningKey.generate(algorithm, kid)
 
 
 def public_jwk(name: str, **members: Any) -> dict[str, Any]:
     """What an issuer publishes of a key; an HS key's JWK holds the secret itself."""
-    key = private_key(name)
-    algorithm, kid, _ = SIGNERS[name]
-    public = key if isinstance(key, bytes) else key.public_key()
-    return {**ALGORITHMS[algorithm].to_jwk(public, as_dict=True), "kid": kid, **members}
+    return signing_key(name).jwk(**({"use": None, "alg": None} | members))
 
 
 def public_bytes(name: str, encoding: Encoding, form: PublicFormat) -> bytes:
     """A public key as text or DER, which an attacker may try as an HMAC secret."""
-    found: bytes = private_key(name).public_key().public_bytes(encoding, form)
+    found: bytes = signing_key(name).private.public_key().public_bytes(encoding, form)
     return found
 
 
 def sign(name: str, data: bytes, algorithm: str = "") -> bytes:
     """A signature made with a signer's private key."""
-    made: bytes = ALGORITHMS[algorithm or SIGNERS[name].algorithm].sign(data, private_key(name))
-    return made
+    return signing_key(name).signature(data, algorithm)
 
 
 def hmac(secret: bytes, algorithm: str = "HS256") -> Callable[[bytes], bytes]:
@@ -158,28 +146,23 @@ def hmac(secret: bytes, algorithm: str = "HS256") -> Callable[[bytes], bytes]:
 
 def b64(data: bytes) -> bytes:
     """Canonical base64url without padding."""
-    return urlsafe_b64encode(data).rstrip(b"=")
+    return minting.b64(data).encode()
 
 
-def part(value: Mapping[str, Any] | bytes) -> bytes:
+def part(value: minting.Part) -> bytes:
     """A header or claims as a token's part: bytes stay as they are, everything else becomes JSON."""
-    return b64(value if isinstance(value, bytes) else json.dumps(value).encode())
+    return minting.encode_part(value).encode()
 
 
 def ordinary_header(issuer: str) -> dict[str, Any]:
     """The header of an issuer's ordinary token."""
-    algorithm, kid, _ = SIGNERS[issuer]
+    algorithm, kid = SIGNERS[issuer]
     return {"alg": algorithm, "kid": kid, "typ": "at+jwt" if issuer == "rfc9068" else "JWT"}
 
 
 def ordinary_claims(issuer: str) -> dict[str, Any]:
     """The claims of an issuer's ordinary token."""
     return {**CLAIMS[issuer], "iat": NOW - 60, "exp": NOW + 3600, "jti": f"jti-{issuer}"}
-
-
-def edited(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with other, further or (ABSENT) fewer members."""
-    return {name: value for name, value in {**base, **changes}.items() if value is not ABSENT}
 
 
 @dataclass(frozen=True)

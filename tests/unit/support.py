@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import selectors
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import jwt
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
-
-from verifier.identity import IDENTITY_HEADERS, Principal, VerifiedToken, encode_headers, wire_size
+from tests.minting import ABSENT as ABSENT
+from tests.minting import SigningKey as SigningKey
+from tests.minting import b64 as b64
+from tests.minting import edited
+from verifier.identity import IDENTITY_HEADERS, Principal, VerifiedToken, encode_headers, header_lines
 from verifier.keys.fetch import Fetched, FetchError
-from verifier.keys.jwk import Key, parse_key
+from verifier.keys.jwk import Key
 from verifier.keys.sets import KeySet, StaticKeys
 from verifier.tokens.profiles import PROFILES
 from verifier.tokens.verify import Issuer
@@ -28,43 +27,16 @@ Jwk = dict[str, Any]
 Handler = Callable[[str], Any]
 
 
-class SigningKey:
-    """A private key that an issuer would hold, and its public half as the issuer publishes it."""
-
-    def __init__(self, private: Any, algorithm: str, kid: str) -> None:
-        self.private = private
-        self.algorithm = algorithm
-        self.kid = kid
-
-    def jwk(self, **changes: Any) -> Jwk:
-        """The public JWK, with ``changes``; a value of None leaves the member out."""
-        algorithm = {"RS": RSAAlgorithm, "PS": RSAAlgorithm, "ES": ECAlgorithm, "Ed": OKPAlgorithm}[self.algorithm[:2]]
-        public = json.loads(algorithm.to_jwk(self.private.public_key()))
-        public.pop("key_ops", None)
-        made = {**public, "kid": self.kid, "use": "sig", "alg": self.algorithm, **changes}
-        return {name: value for name, value in made.items() if value is not None}
-
-    def public(self, **changes: Any) -> Key:
-        """The key as the verifier holds it."""
-        return parse_key(self.jwk(**changes))
-
-    def sign(self, claims: Mapping[str, Any], *, algorithm: str = "", header: Mapping[str, Any] | None = None) -> str:
-        """A compact JWS over ``claims``; a header value of None leaves the member out."""
-        given = {"kid": self.kid, **(header or {})}
-        members = {name: value for name, value in given.items() if value is not None}
-        return jwt.encode(dict(claims), self.private, algorithm or self.algorithm, headers=members)
-
-
 def rsa_key(kid: str = "rsa", *, bits: int = 2048) -> SigningKey:
-    return SigningKey(rsa.generate_private_key(65537, bits), "RS256", kid)
+    return SigningKey.generate("RS256", kid, bits=bits)
 
 
 def ec_key(kid: str = "ec") -> SigningKey:
-    return SigningKey(ec.generate_private_key(ec.SECP256R1()), "ES256", kid)
+    return SigningKey.generate("ES256", kid)
 
 
 def ed_key(kid: str = "ed") -> SigningKey:
-    return SigningKey(ed25519.Ed25519PrivateKey.generate(), "EdDSA", kid)
+    return SigningKey.generate("EdDSA", kid)
 
 
 def jwks(*keys: SigningKey | Jwk) -> bytes:
@@ -74,19 +46,11 @@ def jwks(*keys: SigningKey | Jwk) -> bytes:
 
 def claims(**changes: Any) -> dict[str, Any]:
     """The claims of a machine's token, generic profile, with ``changes``; a value of ABSENT leaves one out."""
-    made = {
+    ordinary = {
         "iss": ISSUER, "sub": "etl", "client_id": "etl", "aud": "api", "scope": "read write",
         "iat": int(NOW), "exp": int(NOW) + 3600, "jti": "token-1",
-    } | changes  # fmt: skip
-    return {name: value for name, value in made.items() if value is not ABSENT}
-
-
-ABSENT: Any = object()
-
-
-def b64(data: bytes) -> str:
-    """base64url without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    }  # fmt: skip
+    return edited(ordinary, changes)
 
 
 class Clock:
@@ -146,7 +110,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         ready = super().select(0 if timeout is not None and timeout <= 0 else self._grace)
         if not ready:
             if timeout is None and not self._grace:
-                raise RuntimeError("the test waits for what will never happen")
+                raise RuntimeError("the test waits for something that never happens")
             self.now += max(timeout or 0.0, 0.0)
         return ready
 
@@ -164,7 +128,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
         future = self.create_future()
         try:
             future.set_result(func(*args))
@@ -195,7 +159,7 @@ def make_issuer(keys: KeySet | Iterable[Key], *, profile: str = "generic", **cha
         "algorithms": frozenset({"RS256", "ES256", "EdDSA"}),
         "audience": frozenset({"api"}),
     } | changes
-    return Issuer(**given, keys=keys if hasattr(keys, "find") else StaticKeys(keys))
+    return Issuer(**given, keys=StaticKeys(keys) if isinstance(keys, Iterable) else keys)
 
 
 def make_principal(
@@ -206,23 +170,22 @@ def make_principal(
     role: str = "",
     prefix: str = "",
     listed: bool = True,
-    key: Key | None = None,
 ) -> Principal:
-    """A verified caller. Its key verifies nothing: it is there to be retired."""
+    """A verified caller."""
     granted = scope.split()
     bare = [held.removeprefix(prefix) for held in granted if prefix and held.startswith(prefix)]
     headers = encode_headers([*zip(IDENTITY_HEADERS, (client_id, scope, role, issuer), strict=True)])
-    key = key or Key("kid", "identity", {})
     scopes = frozenset(granted + bare)
-    return Principal(key, issuer, client_id, scope, scopes, prefix, role, listed, headers, wire_size(headers))
+    return Principal(issuer, client_id, scope, scopes, prefix, role, listed, headers, header_lines(headers))
 
 
 def make_token(
     principal: Principal | None = None,
     *,
+    key: Key | None = None,
     exp: float = NOW + 3600,
     jti: str = "token-1",
     checked_at: float = NOW,
 ) -> VerifiedToken:
-    """A verified token."""
-    return VerifiedToken(principal or make_principal(), exp, jti, checked_at)
+    """A verified token. Its key verifies nothing: it is there to be retired."""
+    return VerifiedToken(principal or make_principal(), key or Key("kid", "identity", {}), exp, jti, checked_at)

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.support import make_principal, make_token
-from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS, VISIBLE, encode_headers, wire_size
+from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS, VISIBLE, encode_headers, header_lines
 
 
 def test_the_identity_headers_are_those_of_the_contract() -> None:
@@ -31,8 +31,8 @@ def test_headers_are_encoded_with_lower_case_names() -> None:
     assert encode_headers([("X-M2M-Role", "Admin")]) == ((b"x-m2m-role", b"Admin"),)
 
 
-def test_the_wire_size_counts_colon_space_and_line_end() -> None:
-    assert wire_size(((b"a", b"bc"), (b"d", b""))) == len("a: bc\r\nd: \r\n")
+def test_header_lines_are_as_they_are_sent() -> None:
+    assert header_lines(((b"a", b"bc"), (b"d", b""))) == b"a: bc\r\nd: \r\n"
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from verifier.reasons import Reason, Rejected
-from verifier.request import AuthRequest, bearer_token
-from verifier.tokens.jws import take_apart
+from verifier.request import AuthRequest, bearer_token, is_url
+from verifier.tokens.jws import parse_compact
 
 
 def asked(authorization: bytes | None, *repeated: str) -> AuthRequest:
@@ -16,13 +16,17 @@ def asked(authorization: bytes | None, *repeated: str) -> AuthRequest:
 def reason(request: AuthRequest) -> Reason:
     """Of the token's form, wherever it is looked at."""
     with pytest.raises(Rejected) as caught:
-        take_apart(bearer_token(request))
+        parse_compact(bearer_token(request))
     return caught.value.reason
 
 
 @pytest.mark.parametrize("value", [b"Bearer a.b.c", b"bearer a.b.c", b"BEARER a.b.c", b"Bearer   a.b.c"])
 def test_the_scheme_counts_in_any_case_before_one_or_more_spaces(value: bytes) -> None:
     assert bearer_token(asked(value)) == b"a.b.c"
+
+
+def test_nothing_but_spaces_is_taken_off_a_token() -> None:
+    assert bearer_token(asked(b"Bearer Xey.Bearer.yX")) == b"Xey.Bearer.yX"
 
 
 @pytest.mark.parametrize("value", [None, b"", b"Basic abc", b"DPoP a.b.c", b"Bearerx a.b.c", b"a.b.c", b"Token a"])
@@ -44,3 +48,8 @@ def test_two_tokens_or_a_decorated_one_are_malformed(value: bytes) -> None:
 @pytest.mark.parametrize("value", [b"Bearer a.b.c", b"Basic abc"])
 def test_two_authorization_headers_are_malformed(value: bytes) -> None:
     assert reason(asked(value, "authorization")) is Reason.MALFORMED_TOKEN
+
+
+@pytest.mark.parametrize(("url", "absolute"), [(b"http://h/", True), (b"https://", True), (b"/a", False), (b"", False)])
+def test_an_original_url_is_absolute(url: bytes, absolute: bool) -> None:
+    assert is_url(url) is absolute

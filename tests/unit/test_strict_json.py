@@ -5,8 +5,8 @@ import pytest
 from verifier.strict_json import parse_object
 
 
-def test_an_object_is_parsed() -> None:
-    assert parse_object(b'{"a": [1, 2.5, null, true, "\xc3\xa9"]}') == {"a": [1, 2.5, None, True, "é"]}
+def test_an_object_is_parsed_with_white_space_around_it() -> None:
+    assert parse_object(b' \t\r\n{"a": [1, 2.5, null, true, "\xc3\xa9"]}\n') == {"a": [1, 2.5, None, True, "é"]}
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,9 @@ def test_an_object_is_parsed() -> None:
         pytest.param(b"null", id="null"),
         pytest.param(b"", id="empty"),
         pytest.param(b'{"a": 1} {}', id="something after it"),
+        pytest.param(b"X{}", id="something before it"),
+        pytest.param("\u00a0{}".encode(), id="a no-break space before it"),
+        pytest.param("{}\u00a0".encode(), id="a no-break space after it"),
         pytest.param(b"\xef\xbb\xbf{}", id="byte order mark"),
         pytest.param(b'{"a": "\xff"}', id="not UTF-8"),
         pytest.param(b'{"a": "\xed\xa0\x80"}', id="a surrogate in UTF-8"),

@@ -1,0 +1,99 @@
+"""nginx's headers, and no others."""
+
+from __future__ import annotations
+
+import pytest
+
+from verifier.proxies.nginx import auth_url, parse, policy_in
+from verifier.request import AuthRequest
+
+ORDINARY = {
+    "Authorization": "Bearer abc",
+    "X-Original-Method": "POST",
+    "X-Original-URL": "https://api.example/a/../b?x=%2f",
+    "X-Request-ID": "id-1",
+    "X-Real-IP": "192.0.2.1",
+}
+
+
+def parsed(*headers: tuple[str, str]) -> AuthRequest:
+    pairs = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
+    return parse("api", b"scope=read", pairs, "10.0.0.1")
+
+
+def ordinary(*further: tuple[str, str]) -> AuthRequest:
+    return parsed(*ORDINARY.items(), *further)
+
+
+def test_a_subrequest_is_parsed() -> None:
+    assert ordinary() == AuthRequest(
+        policy="api",
+        query=b"scope=read",
+        authorization=b"Bearer abc",
+        method="POST",
+        url=b"https://api.example/a/../b?x=%2f",
+        request_id="id-1",
+        remote_addr="192.0.2.1",
+        body_announced=False,
+    )
+
+
+def test_without_headers_everything_is_empty_and_the_peer_is_the_remote_address() -> None:
+    assert parsed() == AuthRequest("api", b"scope=read", None, "", b"", remote_addr="10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X-Original-URI", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-Host", "X-Forwarded-Proto",
+        "X-M2M-Client-ID", "X-M2M-Role", "X-M2M-Policy", "Proxy-Authorization", "X-HTTP-Method-Override", "Host",
+    ],
+)  # fmt: skip
+def test_a_header_that_a_client_may_forge_changes_nothing(name: str) -> None:
+    assert ordinary((name, "Bearer /forged")) == ordinary()
+
+
+@pytest.mark.parametrize("name", ["Authorization", "X-Original-URL", "X-Original-Method"])
+def test_a_second_header_of_those_that_decide_is_noticed(name: str) -> None:
+    assert ordinary((name, "second")).repeated == {name.lower()}
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "Cookie", "X-Request-ID", "Accept"])
+def test_a_second_header_of_any_other_is_not(name: str) -> None:
+    assert ordinary((name, "a"), (name, "b")).repeated == frozenset()
+
+
+def test_bytes_beyond_ascii_are_read_without_an_error() -> None:
+    request = parsed(("X-Original-Method", "GÉT"), ("X-Request-ID", "é"), ("X-Original-URL", "https://h/é"))
+
+    assert (request.method, request.request_id, request.url) == ("GÉT", "é", b"https://h/\xe9")
+
+
+@pytest.mark.parametrize(("name", "value"), [("Content-Length", "5"), ("Transfer-Encoding", "chunked")])
+def test_a_body_that_is_announced_is_noticed(name: str, value: str) -> None:
+    assert ordinary((name, value)).body_announced
+
+
+@pytest.mark.parametrize(
+    ("path", "policy"),
+    [
+        ("/verify", "default"), ("/verify/api", "api"), ("/verify/a/b", "a/b"), ("/verify/", ""),
+        ("/verifyx", None), ("/health", None), ("/", None), ("", None), ("/x/verify", None), ("/VERIFY", None),
+    ],
+)  # fmt: skip
+def test_the_path_names_the_policy(path: str, policy: str | None) -> None:
+    assert policy_in(path) == policy
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        (b"/verify", ("default", b"")), (b"/verify/api?scope=read", ("api", b"scope=read")),
+        (b"/verify?a?b=%2f", ("default", b"a?b=%2f")), (b"/verify/a%62", None), (b"/verify#a", None),
+        (b"/verify/api?a#b", None), (b"http://h/verify", None), (b"/verify\xff", None), (b"/health", None),
+        (b"/verify?" + b"a" * 1016, ("default", b"a" * 1016)), (b"/verify?" + b"a" * 1017, None),
+    ],
+    ids=lambda value: repr(value)[:24],
+)  # fmt: skip
+def test_a_plain_auth_url_of_at_most_1024_bytes_needs_no_parser(url: bytes, parts: tuple[str, bytes] | None) -> None:
+    assert auth_url(url) == parts
