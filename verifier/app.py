@@ -162,6 +162,7 @@ class Application(Starlette):
 
     def __init__(self, service: Service, routes: list[Route]) -> None:
         super().__init__(routes=routes, lifespan=service.lifespan)
+        self.router.redirect_slashes = False  # the target of a redirect would be the client's Host
         self.service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

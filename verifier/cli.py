@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["PYTHONSAFEPATH"] = "1"  # child processes must not import from the working directory
     options = _parser().parse_args(arguments)
     if options.command is _serve:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # many send it to reload, which needs no signal here
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is often sent to reload, for which no signal is needed
         signals.exit_at_once()
     elif options.command is _demo:
         signals.block()
@@ -46,14 +46,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     config = argparse.ArgumentParser(add_help=False)
-    config.add_argument("--config", type=Path, metavar="FILE", help="the configuration (M2M_CONFIG)")
+    config.add_argument("--config", type=Path, metavar="FILE", help="configuration file (M2M_CONFIG)")
 
     serve = commands.add_parser("serve", parents=[config], help="answer subrequests")
     serve.add_argument("--host", metavar="H", help="address to listen on (M2M_HOST, 0.0.0.0)")
-    serve.add_argument("--port", type=_port, metavar="N", help="for subrequests (M2M_PORT, 8000)")
-    serve.add_argument("--uds", type=Path, metavar="PATH", help="a Unix socket instead, for nginx on this machine")
-    serve.add_argument("--metrics-port", type=_port, metavar="N", help="for Prometheus (M2M_METRICS_PORT, 9090)")
-    serve.add_argument("--workers", type=int, metavar="N", help="processes (M2M_WORKERS, 1)")
+    serve.add_argument("--port", type=_port, metavar="N", help="port for subrequests (M2M_PORT, 8000)")
+    serve.add_argument(
+        "--uds",
+        type=Path,
+        metavar="PATH",
+        help="Unix socket instead of host and port, for an nginx on the same machine",
+    )
+    serve.add_argument("--metrics-port", type=_port, metavar="N", help="port for Prometheus (M2M_METRICS_PORT, 9090)")
+    serve.add_argument("--workers", type=int, metavar="N", help="number of processes (M2M_WORKERS, 1)")
     serve.set_defaults(command=_serve, log_level=logging.INFO)
 
     check = commands.add_parser("check", parents=[config], help="validate the configuration: exit 0 or 2")
@@ -63,21 +68,23 @@ def _parser() -> argparse.ArgumentParser:
         "explain", parents=[config], help="read a token from stdin and print each step of the decision",
         description="Reads a token from stdin. Exit 0: allowed, 1: denied, 2: indeterminate.",
     )  # fmt: skip
-    explain.add_argument("--url", required=True, metavar="U", help="the original request's URL")
-    explain.add_argument("--method", default="GET", help="its method (%(default)s)")
-    explain.add_argument("--policy", metavar="P", help="the policy (default)")
-    explain.add_argument("--auth-url", metavar="PATH?QUERY", help="the auth URL instead, as the Ingress has it")
-    explain.add_argument("--json", action="store_true", help="for programs")
+    explain.add_argument("--url", required=True, metavar="U", help="URL of the original request")
+    explain.add_argument("--method", default="GET", help="method of the original request (%(default)s)")
+    explain.add_argument("--policy", metavar="P", help="policy (default)")
+    explain.add_argument("--auth-url", metavar="PATH?QUERY", help="auth URL instead of --policy, as in the Ingress")
+    explain.add_argument("--json", action="store_true", help="print JSON")
     explain.set_defaults(command=_explain)
 
     lint = commands.add_parser("lint", help="read Ingress YAML and report each known trap: exit 0 or 1")
-    lint.add_argument("--config", type=Path, metavar="FILE", help="the verifier's, to know its policies and headers")
-    lint.add_argument("files", type=Path, nargs="+", metavar="FILE", help="Ingresses (/dev/stdin for a pipe)")
+    lint.add_argument(
+        "--config", type=Path, metavar="FILE", help="the verifier's configuration, for its policies and headers"
+    )
+    lint.add_argument("files", type=Path, nargs="+", metavar="FILE", help="Kubernetes YAML (/dev/stdin for a pipe)")
     lint.set_defaults(command=_lint)
 
-    demo = commands.add_parser("demo", help="everything on this machine: issuer, verifier, nginx and an API")
+    demo = commands.add_parser("demo", help="run issuer, verifier, nginx and an API on this machine")
     demo.add_argument("--port", type=_port, default=8080, metavar="N", help="nginx's port (%(default)s)")
-    demo.add_argument("--check", action="store_true", help="test itself and exit 0 or 1")
+    demo.add_argument("--check", action="store_true", help="run the self-test and exit 0 or 1")
     demo.set_defaults(command=_demo)
     return parser
 
@@ -145,6 +152,6 @@ def _lint(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from verifier.demo import stack
+    from verifier.demo.run import run
 
-    return stack.run(options.port, options.check)
+    return run(options.port, options.check)

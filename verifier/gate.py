@@ -45,7 +45,7 @@ class Gate:
         except Rejected as rejected:
             # A policy whose auth URL is wrong still names the metric and the challenge.
             return _refusal(rejected, policy or self._policies.by_name.get(request.policy), token, cached)
-        except Exception as error:  # fail closed: a defect of ours is a 503, and its text may quote the token
+        except Exception as error:  # fail closed; the text of a defect may quote the token
             _log_defect(error)
             defect = Rejected(Reason.KEYS_UNAVAILABLE, "an internal error: the decision is indeterminate")
             return _refusal(defect, policy, token, cached)

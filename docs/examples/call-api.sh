@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# call-api.sh URL [curl options]: calls an API with a token that is fetched once and kept until it is about to expire.
-# Needs curl and jq, and aws where API_SECRET_ID names a secret. No secret and no token is ever an argument: anyone on
-# the machine may read those.
+# call-api.sh URL [curl options]: calls an API with a token that is fetched once and reused until it is about to expire.
+# Needs curl and jq, and aws where API_SECRET_ID names a secret. No secret and no token is ever an argument of a program:
+# every process on the machine can read those.
 set -euo pipefail
 umask 077
 
 directory="${API_TOKEN_DIRECTORY:-${XDG_RUNTIME_DIR:-$HOME/.cache}/call-api}"
 name="${API_SECRET_ID:-${API_CLIENT_ID:?set it, or API_SECRET_ID}}"
-kept="$directory/${name//\//-}" # a curl configuration: when to renew, then the header
+kept="$directory/${name//\//-}" # a curl configuration: the time of the next renewal, then the header
 mkdir -p "$directory"
 
-# client_id, client_secret, token_url and scope. Read anew for each token, so that a rotated secret is picked up.
+# client_id, client_secret, token_url and scope. Read again for each token, so that a rotated secret is used.
 credentials() {
   if [[ -n "${API_SECRET_ID:-}" ]]; then
     aws secretsmanager get-secret-value --secret-id "$API_SECRET_ID" --query SecretString --output text
@@ -44,7 +44,7 @@ trap 'rm -f "$answer"' EXIT
 renew_at="$(sed -n '1s/^# //p' "$kept" 2>/dev/null || true)"
 if ((${renew_at:-0} <= $(date +%s))); then renew; fi
 status="$(call "$@")"
-if [[ "$status" == 401 ]]; then # once: a new token that is refused too will not get better
+if [[ "$status" == 401 ]]; then # once: if the new token is refused too, another one does not help
   renew
   status="$(call "$@")"
 fi

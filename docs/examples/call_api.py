@@ -1,4 +1,4 @@
-"""Calls an API with a token that is fetched once and kept until it is about to expire: call_api.py URL [METHOD].
+"""Calls an API with a token that is fetched once and reused until it is about to expire: call_api.py URL [METHOD].
 
 Needs httpx, and boto3 where API_SECRET_ID names a secret. Copy `ClientToken` and `credentials` into your agent.
 """
@@ -14,7 +14,7 @@ import httpx
 
 
 def credentials() -> dict[str, str]:
-    """client_id, client_secret, token_url and scope. Read anew for each token: a rotated secret is picked up."""
+    """client_id, client_secret, token_url and scope. Read again for each token, so that a rotated secret is used."""
     if secret_id := os.environ.get("API_SECRET_ID"):
         import boto3
 
@@ -39,23 +39,23 @@ class ClientToken(httpx.Auth):
         token = self._current()
         request.headers["Authorization"] = f"Bearer {token}"
         answer = yield request
-        if answer.status_code == 401:  # once: a new token that is refused too will not get better
+        if answer.status_code == 401:  # once: if the new token is refused too, another one does not help
             request.headers["Authorization"] = f"Bearer {self._current(refused=token)}"
             yield request
 
     def _current(self, refused: str = "") -> str:
-        with self._lock:  # whoever comes second finds the first one's token
+        with self._lock:  # a second thread uses the token that the first one fetched
             if self._token == refused or self._clock() >= self._renew_at:
                 self._token, lifetime = self._fetch()
                 self._renew_at = self._clock() + max(lifetime - 60, lifetime / 2)
             return self._token
 
     def _fetch(self) -> tuple[str, float]:
-        known = self._read()
-        form = {"grant_type": "client_credentials"} | ({"scope": known["scope"]} if known.get("scope") else {})
-        who = (known["client_id"], known["client_secret"])
-        answer = httpx.post(known["token_url"], auth=who, data=form, timeout=10)
-        if answer.status_code != 200:  # `invalid_client`, `invalid_scope`: nothing secret
+        client = self._read()
+        form = {"grant_type": "client_credentials"} | ({"scope": client["scope"]} if client.get("scope") else {})
+        who = (client["client_id"], client["client_secret"])
+        answer = httpx.post(client["token_url"], auth=who, data=form, timeout=10)
+        if answer.status_code != 200:  # `invalid_client`, `invalid_scope`: the text holds no secret
             raise RuntimeError(f"no token: {answer.status_code} {answer.text[:200]}")
         return answer.json()["access_token"], answer.json()["expires_in"]
 

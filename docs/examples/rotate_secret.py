@@ -1,7 +1,7 @@
-"""Gives a Cognito client a new secret, without a refused request: rotate_secret.py begin|finish SECRET_ID.
+"""Gives a Cognito client a new secret without refusing a request: rotate_secret.py begin|finish SECRET_ID.
 
-`begin` adds a second secret at Cognito, tries it, and puts it into AWS Secrets Manager. From then on callers find it
-with their next token. `finish`, when all have, deletes the old one. Needs boto3 and httpx.
+`begin` adds a second secret at Cognito, tries it, and writes it to AWS Secrets Manager. Callers use it from their next
+token on. `finish`, run when every caller uses the new secret, deletes the old one. Needs boto3 and httpx.
 """
 
 import argparse
@@ -15,15 +15,15 @@ import boto3
 import httpx
 from botocore.exceptions import BotoCoreError, ClientError
 
-TRIES = 10  # Cognito may take some seconds until it knows a new secret everywhere
+TRIES = 10  # it may take some seconds until Cognito accepts a new secret everywhere
 
 
 class RotationError(Exception):
-    """What has to be done before it can go on."""
+    """The rotation cannot continue; the message says what to do first."""
 
 
 class Rotation:
-    """One client's secrets: at Cognito by their ids, in the store by value."""
+    """One client's secrets: Cognito lists their ids, Secrets Manager holds the value."""
 
     def __init__(self, pool: str, secret_id: str) -> None:
         self._cognito: Any = boto3.client("cognito-idp")
@@ -37,7 +37,7 @@ class Rotation:
         return {secret["ClientSecretId"]: secret for secret in listed}
 
     def begin(self) -> str:
-        """Both secrets are good from here on."""
+        """Afterwards both secrets are valid."""
         if len(self._known()) > 1:
             raise RotationError("the client has two secrets: finish the last rotation first")
         added = self._cognito.add_user_pool_client_secret(**self._client)["ClientSecretDescriptor"]
@@ -45,11 +45,11 @@ class Rotation:
         changed = self._stored | new
         try:
             self._try(changed)
-        except BaseException:  # nobody has it yet
+        except BaseException:  # no caller has it yet
             self._cognito.delete_user_pool_client_secret(**self._client, ClientSecretId=added["ClientSecretId"])
             raise
         self._store.put_secret_value(SecretId=self._secret_id, SecretString=json.dumps(changed))
-        return "both secrets are good; finish when every caller has fetched a token since"
+        return "both secrets are valid; run finish when every caller has fetched a new token"
 
     def _try(self, changed: dict[str, str]) -> None:
         form = {"grant_type": "client_credentials"} | ({"scope": changed["scope"]} if changed.get("scope") else {})
@@ -60,31 +60,29 @@ class Rotation:
                 return
             if left:
                 time.sleep(1)
-        raise RotationError(f"the new secret gets no token ({answer.status_code}): it was deleted again")
+        raise RotationError(f"no token with the new secret ({answer.status_code}); it was deleted again")
 
     def finish(self, overlap: float) -> str:
-        """Only the stored secret is good from here on. `overlap` is in seconds."""
+        """Afterwards only the stored secret is valid. `overlap` is in seconds."""
         known = self._known()
         current = known.pop(self._stored.get("client_secret_id"), None)
         if current is None:
-            raise RotationError(
-                "the store does not say which of the secrets it holds: was the last rotation begun here?"
-            )
+            raise RotationError("Secrets Manager does not say which secret it holds: run begin first")
         age = time.time() - current["ClientSecretCreateDate"].timestamp()
         if known and age < overlap:
-            raise RotationError(f"callers may still hold the old secret: come back in {overlap - age:.0f} s")
+            raise RotationError(f"callers may still use the old secret: run finish in {overlap - age:.0f} s")
         for old in known:
             self._cognito.delete_user_pool_client_secret(**self._client, ClientSecretId=old)
         return f"{len(known)} old secret(s) deleted"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Rotate the secret of a Cognito client, without a refused request.")
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Rotate the secret of a Cognito client without refusing a request.")
     parser.add_argument("step", choices=["begin", "finish"])
     parser.add_argument("secret_id", help="its name or ARN in Secrets Manager")
     parser.add_argument("--pool", default=os.environ.get("COGNITO_USER_POOL_ID"), help="(COGNITO_USER_POOL_ID)")
-    parser.add_argument("--overlap", type=float, default=7200, help="seconds that both stay good (%(default)s)")
-    options = parser.parse_args()
+    parser.add_argument("--overlap", type=float, default=7200, help="seconds for which both stay valid (%(default)s)")
+    options = parser.parse_args(arguments)
     if not options.pool:
         parser.error("--pool or COGNITO_USER_POOL_ID is needed")
     try:

@@ -1,4 +1,4 @@
-"""`m2m-verifier demo`, as a newcomer meets it."""
+"""`m2m-verifier demo`, as a newcomer uses it."""
 
 import os
 import re
@@ -10,55 +10,60 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import httpx
 import pytest
 
 from tests.e2e.stage import children, command_line, eventually
 from verifier.demo.serving import bind, free_port, port_of
+from verifier.demo.walk import HEADING
 
-DEMO = [sys.executable, "-m", "verifier", "demo"]
+DEMO = [sys.executable, "-P", "-m", "verifier", "demo"]
 
 
 @dataclass
 class Demo:
-    """A demo that runs, what it printed up to the audit log's heading, and its output since."""
+    """A running demo: what it printed before the log, and its output since then, both streams together."""
 
     process: subprocess.Popen[str]
     screen: str
-    audit: list[str] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
 
     @property
     def urls(self) -> list[str]:
         return sorted(set(re.findall(r"http://127\.0\.0\.1:\d+", self.screen)))
 
+    @property
+    def files(self) -> list[Path]:
+        return [Path(found) for found in re.findall(r"^  \S.*?  +(/\S+)", self.screen, re.MULTILINE)]
+
+
+def output(process: subprocess.Popen[str]) -> IO[str]:
+    assert process.stdout
+    return process.stdout
+
 
 @pytest.fixture
 def demo() -> Iterator[Demo]:
-    process = subprocess.Popen(
-        [*DEMO, "--port", str(free_port())], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout
-    screen = ""
-    for line in process.stdout:
-        screen += line
-        if line.startswith("What the verifier decides"):
-            break
-    made = Demo(process, screen)
-    reader = threading.Thread(target=made.audit.extend, args=(process.stdout,))
-    reader.start()
-    try:
-        yield made
-    finally:
-        process.terminate()
-        process.wait(30)
-        reader.join()
-        process.stdout.close()
-        assert process.stderr
-        process.stderr.close()
+    command = [*DEMO, "--port", str(free_port())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        screen = ""
+        for line in output(process):
+            screen += line
+            if line == f"{HEADING}\n":
+                break
+        made = Demo(process, screen)
+        reader = threading.Thread(target=made.log.extend, args=(output(process),))
+        reader.start()
+        try:
+            yield made
+        finally:
+            process.terminate()
+            reader.join()
 
 
-def test_the_check_takes_every_step_and_passes() -> None:
+def test_the_self_test_takes_every_step_and_passes() -> None:
     result = subprocess.run([*DEMO, "--check", "--port", str(free_port())], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["ok"] * 5
@@ -76,7 +81,20 @@ def test_the_printed_lines_work_as_pasted(demo: Demo) -> None:
     assert "www-authenticate: bearer realm=" in refused.lower()
     assert "demo-reader" in forged
     assert "root" not in forged
-    assert "insufficient_scope" in forged.partition("}")[2]  # what explain says, behind the last answer's body
+    assert "insufficient_scope" in forged.partition("}")[2]  # what explain prints, after the last answer's body
+
+
+def test_the_screen_names_each_step_of_the_start_and_the_files_that_were_written(demo: Demo) -> None:
+    steps = [line for line in demo.screen.splitlines() if line.startswith("==> ")]
+    assert steps == ["==> starting token issuer and API", "==> starting verifier", "==> starting nginx"]
+    assert [file.name for file in demo.files] == ["verifier.yaml", "nginx.conf", "verifier.log", "error.log"]
+    assert [file for file in demo.files if not file.exists()] == []
+
+
+def test_a_broken_edit_of_the_configuration_is_shown(demo: Demo) -> None:
+    configuration = demo.files[0]
+    configuration.write_text(configuration.read_text().replace("scope_prefix", "scope_prefiks"))
+    eventually(lambda: [line for line in demo.log if "scope_prefiks" in line], "the error is on the screen")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -85,25 +103,23 @@ def test_a_signal_stops_everything_with_exit_status_0(demo: Demo, number: int) -
 
     assert demo.process.wait(30) == 0
     assert_nothing_listens(demo)
-    policy = re.search(r"policy +(\S+)", demo.screen)
-    assert policy
-    assert not Path(policy[1]).exists()
+    assert [file for file in demo.files if file.exists()] == []
 
 
 def starting_parts(_: subprocess.Popen[bytes], folder: Path) -> bool:
-    """Whether it has got to the verifier and nginx."""
+    """Whether it starts the verifier or nginx."""
     return any(folder.iterdir())
 
 
 def begun(process: subprocess.Popen[bytes], folder: Path) -> bool:
-    """Whether its first lines have run: signals wait, or did."""
-    waiting = re.search(r"^SigBlk:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
-    held = waiting is not None and int(waiting[1], 16) >> (signal.SIGINT - 1) & 1 == 1
-    return held or starting_parts(process, folder)
+    """Whether its first lines have run: signals are blocked, or were."""
+    blocked = re.search(r"^SigBlk:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    waiting = blocked is not None and int(blocked[1], 16) >> (signal.SIGINT - 1) & 1 == 1
+    return waiting or starting_parts(process, folder)
 
 
 @pytest.mark.parametrize("stage", [begun, starting_parts])
-def test_signals_while_it_starts_stop_everything_with_exit_status_0(
+def test_signals_during_the_start_stop_everything_with_exit_status_0(
     stage: Callable[[subprocess.Popen[bytes], Path], bool], tmp_path: Path
 ) -> None:
     with subprocess.Popen(
@@ -127,8 +143,7 @@ def test_a_part_that_dies_is_named_and_the_exit_status_is_1(demo: Demo, argument
     os.kill(part, signal.SIGKILL)
 
     assert demo.process.wait(30) == 1
-    assert demo.process.stderr
-    assert f"{name} died" in demo.process.stderr.read()
+    eventually(lambda: f"{name} died" in "".join(demo.log), "it is on the screen")
     assert_nothing_listens(demo)
 
 

@@ -1,4 +1,4 @@
-"""Our reading of a path against nginx's own: what nginx logs as `$uri`, and the location that it chose.
+"""Our reading of a path compared with nginx's own: what nginx logs as `$uri`, and the location that it chose.
 
 Requests are written to sockets byte for byte, as no HTTP library would. `FUZZ_PATHS` is the number of random targets
 (`make fuzz-paths`), `FUZZ_SEED` another seed.
@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote
 import pytest
 
 from tests.e2e.stage import Serve, Wire, configuration, entry, eventually, free_port
-from verifier.config import read
+from verifier.config.load import load
 from verifier.demo import templates
 from verifier.demo.issuer import Issuer
 from verifier.demo.nginx import Gateway, Nginx
@@ -31,7 +31,7 @@ from verifier.policy.policies import Policy
 COUNT = int(os.environ.get("FUZZ_PATHS", "10000"))
 SEED = int(os.environ.get("FUZZ_SEED", "20261122"))
 
-# nginx's locations and what guards each; the token at hand holds `read` alone, so nothing may come from a closed one.
+# nginx's locations and the scope that each needs; the token has `read` alone, so nothing may come from a closed one.
 PLACES = {
     "/db/private": ["root"],
     "/db": ["read"],
@@ -45,10 +45,10 @@ RULES = [{"path": f"{path}/**", "scope": scope} for path, scope in PLACES.items(
 
 @dataclass(frozen=True)
 class Routed:
-    """What became of one request: nginx's log line."""
+    """The result of one request: nginx's log line."""
 
     raw: bytes
-    """What the verifier was told: `$scheme://$http_host$request_uri`."""
+    """What the verifier received: `$scheme://$http_host$request_uri`."""
     uri: bytes
     place: str
     status: int
@@ -75,46 +75,35 @@ def serve(lab: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 
 @pytest.fixture(scope="module")
 def policy(serve: Serve) -> Policy:
-    return read(serve.config).policies.by_name["paths"]
+    return load(serve.config).policies.by_name["paths"]
 
 
 @pytest.fixture(scope="module")
 def route(lab: Issuer, serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Route]:
-    """Sends targets and tells what nginx made of each that it did not answer with 400 by itself."""
+    """Sends targets and returns nginx's log line of each that nginx did not answer with 400 itself."""
     prefix = tmp_path_factory.mktemp("front")
-    log = prefix / "seen.log"
-    locations = [
-        templates.AUTH
-        % {
-            "auth_path": "/_auth",
-            "target": "http://verifier/verify/paths",
-            "reuse": 'proxy_set_header Connection "";',
-        }
+    log = prefix / "requests.log"
+    reuse = 'proxy_set_header Connection "";'
+    auth = {"auth_path": "/_auth", "target": "http://verifier/verify/paths", "reuse": reuse}
+    # try_files comes after auth_request, as a proxied API would; `return` would come before it.
+    locations = [templates.AUTH % auth] + [
+        f"location {match} {{ set $place {place}; auth_request /_auth; "
+        "auth_request_set $reason $upstream_http_x_m2m_reason; try_files /no-such-file =204; }"
+        for place in PLACES
+        for match in (f"{place.rstrip('/')}/", f"= {place}")
     ]
-    for place in PLACES:
-        bare = place.rstrip("/")
-        for match in filter(None, (f"{bare}/", bare and f"= {bare}")):
-            # try_files comes after auth_request, as a proxied API would; `return` would come before it.
-            locations.append(
-                f"location {match} {{ set $place {place}; auth_request /_auth; "
-                "auth_request_set $reason $upstream_http_x_m2m_reason; try_files /nothing-there =204; }"
-            )
     fields = {
-        "n": "$http_x_n",
-        "uri": "$uri",
-        "place": "$place",
-        "raw": "$scheme://$http_host$request_uri",
-        "status": "$status",
-        "reason": "$reason",
-    }
+        "n": "$http_x_n", "uri": "$uri", "place": "$place", "raw": "$scheme://$http_host$request_uri",
+        "status": "$status", "reason": "$reason",
+    }  # fmt: skip
     gateway = Gateway(
         prefix,
         free_port(),
         [serve.address],
         locations=(),
         keepalive=True,
-        access_log=f"off; log_format seen escape=json '{json.dumps(fields)}'",
-        server_snippet="\n".join([f"access_log {log} seen;", *locations]),
+        access_log=f"off; log_format requests escape=json '{json.dumps(fields)}'",
+        server_snippet="\n".join([f"access_log {log} requests;", *locations]),
     )
     token = lab.mint(lab.machine_claims("fuzz", ["read"], lifetime=36000))
     with Nginx(gateway):
@@ -135,8 +124,7 @@ def _route(port: int, log: Path, token: str, targets: list[bytes], hosts: list[b
             with Wire(port) as wire:
                 numbers = _pipeline(wire, heads, numbers, statuses)
 
-    quarter = [list(range(start, len(heads), 4)) for start in range(4)]
-    threads = [threading.Thread(target=send, args=(numbers,)) for numbers in quarter]
+    threads = [threading.Thread(target=send, args=(list(range(start, len(heads), 4)),)) for start in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -146,24 +134,24 @@ def _route(port: int, log: Path, token: str, targets: list[bytes], hosts: list[b
     for status, target in zip(statuses, targets):
         assert status in (204, 400, 403, 404), f"{status} for {target!r}"
     decided = [number for number, status in enumerate(statuses) if status in (204, 403)]
-    seen: dict[int, Routed] = {}
+    logged: dict[int, Routed] = {}
 
     def read_log() -> bool:
         for line in log.read_text("latin-1").split("\n")[:-1]:
             found = json.loads(line)
             if found["n"]:
                 raw, uri = found["raw"].encode("latin-1"), found["uri"].encode("latin-1")
-                seen[int(found["n"])] = Routed(raw, uri, found["place"], int(found["status"]), found["reason"])
-        return seen.keys() >= set(decided)
+                logged[int(found["n"])] = Routed(raw, uri, found["place"], int(found["status"]), found["reason"])
+        return logged.keys() >= set(decided)
 
     eventually(read_log, "nginx's log is complete")
     for number in decided:
-        assert seen[number].status == statuses[number]
-    return [seen[number] for number in decided]
+        assert logged[number].status == statuses[number]
+    return [logged[number] for number in decided]
 
 
 def _pipeline(wire: Wire, heads: list[bytes], numbers: list[int], statuses: list[int]) -> list[int]:
-    """Send as many as the connection takes; what is left. nginx closes it after a 400, and now and then."""
+    """Send as many as the connection takes; returns the rest. nginx closes it after a 400 and after many requests."""
     for start in range(0, len(numbers), 40):
         batch = numbers[start : start + 40]
         wire.send(b"".join(heads[number] for number in batch))
@@ -177,7 +165,7 @@ def _pipeline(wire: Wire, heads: list[bytes], numbers: list[int], statuses: list
 
 
 def assert_safe(routed: Routed, policy: Policy) -> None:
-    """What must hold whatever was sent."""
+    """What must hold for every target."""
     assert routed.reason in ("", "ambiguous_path", "no_matching_rule", "insufficient_scope"), routed
     ours = routed.ours
     if ours is None:
@@ -194,56 +182,26 @@ def assert_safe(routed: Routed, policy: Policy) -> None:
 
 
 def other_readings(routed: Routed) -> Iterator[str]:
-    """How an API might read the raw path that nginx hands it."""
+    """How an API might read the raw path that nginx passes on."""
     raw = re.sub(r"^http://[^/]*", "", routed.raw.decode("latin-1")).partition("?")[0]
     decoded = unquote(raw)
-    yield decoded  # one that resolves nothing
-    yield unquote(decoded)  # one behind another that decodes too
-    for path in (decoded, re.sub(r";[^/]*", "", decoded)):  # one that cuts path parameters off, as servlets do
+    yield decoded  # a parser that resolves nothing
+    yield unquote(decoded)  # a parser behind another that decodes too
+    for path in (decoded, re.sub(r";[^/]*", "", decoded)):  # a parser that removes path parameters, as servlets do
         resolved = posixpath.normpath(path).replace("//", "/")
         yield resolved if resolved.endswith("/") or not path.endswith("/") else resolved + "/"
 
 
 ORDINARY = [
-    "/db/orders",
-    "/db/",
-    "/db",
-    "/db/orders/",
-    "/db/a.b/v1.2.3/file.tar.gz",
-    "/db/.hidden/..data/...",
-    "/db/a..b/c.",
-    "/db/~user/-/_",
-    "/db/%7Euser",
-    "/db/two%20words",
-    "/db/a+b",
-    "/db/a%2Bb",
-    "/db/a;v=1;w=2/b",
-    "/db/100%25",
-    "/db/100%25/of",
-    "/db/50%25%20off",
-    "/db/caf%C3%A9/%E6%97%A5%E6%9C%AC/%F0%9F%9A%80",
-    "/db/caf\u00e9/\u65e5\u672c",
-    "/db/!$&'()*,=:@",
-    "/db/what%3F",
-    "/db/number%23",
-    "/db/a%3Bb",
-    "/db/%22quoted%22",
-    "/db/%7Bid%7D/%5Bx%5D",
-    "/db/{id}/[x]|y^z`",
-    "/db/3fa85f64-5717-4562-b3fc-2c963f66afa6",
-    "/db/x?q=/../../admin&r=%2f%2e%2e%5c#".rstrip("#"),
-    "/db/x?",
-    "/db/x??a=b",
-    "/db/a/./b",
-    "/db/a/../b",
-    "/db/%2e/a/%2E%2e/b",
-    "/db//orders",
-    "/db/orders//",
-    "/db/" + "long/" * 200,
-    "/public/x",
-    "http://elsewhere.example/db/x",
+    "/db/orders", "/db/", "/db", "/db/orders/", "/db/a.b/v1.2.3/file.tar.gz", "/db/.hidden/..data/...",
+    "/db/a..b/c.", "/db/~user/-/_", "/db/%7Euser", "/db/two%20words", "/db/a+b", "/db/a%2Bb", "/db/a;v=1;w=2/b",
+    "/db/100%25", "/db/100%25/of", "/db/50%25%20off", "/db/caf%C3%A9/%E6%97%A5%E6%9C%AC/%F0%9F%9A%80",
+    "/db/caf\u00e9/\u65e5\u672c", "/db/!$&'()*,=:@", "/db/what%3F", "/db/number%23", "/db/a%3Bb", "/db/%22quoted%22",
+    "/db/%7Bid%7D/%5Bx%5D", "/db/{id}/[x]|y^z`", "/db/3fa85f64-5717-4562-b3fc-2c963f66afa6",
+    "/db/x?q=/../../admin&r=%2f%2e%2e%5c", "/db/x?", "/db/x??a=b", "/db/a/./b", "/db/a/../b", "/db/%2e/a/%2E%2e/b",
+    "/db//orders", "/db/orders//", "/db/" + "long/" * 200, "/public/x", "http://elsewhere.example/db/x",
     "http://elsewhere.example:8080/db/x?y",
-]
+]  # fmt: skip
 
 
 def test_ordinary_paths_are_allowed_and_read_as_nginx_reads_them(route: Route, policy: Policy) -> None:
@@ -253,7 +211,7 @@ def test_ordinary_paths_are_allowed_and_read_as_nginx_reads_them(route: Route, p
         assert_safe(one, policy)
 
 
-def test_random_ordinary_paths_are_not_refused(route: Route, policy: Policy) -> None:
+def test_random_ordinary_paths_are_allowed(route: Route, policy: Policy) -> None:
     choose = random.Random(SEED)
     letters = "abcXYZ019-._~!$&'()*+,=:@"
     rare = [" ", "%", "\u00e9", "\u4e2d", "\U0001f680", "?", "#", '"', "<", "[", "|", "^", "`"]
@@ -270,73 +228,32 @@ def test_random_ordinary_paths_are_not_refused(route: Route, policy: Policy) -> 
         assert_safe(one, policy)
 
 
+ACCEPTED_PARTS = [
+    "db", "admin", "public", "private", "x", "d%62", "%64b", "DB", "adm%69n", "%70rivate",
+    "db", "admin", "public", "private", "x", "d%62", "%64b", "DB", "adm%69n", "%70rivate",
+    ".", "..", "..", "...", "%2e", ".%2e", "..;", ".;", ";", ";v=1", "..%3b", "+", "%20",
+]  # fmt: skip
+ACCEPTED_JOINTS = ["/", "/", "/", "/", "/", "/", "//", "/./", "/../", ";/"]
 PARTS = [
-    *("db", "admin", "public", "private", "x", "d%62", "%64b", "DB", "adm%69n", "%70rivate", ""),
-    *(".", "..", "...", "%2e", "%2E%2e", ".%2e", "%2e.", "..;", "..;x", ".;", "%2e%2e;x", ";", ";..", "..%3b", "..%00"),
-    *(
-        "..%20",
-        "..+",
-        ".. ",
-        " ..",
-        "..%09",
-        "..\t",
-        "..%0a",
-        "..\\",
-        "..%5c",
-        "..%2f",
-        "%2f..",
-        "%252e%252e",
-        "%25%32%65",
-    ),
-    *(
-        "%2f",
-        "%2F",
-        "%5c",
-        "\\",
-        "%252f",
-        "%25%32%66",
-        "%c0%ae",
-        "%c0%af",
-        "%e0%80%af",
-        "%ef%bc%8f",
-        "\u2215",
-        "%u002f",
-    ),
-    *("#", "%23", "?", "%3f", "&", "%00", "\x00", "%0d%0a", "%7f", "%80", "%ff", "\xe9", "%", "%4", "%zz", "%%32%65"),
-    *("a b", "+", "%20", "%25", "~", "*", "**", "|", "^", "<", ":", "@", "http:", "api.example"),
-]
+    "db", "admin", "public", "private", "x", "d%62", "%64b", "DB", "adm%69n", "%70rivate", "",
+    ".", "..", "...", "%2e", "%2E%2e", ".%2e", "%2e.", "..;", "..;x", ".;", "%2e%2e;x", ";", ";..", "..%3b", "..%00",
+    "..%20", "..+", ".. ", " ..", "..%09", "..\t", "..%0a", "..\\", "..%5c", "..%2f", "%2f..", "%252e%252e",
+    "%25%32%65", "%2f", "%2F", "%5c", "\\", "%252f", "%25%32%66", "%c0%ae", "%c0%af", "%e0%80%af", "%ef%bc%8f",
+    "\u2215", "%u002f", "#", "%23", "?", "%3f", "&", "%00", "\x00", "%0d%0a", "%7f", "%80", "%ff", "\xe9", "%", "%4",
+    "%zz", "%%32%65", "a b", "+", "%20", "%25", "~", "*", "**", "|", "^", "<", ":", "@", "http:", "api.example",
+]  # fmt: skip
 JOINTS = ["/", "/", "/", "/", "/", "//", "/./", "/../", "\\", "%2f", ";/", "", "///"]
-TAKEN = [
-    *PARTS[:10],
-    *PARTS[:10],
-    *(".", "..", "..", "...", "%2e", ".%2e", "..;", ".;", ";", ";v=1", "..%3b", "+", "%20"),
-]
-TAKEN_JOINTS = ["/", "/", "/", "/", "/", "/", "//", "/./", "/../", ";/"]
 STARTS = [
-    "/",
-    "/",
-    "/",
-    "/",
-    "/db/",
-    "/db/",
-    "/public/",
-    "/admin/",
-    "//",
-    "/./",
-    "/../",
-    "",
-    "http://h/",
-    "http://h",
-    "*",
-]
+    "/", "/", "/", "/", "/db/", "/db/", "/public/", "/admin/", "//", "/./", "/../", "", "http://h/", "http://h", "*",
+]  # fmt: skip
 
 
 def hostile(choose: random.Random) -> bytes:
-    """A target that nobody would send for a good reason."""
+    """A target that no ordinary client sends."""
     target = choose.choice(STARTS)
     for _ in range(choose.randint(1, 6)):
-        # Mostly such parts as nginx takes, or little would be compared.
-        parts, joints = (TAKEN, TAKEN_JOINTS) if choose.random() < 0.8 else (PARTS, JOINTS)
+        # Mostly parts that nginx accepts, or little would be compared.
+        parts, joints = (ACCEPTED_PARTS, ACCEPTED_JOINTS) if choose.random() < 0.8 else (PARTS, JOINTS)
         target += choose.choice(parts) + choose.choice(joints)
     data = bytearray(target.encode("latin-1", "ignore") if choose.random() < 0.2 else target.encode())
     while choose.random() < 0.15:
@@ -353,10 +270,7 @@ def test_random_hostile_targets_are_never_allowed_where_nginx_goes_elsewhere(rou
             compared += 1
             allowed += one.status == 204
             refused += one.ours is None
-    print(
-        f"{COUNT} hostile targets (seed {SEED}): nginx took {compared}; "
-        f"{allowed} of them were allowed, {refused} ambiguous"
-    )
+    print(f"seed {SEED}: of {COUNT} targets nginx accepted {compared}; {allowed} allowed, {refused} ambiguous")
     assert allowed > COUNT / 20  # else little was compared
     assert refused > COUNT / 10
 
@@ -375,73 +289,28 @@ def test_every_combination_of_hostile_parts_behind_each_place_is_safe(route: Rou
 
 
 AMBIGUOUS = [
-    "/db/a%2fb",
-    "/public/..%2fdb/private/x",
-    "/db/a\\b",
-    "/db/a%5Cb",
-    "/db/a%0ab",
-    "/db/a%C2%85b",
-    "/db/%252e%252e/private",
-    "/db/%2541",
-    "/db/..;/private",
-    "/db/.;x/y",
-    "/db/%ff",
-    "/db/%c0%ae%c0%ae/private",
-    "/db//../private/x",
-    "/db/x#y",
-    "/db/#/../../admin",
-    "/public/../db/x",
-    "/db/private/../x",
-    "/db//private/x",
-    "//db/x",
-    "/db;x/private",
-    "/public/;/../admin/x",  # a server that cuts parameters off and merges slashes reads /admin/x
+    "/db/a%2fb", "/public/..%2fdb/private/x", "/db/a\\b", "/db/a%5Cb", "/db/a%0ab", "/db/a%C2%85b",
+    "/db/%252e%252e/private", "/db/%2541", "/db/..;/private", "/db/.;x/y", "/db/%ff", "/db/%c0%ae%c0%ae/private",
+    "/db//../private/x", "/db/x#y", "/db/#/../../admin", "/public/../db/x", "/db/private/../x", "/db//private/x",
+    "//db/x", "/db;x/private",
+    "/public/;/../admin/x",  # a server that removes parameters and merges slashes reads /admin/x
     "/public/;x=1/../../public/x",
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("target", AMBIGUOUS)
-def test_what_two_parsers_could_read_differently_is_refused(route: Route, target: str) -> None:
+def test_a_target_that_two_parsers_could_read_differently_is_refused(route: Route, target: str) -> None:
     (one,) = route([target.encode()])
     assert (one.status, one.reason) == (403, "ambiguous_path")
 
 
+PLAIN_HOSTS = ["h:80", "[::1]", "[::1]:80", "H.EXAMPLE.", "127.0.0.1", "h_x"]
+HIDING_HOSTS = ["h?", "h#", "u@h", "a\\b"]
 HOSTS = [
-    *(
-        "h?",
-        "h#",
-        "h?x",
-        "u@h",
-        "u:p@h",
-        "a\\b",
-        "h:80",
-        "h:",
-        "h:x",
-        "h:80:80",
-        "[::1]",
-        "[::1]:80",
-        "[::1",
-        "H.EXAMPLE.",
-    ),
-    *(
-        "h%2fx",
-        "h%3f",
-        "h;x",
-        "h,x",
-        "h x",
-        "*",
-        "h&x=/db/",
-        "h_x",
-        "-",
-        ".",
-        "..",
-        "h.",
-        "127.0.0.1",
-        "\xe9",
-        "h\\/db",
-    ),
-    *("h?/db/x", "h#/db/x", "x@h?", "h?=", "'h'", '"h"', "<h>", "h|x", "{h}", "h~", "h!", "h$", "h(", "h+", "h=x"),
-]
+    *PLAIN_HOSTS, *HIDING_HOSTS, "h?x", "u:p@h", "h:", "h:x", "h:80:80", "[::1", "h%2fx", "h%3f", "h;x", "h,x", "h x",
+    "*", "h&x=/db/", "-", ".", "..", "h.", "\xe9", "h\\/db", "h?/db/x", "h#/db/x", "x@h?", "h?=", "'h'", '"h"', "<h>",
+    "h|x", "{h}", "h~", "h!", "h$", "h(", "h+", "h=x",
+]  # fmt: skip
 
 
 def test_no_host_moves_the_place_where_the_path_begins(route: Route, policy: Policy) -> None:
@@ -451,11 +320,10 @@ def test_no_host_moves_the_place_where_the_path_begins(route: Route, policy: Pol
     for one in routed:
         assert_safe(one, policy)
     allowed = {one.raw for one in routed if one.status == 204}
-    for host in ("h:80", "[::1]", "[::1]:80", "H.EXAMPLE.", "127.0.0.1", "h_x"):
-        assert f"http://{host}/db/x".encode() in allowed
+    assert allowed >= {f"http://{host}/db/x".encode() for host in PLAIN_HOSTS}
 
 
-@pytest.mark.parametrize("host", ["h?", "h#", "u@h", "a\\b"])
+@pytest.mark.parametrize("host", HIDING_HOSTS)
 def test_a_host_that_hides_the_path_is_refused(route: Route, host: str) -> None:
     (one,) = route([b"/db/x"], [host.encode()])
     assert (one.status, one.reason) == (403, "ambiguous_path")

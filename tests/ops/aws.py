@@ -1,4 +1,4 @@
-"""As much of AWS as the examples ask for, in front of the demo's issuer: Secrets Manager and Cognito's client secrets.
+"""The part of AWS that the examples use, in front of the demo's issuer: Secrets Manager and Cognito's client secrets.
 
 The real AWS clients talk to it (AWS_ENDPOINT_URL); it checks no signatures.
 """
@@ -20,18 +20,19 @@ POOL = "us-east-1_Demo"
 
 
 class Aws:
-    """`secrets` are Secrets Manager's, by name. `created` says since when Cognito has each secret of a client."""
+    """`secrets`: Secrets Manager's values by name. `requests`: the names of the API calls that arrived."""
 
     def __init__(self, issuer: Issuer) -> None:
         self.issuer = issuer
         self.secrets: dict[str, str] = {}
-        self.asked: list[str] = []
-        self._ids: dict[str, tuple[str, float]] = {}
+        self.requests: list[str] = []
+        self.url = ""  # where it listens
+        self._described: dict[str, dict[str, Any]] = {}
         self.app = Starlette(routes=[Route("/", self._answer, methods=["POST"])])
 
-    def keep(self, name: str, client_id: str, secret: str) -> None:
+    def keep(self, name: str, client_id: str, secret: str, url: str = "") -> None:
         """Store a client's credentials, as terraform/ does."""
-        url = f"{self.issuer.base}/oauth2/token"
+        url = url or f"{self.issuer.base}/oauth2/token"
         self.secrets[name] = json.dumps({"client_id": client_id, "client_secret": secret, "token_url": url})
 
     def stored(self, name: str) -> dict[str, str]:
@@ -41,35 +42,35 @@ class Aws:
 
     async def _answer(self, request: Request) -> JSONResponse:
         action = request.headers["X-Amz-Target"].partition(".")[2]
-        self.asked.append(action)
+        self.requests.append(action)
         return JSONResponse(getattr(self, action)(await request.json()), media_type="application/x-amz-json-1.1")
 
-    def GetSecretValue(self, asked: Mapping[str, str]) -> dict[str, Any]:
-        return {"Name": asked["SecretId"], "SecretString": self.secrets[asked["SecretId"]]}
+    def GetSecretValue(self, given: Mapping[str, str]) -> dict[str, Any]:
+        return {"Name": given["SecretId"], "SecretString": self.secrets[given["SecretId"]]}
 
-    def PutSecretValue(self, asked: Mapping[str, str]) -> dict[str, Any]:
-        self.secrets[asked["SecretId"]] = asked["SecretString"]
-        return {"Name": asked["SecretId"], "VersionStages": ["AWSCURRENT"]}
+    def PutSecretValue(self, given: Mapping[str, str]) -> dict[str, Any]:
+        self.secrets[given["SecretId"]] = given["SecretString"]
+        return {"Name": given["SecretId"], "VersionStages": ["AWSCURRENT"]}
 
-    def AddUserPoolClientSecret(self, asked: Mapping[str, str]) -> dict[str, Any]:
-        known = self._secrets(asked)
-        assert len(known) < 2, "Cognito keeps two secrets for each client"
-        known.append(random_text(51))
-        return {"ClientSecretDescriptor": self._told(known[-1]) | {"ClientSecretValue": known[-1]}}
+    def AddUserPoolClientSecret(self, given: Mapping[str, str]) -> dict[str, Any]:
+        secrets = self._secrets(given)
+        assert len(secrets) < 2, "Cognito keeps two secrets for each client"
+        secrets.append(random_text(51))
+        return {"ClientSecretDescriptor": self._describe(secrets[-1]) | {"ClientSecretValue": secrets[-1]}}
 
-    def ListUserPoolClientSecrets(self, asked: Mapping[str, str]) -> dict[str, Any]:
-        return {"ClientSecrets": [self._told(secret) for secret in self._secrets(asked)]}
+    def ListUserPoolClientSecrets(self, given: Mapping[str, str]) -> dict[str, Any]:
+        return {"ClientSecrets": [self._describe(secret) for secret in self._secrets(given)]}
 
-    def DeleteUserPoolClientSecret(self, asked: Mapping[str, str]) -> dict[str, Any]:
-        known = self._secrets(asked)
-        assert len(known) > 1, "Cognito does not delete the last secret"
-        known[:] = [secret for secret in known if self._told(secret)["ClientSecretId"] != asked["ClientSecretId"]]
+    def DeleteUserPoolClientSecret(self, given: Mapping[str, str]) -> dict[str, Any]:
+        secrets = self._secrets(given)
+        assert len(secrets) > 1, "Cognito does not delete the last secret"
+        secrets[:] = [one for one in secrets if self._describe(one)["ClientSecretId"] != given["ClientSecretId"]]
         return {}
 
-    def _secrets(self, asked: Mapping[str, str]) -> list[str]:
-        assert asked["UserPoolId"] == POOL
-        return self.issuer.clients[asked["ClientId"]].secrets
+    def _secrets(self, given: Mapping[str, str]) -> list[str]:
+        assert given["UserPoolId"] == POOL
+        return self.issuer.clients[given["ClientId"]].secrets
 
-    def _told(self, secret: str) -> dict[str, Any]:
-        number, created = self._ids.setdefault(secret, (str(uuid.uuid4()), time.time()))
-        return {"ClientSecretId": number, "ClientSecretCreateDate": created}
+    def _describe(self, secret: str) -> dict[str, Any]:
+        new = {"ClientSecretId": str(uuid.uuid4()), "ClientSecretCreateDate": time.time()}
+        return self._described.setdefault(secret, new)

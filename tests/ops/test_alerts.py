@@ -27,8 +27,8 @@ def cases() -> list[dict[str, Any]]:
 
 
 def test_a_missing_binary_is_an_error_that_names_the_make_target() -> None:
-    with pytest.raises(PrometheusMissing, match="promtool-of-nobody is not installed: run `make prometheus`"):
-        binary("promtool-of-nobody")
+    with pytest.raises(PrometheusMissing, match="no-such-tool is not installed: run `make prometheus`"):
+        binary("no-such-tool")
 
 
 def test_promtool_finds_the_rules_valid() -> None:
@@ -51,8 +51,8 @@ def test_an_alert_has_a_case_that_fires_and_one_that_must_not(alert: dict[str, A
 
 
 def test_no_two_cases_have_the_same_sentence_for_the_same_alert() -> None:
-    told = [(case["name"], str(case.get("promql_expr_test") or case.get("alert_rule_test"))) for case in cases()]
-    assert len(set(told)) == len(told)
+    sentences = [(case["name"], str(case.get("promql_expr_test") or case.get("alert_rule_test"))) for case in cases()]
+    assert len(set(sentences)) == len(sentences)
 
 
 @pytest.mark.parametrize("alert", ALERTS)

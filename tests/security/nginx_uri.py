@@ -1,4 +1,4 @@
-"""nginx's own reading of a request target, written after its documentation and behaviour: the second opinion."""
+"""nginx's own reading of a request target: an independent implementation of its documented behaviour."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 def nginx_uri(target: bytes) -> bytes | None:
     """What nginx chooses a ``location`` by (``$uri``, with merge_slashes on); None where it answers 400.
 
-    A state machine over bytes, as nginx's is, and unlike the verifier's, which works on whole segments.
+    A state machine over bytes, as in nginx; the verifier works on whole segments.
     """
     out = bytearray()
     state = resume = "usual"

@@ -1,24 +1,31 @@
-"""The commands: their exit status and what they print."""
+"""The commands: their exit status, what they print, and what they execute."""
 
 from __future__ import annotations
 
 import http.client
+import importlib.metadata
+import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.support import SigningKey, jwks
+from verifier import __version__
 from verifier.cli import main
 
 pytestmark = pytest.mark.usefixtures("no_environment")
 
 WriteConfig = Callable[[str | dict[str, Any]], Path]
+ROOT = Path(__file__).parents[2]
+MODULE = [sys.executable, "-P", "-m", "verifier"]
+SCRIPT = Path(sys.executable).with_name("m2m-verifier")
 
 
 @pytest.fixture
@@ -29,13 +36,49 @@ def good(write_config: WriteConfig, tmp_path: Path, signer: SigningKey) -> str:
     return str(write_config({"issuers": [issuer], "policies": {"api": {}}}))
 
 
-def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, given: str = "", command: list[str] = MODULE, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "verifier", *arguments], input=given, capture_output=True, text=True, timeout=60
+        [*command, *arguments], input=given, capture_output=True, text=True, timeout=60, cwd=cwd, env=environment()
     )
 
 
-def test_check_of_a_good_configuration_exits_0(good: str, capfd: pytest.CaptureFixture[str]) -> None:
+def environment() -> dict[str, str]:
+    """This process's environment, as it was before ``main`` ran here, with the verifier that is tested."""
+    return {name: os.environ[name] for name in os.environ if name != "PYTHONSAFEPATH"} | {"PYTHONPATH": str(ROOT)}
+
+
+@contextmanager
+def serving(good: str, *arguments: str, command: list[str] = MODULE, cwd: Path | None = None) -> Iterator[Any]:
+    """A ``serve`` that listens: the process, its port and its metrics port."""
+    addresses = ["--host", "127.0.0.1", "--port", "0", "--metrics-port", "0"]
+    with subprocess.Popen(
+        [*command, "serve", "--config", good, *addresses, *arguments],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=cwd, env=environment(),
+    ) as process:  # fmt: skip
+        try:
+            assert process.stderr is not None
+            found = None
+            while found is None:
+                line = process.stderr.readline()
+                assert line, "it ended before it listened"
+                found = re.search(r"listening on \S*?:(\d+), metrics on \S*?:(\d+)", line)
+            yield process, int(found[1]), int(found[2])
+        finally:
+            process.terminate()
+
+
+def get(port: int, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, body
+
+
+def test_check_of_a_valid_configuration_exits_0(good: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--config", good]) == 0
     assert re.search(r"ok: .*lab.*default, api", capfd.readouterr().out)
 
@@ -46,43 +89,42 @@ def test_check_of_a_broken_configuration_exits_2_and_prints_every_error(
     path = write_config("leeway: -1\nissuers: []\naudits: all\n")
 
     assert main(["check", "--config", str(path)]) == 2
-    told = capfd.readouterr()
-    text = told.out + told.err
-    assert all(f"{path}:{line}: {key}: " in text for line, key in ((1, "leeway"), (2, "issuers"), (3, "audits")))
+    printed = capfd.readouterr().err
+    assert all(f"{path}:{line}: {key}: " in printed for line, key in ((1, "leeway"), (2, "issuers"), (3, "audits")))
 
 
-def test_check_without_any_configuration_says_how_to_begin(capfd: pytest.CaptureFixture[str]) -> None:
+def test_check_without_a_configuration_says_which_variables_to_set(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["check"]) == 2
-    told = capfd.readouterr()
-    assert "COGNITO_USER_POOL_ID" in told.out + told.err
+    assert "COGNITO_USER_POOL_ID" in capfd.readouterr().err
+
+
+def test_version_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+
+    assert (caught.value.code, capfd.readouterr().out) == (0, f"m2m-verifier {__version__}\n")
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
-        ["nonsense"],
-        ["check", "--x"],
-        ["explain"],
-        ["explain", "--url", "https://h/", "--token", "x"],
-        ["explain", "--url", "https://h/", "eyJhbGciOiJSUzI1NiJ9.e30.x"],
-        ["serve", "--port", "http"],
+        "",
+        "nonsense",
+        "check --x",
+        "explain",
+        "explain --url https://h/ --token x",
+        "explain --url https://h/ eyJhbGciOiJSUzI1NiJ9.e30.x",  # it would be visible in the list of processes
+        "serve --port http",
+        "serve --workers 0",
     ],
-    ids=" ".join,
 )
-def test_arguments_that_no_command_has_exit_2(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
-    """A token among them: it would be read in the list of processes."""
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
+def test_wrong_arguments_exit_2(arguments: str, good: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M2M_CONFIG", good)
 
-    assert caught.value.code == 2
+    assert run(*arguments.split()).returncode == 2
 
 
-def test_serve_without_workers_exits_2(good: str) -> None:
-    assert run("serve", "--config", good, "--workers", "0").returncode == 2
-
-
-def test_serve_on_an_address_that_is_not_ours_exits_1(good: str) -> None:
+def test_serve_on_an_address_of_another_machine_exits_1(good: str) -> None:
     done = run("serve", "--config", good, "--host", "192.0.2.1", "--port", "0")
 
     assert (done.returncode, "cannot listen" in done.stderr) == (1, True)
@@ -96,27 +138,68 @@ def test_explain_reads_the_token_from_stdin_and_exits_1_when_it_is_denied(good: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_serve_answers_and_ends_with_0_when_it_is_told_to(good: str, number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "verifier", "serve", "--config", good, "--host", "127.0.0.1"]
-    with subprocess.Popen(
-        [*command, "--port", "0", "--metrics-port", "0"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    ) as process:
-        assert process.stderr is not None
-        found = None
-        while found is None:
-            line = process.stderr.readline()
-            assert line, "it ended before it listened"
-            found = re.search(r"listening on \S*?:(\d+), metrics on \S*?:(\d+)", line)
-        statuses = [_status(int(found[1]), "/health"), _status(int(found[2]), "/metrics")]
+def test_serve_answers_and_exits_0_on_a_signal(good: str, number: signal.Signals) -> None:
+    with serving(good) as (process, port, metrics_port):
+        statuses = [get(port, "/health")[0], get(metrics_port, "/metrics")[0]]
         process.send_signal(number)
 
-        assert (process.wait(20), statuses) == (0, [200, 200])
+        assert (process.wait(60), statuses) == (0, [200, 200])
 
 
-def _status(port: int, path: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    answer.read()
-    connection.close()
-    return answer.status
+# --- the working directory ---
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Path:
+    """A folder with a module for each name that may be imported; each leaves a file ``executed`` behind."""
+    folder = tmp_path / "planted"
+    names = set(sys.stdlib_module_names) | set(importlib.metadata.packages_distributions()) | {"sitecustomize"}
+    code = f"import _io; _io.open({str(folder / 'executed')!r}, 'a').write(__name__ + ' ')\n"
+    (folder / "verifier").mkdir(parents=True)
+    for name in sorted(name for name in names if name.isidentifier()):
+        (folder / f"{name}.py").write_text(code)
+    for name in ("__init__", "__main__", "cli"):
+        (folder / "verifier" / f"{name}.py").write_text(code)
+    return folder
+
+
+COMMANDS = [
+    pytest.param(MODULE, id="module"),
+    pytest.param(
+        [str(SCRIPT)], id="script", marks=pytest.mark.skipif(not SCRIPT.exists(), reason="needs the installed script")
+    ),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [("check --config {config}", 0), ("lint --config {config} {config}", 0),
+     ("explain --config {config} --url https://api.example/", 1), ("--version", 0)],
+)  # fmt: skip
+def test_a_command_executes_nothing_in_the_working_directory(
+    planted: Path, good: str, command: list[str], arguments: str, status: int
+) -> None:
+    done = run(*arguments.format(config=good).split(), command=command, cwd=planted)
+
+    assert (done.returncode, done.stderr) == (status, "")
+    assert not (planted / "executed").exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_serve_and_its_workers_execute_nothing_in_the_working_directory(
+    planted: Path, good: str, command: list[str]
+) -> None:
+    with serving(good, "--workers", "2", command=command, cwd=planted) as (process, port, _):
+        status, _ = get(port, "/health")
+        process.terminate()
+
+        assert (status, process.wait(60)) == (200, 0)
+    assert not (planted / "executed").exists()
+
+
+def test_without_safe_path_the_planted_modules_would_be_executed(planted: Path) -> None:
+    """Shows that the tests above can fail."""
+    run("--version", command=[sys.executable, "-m", "verifier"], cwd=planted)
+
+    assert (planted / "executed").exists()

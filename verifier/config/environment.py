@@ -29,13 +29,13 @@ class Environment(BaseSettings):
     oauth_jwks_url: str = ""
     oauth_audience: str = ""
     m2m_config: Path | None = None
-    m2m_host: str = "0.0.0.0"  # noqa: S104 - a service in a container is asked from outside
+    m2m_host: str = "0.0.0.0"  # noqa: S104 - a service in a container is reached from outside
     m2m_port: int = Field(default=8000, ge=0, le=65535)
     m2m_metrics_port: int = Field(default=9090, ge=0, le=65535)
     m2m_workers: int = Field(default=1, ge=1, le=64)
 
     def issuer(self) -> tuple[dict[str, Any], Mapping[str, str]] | None:
-        """The one issuer that the environment describes, in the form of the file, and the variable of each value."""
+        """The issuer that the environment describes, in the form of the file, and the variable of each value."""
         if self.cognito_user_pool_id and self.oauth_issuer:
             raise ConfigError(
                 ["COGNITO_USER_POOL_ID, OAUTH_ISSUER: give one; several issuers need a file (M2M_CONFIG)"]
@@ -56,7 +56,7 @@ class Environment(BaseSettings):
                     "name": "oauth",
                     "issuer": self.oauth_issuer,
                     "profile": profile,
-                    # `any` has to be written out: without an audience, only tokens without `aud` pass.
+                    # `any` must be explicit: without an audience, only tokens without `aud` pass.
                     "audience": _words(self.oauth_audience) or [],
                 }
                 | ({"jwks_url": self.oauth_jwks_url} if self.oauth_jwks_url else {}),

@@ -1,4 +1,4 @@
-"""The types of single configuration values: what may be written, and the message where it is not."""
+"""The types of single configuration values, with the message for a wrong one."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def matching(pattern: re.Pattern[str], message: str) -> AfterValidator:
 def _secure(url: str) -> str:
     require_secure(url)
     if not VISIBLE.fullmatch(url) or any(mark in url for mark in '"\\#'):
-        raise ValueError("holds characters that no URL has")
+        raise ValueError("has characters that are not allowed in a URL")
     return url
 
 
 class Context(TypedDict):
-    """What validators have to know beyond their own value."""
+    """What validators need beside the value."""
 
     folder: Path
-    """The configuration file's: relative paths begin there."""
+    """The configuration file's folder, which relative paths start from."""
     client_ids: ClientIds
 
 
@@ -76,7 +76,7 @@ def _known_client(written: str, info: ValidationInfo[Context]) -> str:
 
 def _free_header(name: str) -> str:
     if name.lower() in _RESERVED or name.lower().startswith("x-m2m-"):
-        raise ValueError("is a header that the answer carries for its own reasons")
+        raise ValueError("is a header that the verifier itself sends, or that proxies interpret")
     return name
 
 
@@ -90,7 +90,7 @@ def _list_of_one(value: Any) -> Any:
 
 
 OrOne = BeforeValidator(_list_of_one, json_schema_input_type=list[str] | str)
-"""One text may stand for a list of one; the JSON schema says so."""
+"""A string counts as a list of one; the JSON schema allows it."""
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -117,7 +117,7 @@ Algorithm = Literal[
 ]  # fmt: skip
 ProfileName = Literal["generic", "cognito", "okta", "auth0", "entra", "keycloak", "kubernetes", "github", "rfc9068"]
 
-# Headers that an answer carries for its own reasons, or that proxies act upon.
+# Headers that the verifier itself sends, or that proxies interpret.
 _RESERVED = frozenset(
     name.lower()
     for name in (
@@ -128,12 +128,12 @@ _RESERVED = frozenset(
 )  # fmt: skip
 
 
-def _nothing(value: Any) -> Any:
-    """A section whose lines are all removed or commented out says nothing."""
+def _absent(value: Any) -> Any:
+    """A section whose lines are all removed or commented out counts as absent."""
     return {} if value is None else value
 
 
-OrNothing = BeforeValidator(_nothing)
+OrAbsent = BeforeValidator(_absent)
 
 
 class Section(BaseModel):
@@ -144,15 +144,15 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _empty_section(cls, value: Any) -> Any:
-        return _nothing(value)
+        return _absent(value)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _not_left_empty(cls, value: Any, info: ValidationInfo) -> Any:
+    def _warn_without_value(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None and info.field_name not in _SECTIONS:
-            # It may be an allow-list that lost its last line; `[]` was meant.
+            # It may be an allow-list whose last line was removed: `[]` was intended.
             log.warning(
-                "%s is left empty in the configuration: that is as if the line were not there; `[]` lets nobody in",
+                "%s has no value in the configuration and counts as absent; write `[]` to allow no client",
                 info.field_name,
             )
         return value

@@ -39,20 +39,20 @@ class Cognito(Section):
 
     @property
     def issuers(self) -> tuple[str, str]:
-        """Both forms that the pool's tokens may name as their issuer."""
+        """Both forms of ``iss`` in the pool's tokens."""
         host, pool = f"cognito-idp.{self.region}.amazonaws.com", self.user_pool_id
         return f"https://{host}/{pool}", f"https://issuer-{host}/{pool}"
 
 
 class ClaimNames(Section):
-    """Claims to read instead of the profile's."""
+    """Names of claims that replace the profile's."""
 
     client_id: str | None = None
     scope: str | None = None
 
 
 class IssuerSettings(Section):
-    """One issuer, with everything that decides about its tokens."""
+    """One issuer and the rules for its tokens."""
 
     name: Name
     cognito: Cognito | None = None
@@ -68,7 +68,7 @@ class IssuerSettings(Section):
     clients: list[ClientId] | None = None
 
     def inconsistencies(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
-        """What does not fit together: the key to change, the others that matter, and the problem."""
+        """Inconsistent settings: the key to change, the other keys involved, and the problem."""
         if (self.cognito is None) == (self.issuer is None):
             yield "issuer", ("cognito",), "give one of issuer (a URL) or cognito (region and user_pool_id)"
         if self.cognito is not None and self.profile not in ("generic", "cognito"):
@@ -97,7 +97,7 @@ class IssuerSettings(Section):
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Values of ``iss`` that count, the first being the one to ask for keys."""
+        """Accepted values of ``iss``; the keys are fetched from the first."""
         if self.cognito is not None:
             return self.cognito.issuers
         if self.issuer is None:
@@ -121,7 +121,7 @@ class IssuerSettings(Section):
             profile=profile.with_claims(self.claims.client_id, self.claims.scope),
             algorithms=frozenset(self.algorithms),
             audience=None if "any" in (self.audience or ()) else frozenset(self.audience or ()),
-            # Cognito's tokens have none, and `audience: []` says that these have none.
+            # Cognito's tokens have no audience; `audience: []` states that this issuer's have none.
             audience_optional=profile.audience_optional or not self.audience,
             scope_prefix=scope_prefix if self.scope_prefix is None else self.scope_prefix,
             allow_users=self.allow_users,

@@ -32,7 +32,7 @@ def load(path: Path | None, environment: Environment | None = None) -> Config:
     variables: Mapping[str, str] = {}
     if "issuers" in given:
         if environment.cognito_user_pool_id or environment.oauth_issuer:
-            log.warning("%s names issuers: COGNITO_USER_POOL_ID and OAUTH_ISSUER are not looked at", path)
+            log.warning("%s names issuers: COGNITO_USER_POOL_ID and OAUTH_ISSUER are ignored", path)
     else:
         from_environment = environment.issuer()
         if from_environment is not None:
@@ -94,7 +94,7 @@ def _remove(given: Any, place: Place) -> set[Place]:
     return set()
 
 
-_HOW_TO_BEGIN = "no issuer: set COGNITO_USER_POOL_ID or OAUTH_ISSUER, or a file (--config, M2M_CONFIG) with `issuers:`"
+_NO_ISSUER = "no issuer: set COGNITO_USER_POOL_ID or OAUTH_ISSUER, or a file (--config, M2M_CONFIG) with `issuers:`"
 
 
 def _variable(place: Place, variables: Mapping[str, str]) -> str | None:
@@ -111,7 +111,7 @@ def _place(location: Place) -> Place:
 
 
 def _message(kind: str, message: str, location: Place) -> str:
-    """The error and a hint."""
+    """A message with a hint, from pydantic's kind of error and its message."""
     if kind == "extra_forbidden":
         known = {name for part in (*vars(model).values(), *vars(issuers).values()) for name in _fields(part)}
         if location[-1] in known:
@@ -119,7 +119,7 @@ def _message(kind: str, message: str, location: Place) -> str:
         close = difflib.get_close_matches(str(location[-1]), sorted(known), n=1)
         return "unknown key" + (f": did you mean `{close[0]}`?" if close else "")
     if kind == "missing":
-        return _HOW_TO_BEGIN if location == ("issuers",) else "is missing"
+        return _NO_ISSUER if location == ("issuers",) else "is missing"
     if kind == "string_type":
         return "must be text: put it in quotes"
     if kind == "list_type":
@@ -135,7 +135,7 @@ def _fields(model: Any) -> Iterator[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice: which would count?"""
+    """Refuses duplicate keys, of which YAML would keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -174,7 +174,7 @@ class _Document:
         self.content = content or {}
 
     def at(self, place: Place) -> str:
-        """``file:line: issuers[0].name``, as exact as the file allows."""
+        """``file:line: issuers[0].name``. Parts that the file lacks have the line of what should hold them."""
         node, line = self._root, None
         for part in place:
             child = _child(node, part)

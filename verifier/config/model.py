@@ -1,4 +1,4 @@
-"""The structure of the configuration: its sections, what must fit together, and the domain objects they become."""
+"""The structure of the configuration: its sections, their consistency, and the domain objects they become."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from verifier.config.fields import (
     IssuerName,
     Method,
     Name,
-    OrNothing,
+    OrAbsent,
     OrOne,
     Prefix,
     Scope,
@@ -67,7 +67,7 @@ class ResourceSettings(Section):
 
 
 class PolicySettings(Section):
-    """What an auth URL asks of a request."""
+    """One policy: what a request needs."""
 
     scope: Annotated[list[Scope], OrOne] = []
     rules: Annotated[list[RuleSettings], Field(min_length=1)] | None = None
@@ -118,10 +118,10 @@ class Settings(Section):
 
     issuers: Annotated[list[IssuerSettings], Field(min_length=1)]
     scope_prefix: Prefix = ""
-    policies: Annotated[dict[Name, PolicySettings], OrNothing] = {}
+    policies: Annotated[dict[Name, PolicySettings], OrAbsent] = {}
     roles: RoleSettings = RoleSettings()
     revoked: RevokedSettings = RevokedSettings()
-    headers: Annotated[dict[HeaderName, Annotated[str, Field(min_length=1)]], OrNothing] = {}
+    headers: Annotated[dict[HeaderName, Annotated[str, Field(min_length=1)]], OrAbsent] = {}
     leeway: Annotated[float, Field(strict=True, ge=0, le=300)] = 10.0
     cache: CacheSettings = CacheSettings()
     max_header_bytes: Annotated[int, Field(strict=True, ge=512, le=65_536)] = 3584
@@ -130,7 +130,7 @@ class Settings(Section):
 
     @property
     def client_ids(self) -> ClientIds:
-        """How client ids are written here."""
+        """The parser of client ids."""
         return ClientIds(tuple(issuer.name for issuer in self.issuers))
 
     def build(self, path: Path | None, content: bytes, listen: Listen) -> Config:
@@ -156,7 +156,7 @@ class Settings(Section):
         )
 
     def _build_policies(self) -> Policies:
-        """``default`` is always there: any valid M2M token, unless the file says more."""
+        """The policy ``default`` always exists: any valid M2M token, unless the file defines it."""
         prefixes = {issuer.build(self.scope_prefix).scope_prefix for issuer in self.issuers}
         prefix = prefixes.pop() if len(prefixes) == 1 else self.scope_prefix
         named = {"default": PolicySettings(), **self.policies}
@@ -176,7 +176,7 @@ class Settings(Section):
         return Revoked(frozenset(named), frozenset(self.revoked.clients), frozenset(self.revoked.tokens))
 
     def problems(self, removed: AbstractSet[tuple[str | int, ...]]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-        """What does not fit together or is given twice, each with its place; ``removed`` are places not to judge by."""
+        """Inconsistencies and duplicates, each with its place. ``removed``: places of invalid values, not compared."""
         names: set[str] = set()
         owner: dict[str, str] = {}
         for place, issuer in enumerate(self.issuers):
@@ -192,5 +192,5 @@ class Settings(Section):
         headers: set[str] = set()
         for header in self.headers:
             if header.lower() in headers:
-                yield ("headers", header), "is given twice: header names know no case"
+                yield ("headers", header), "is given twice: header names are case-insensitive"
             headers.add(header.lower())

@@ -16,10 +16,10 @@ POLL_INTERVAL = 0.5  # seconds
 
 
 class Watch:
-    """Finds a change of the configuration file, or of a key file that it names.
+    """Detects changes of the configuration file and of the key files that it names.
 
-    It compares contents, so that a ConfigMap's symlink swap counts and a touched file does not. A file that is no
-    regular one, as a pipe, is read once and never again.
+    It compares contents: a ConfigMap's symlink swap is a change, a new modification time is not. A file that is not a
+    regular one, such as a pipe, is never read again.
     """
 
     def __init__(self, config: Config) -> None:
@@ -43,13 +43,13 @@ async def follow(config: Config, take: Callable[[Config], Awaitable[None]], refu
     while config.path is not None:
         await asyncio.sleep(POLL_INTERVAL)
         try:
-            changed = await asyncio.to_thread(watch)  # reading YAML takes a hundred times as long as an answer may
+            changed = await asyncio.to_thread(watch)  # parsing takes milliseconds, an answer microseconds
             if changed is not None:
                 await take(changed)
-        except Exception as error:  # whatever is wrong with it: the old configuration stays in force
+        except Exception as error:  # any failure: the old configuration stays in force
             refuse()
             problems = error.problems if isinstance(error, ConfigError) else [type(error).__name__]
-            log.error(  # noqa: TRY400 - the problems name their place; a traceback of our own code would not help
+            log.error(  # noqa: TRY400 - the problems name their place; a traceback would not help
                 "the changed configuration is refused, the old one stays in force: %s", "; ".join(problems)
             )
 

@@ -1,1 +1,1 @@
-"""Everything around the verifier on one machine: a token issuer, nginx, an API. For trying it out and for tests."""
+"""A token issuer, nginx, an API and the verifier on one machine: for `make run` and for tests."""

@@ -1,4 +1,4 @@
-"""The API behind nginx in the demo: it answers anything with what it learned about its caller."""
+"""The API behind nginx in the demo: it answers every request with the identity headers that it received."""
 
 import json
 

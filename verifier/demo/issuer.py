@@ -1,7 +1,7 @@
 """A token issuer that speaks AWS Cognito's shape: key set, discovery, client-credentials grant.
 
-Its keys and secrets are made at start and live in memory only. Tests and scripts drive the same object: they mint
-what no issuer would, rotate keys and secrets, and let time pass through `clock`.
+Its keys and secrets are made at the start and kept in memory only. Tests use the same object to sign tokens that no
+real issuer would sign, to rotate keys and secrets, and to set the time (`clock`).
 """
 
 import base64
@@ -37,7 +37,7 @@ def random_text(length: int) -> str:
 
 @dataclass
 class Client:
-    """A machine: the scopes it may have, without prefix, and its secrets; each is accepted, so that two can overlap."""
+    """A machine: the scopes it may have, without prefix, and its secrets. Each secret is accepted: two can overlap."""
 
     scopes: Sequence[str]
     secrets: list[str] = field(default_factory=lambda: [random_text(51)])
@@ -45,7 +45,7 @@ class Client:
 
 @dataclass
 class SigningKey:
-    """An RSA 2048 key pair and the id that tokens name it by."""
+    """An RSA key pair of 2,048 bits and its key id."""
 
     kid: str = field(default_factory=lambda: b64url(secrets.token_bytes(32)))
     private: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048))
@@ -90,16 +90,16 @@ class Issuer:
         return client_id, client.secrets[0]
 
     def rotate(self) -> str:
-        """Sign with a new key from now on, and publish the old ones still; the new key's id."""
+        """Sign with a new key and keep the old ones published; returns the new key's id."""
         self.keys.insert(0, SigningKey())
         return self.keys[0].kid
 
     def drop_old_keys(self) -> None:
-        """Publish the signing key alone."""
+        """Publish only the signing key."""
         del self.keys[1:]
 
     def machine_claims(self, client_id: str, scopes: Sequence[str], lifetime: float = LIFETIME) -> Claims:
-        """What Cognito's client-credentials tokens hold; scopes without prefix, `lifetime` in seconds."""
+        """The claims of Cognito's client-credentials tokens; scopes without prefix, `lifetime` in seconds."""
         return self._claims(
             lifetime, sub=client_id, client_id=client_id, scope=" ".join(self.prefix + scope for scope in scopes)
         )
@@ -107,7 +107,7 @@ class Issuer:
     def person_claims(
         self, username: str, client_id: str, groups: Sequence[str] = (), lifetime: float = LIFETIME
     ) -> Claims:
-        """What a person's access token holds: it carries a `client_id` too."""
+        """The claims of a person's access token, which also has a `client_id`."""
         claims = self._claims(lifetime, sub=str(uuid.uuid4()), client_id=client_id, scope="openid profile")
         extra = {"cognito:groups": list(groups)} if groups else {}
         return claims | extra | {"username": username, "origin_jti": str(uuid.uuid4()), "event_id": str(uuid.uuid4())}
@@ -122,8 +122,8 @@ class Issuer:
     ) -> str:
         """A token with exactly these claims, signed RS256 whatever they and the header say.
 
-        `header` is laid over `alg` and `kid`; bytes are taken as the claims part as they are; `key` defaults to the
-        one that signs now.
+        `header` is merged over `alg` and `kid`; claims given as bytes are not encoded again; `key` defaults to the
+        current signing key.
         """
         key = key or self.keys[0]
         head = json.dumps({"kid": key.kid, "alg": "RS256"} | dict(header or {})).encode()
@@ -132,7 +132,7 @@ class Issuer:
         return f"{signed}.{b64url(key.private.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
 
     def grant(self, client_id: str, secret: str, scope: str | None = None) -> str:
-        """A token for a client that knows its secret, with the scopes (with prefix) it asks for, or all it may have.
+        """A token for a client with its secret, with the requested scopes (with prefix) or all that it may have.
 
         Raises:
             OAuthError: `invalid_client` or `invalid_scope`.

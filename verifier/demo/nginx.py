@@ -1,6 +1,6 @@
 """A private nginx that guards locations as ingress-nginx 1.15 does with `auth-url` and `auth-response-headers`.
 
-`templates.py` holds the text; here it is filled in and run.
+The text is in `templates.py`.
 """
 
 import base64
@@ -20,10 +20,10 @@ from verifier.demo import templates
 from verifier.demo.processes import Child, ProcessError
 
 IDENTITY_HEADERS = ("X-M2M-Client-ID", "X-M2M-Scope", "X-M2M-Role", "X-M2M-Issuer")
-"""What an ingress lists in `auth-response-headers`: nginx overwrites or removes these, however a client forged them."""
+"""What an Ingress lists in `auth-response-headers`: nginx overwrites or removes these when a client sends them."""
 
 START_TIMEOUT = STOP_TIMEOUT = 5.0
-"""Seconds that nginx has to listen, and to finish its requests, before that counts as a failure."""
+"""Seconds within which nginx must listen, and finish its requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class Location:
 
 
 OPEN_METADATA = Location("/.well-known/oauth-protected-resource", backend="verifier")
-"""RFC 9728 documents are read by agents that have no token yet."""
+"""Agents read RFC 9728 documents before they have a token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """What nginx shall do; addresses are `host:port`.
+    """The settings of nginx; addresses are `host:port`.
 
     `keepalive=False` opens a connection for each subrequest, as ingress-nginx does while `auth-keepalive` is unset;
     True reuses them, as plain nginx can. `server_snippet` goes into the server block as it is. `prefix` is created.
@@ -65,7 +65,7 @@ class Gateway:
     def render(self) -> str:
         """The whole nginx.conf."""
         user = ""
-        if os.geteuid() == 0:  # else the workers become `nobody`, who cannot enter a private prefix
+        if os.geteuid() == 0:  # else the workers run as `nobody`, which cannot read a private prefix
             user = f"user {pwd.getpwuid(0).pw_name} {grp.getgrgid(os.getegid()).gr_name};"
         pools = [_pool(name, [address]) for name, address in self.backends.items()]
         pools.append(_pool("verifier", self.verifiers, keepalive=self.keepalive))
@@ -118,15 +118,17 @@ class Nginx:
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
+        self.config = gateway.prefix / "nginx.conf"
+        self.log_file = gateway.prefix / "error.log"
 
     def __enter__(self) -> Self:
         prefix = self.gateway.prefix
         prefix.mkdir(parents=True, exist_ok=True)
-        (prefix / "nginx.conf").write_text(self.gateway.render())
+        self.config.write_text(self.gateway.render())
         pid_file = prefix / "nginx.pid"
         pid_file.unlink(missing_ok=True)
-        command = [find_nginx(), "-p", str(prefix), "-c", str(prefix / "nginx.conf"), "-e", "stderr"]
-        self._child = Child(command, prefix / "error.log")
+        command = [find_nginx(), "-p", str(prefix), "-c", str(self.config), "-e", "stderr"]
+        self._child = Child(command, self.log_file)
         deadline = time.monotonic() + START_TIMEOUT
         # Another server on the port would answer too; nginx writes its pid only once it listens.
         while not (pid_file.exists() and pid_file.read_text().strip()):
@@ -154,13 +156,14 @@ class Nginx:
         self._child.stop(signal.SIGQUIT, STOP_TIMEOUT)
 
 
-def find_nginx() -> str:
-    """The path of the nginx binary; Debian keeps it where only root's PATH leads.
+def find_nginx(path: str | None = None) -> str:
+    """The path of the nginx binary. Debian installs it in /usr/sbin, which is only on root's PATH.
 
     Raises:
         ProcessError: there is none.
     """
-    binary = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
+    path = path or f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
+    binary = shutil.which("nginx", path=path)
     if binary is None:
         raise ProcessError("nginx is not installed; on Debian: apt-get install nginx")
     return binary

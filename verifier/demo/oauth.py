@@ -1,4 +1,4 @@
-"""How a client-credentials request is written (RFC 6749)."""
+"""Parses a client-credentials request (RFC 6749)."""
 
 import base64
 import urllib.parse
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 class OAuthError(Exception):
-    """An error answer of the token endpoint, by its code (RFC 6749 section 5.2)."""
+    """An error of the token endpoint; its text is the error code (RFC 6749 section 5.2)."""
 
 
 def parse_form(body: bytes) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Child processes: started out of the terminal's reach, stopped in order, their last words kept."""
+"""Child processes: the terminal's Ctrl-C does not reach them; each is stopped in order and its log is kept."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ from verifier.demo.serving import free_port
 READY_TIMEOUT = 20.0
 """Seconds that the verifier has to fetch its keys."""
 
-_FOREIGN = ("M2M_", "COGNITO_", "OAUTH_")  # a verifier started here is configured by its file alone
+_IGNORED = ("M2M_", "COGNITO_", "OAUTH_")  # environment variables: this verifier is configured by its file alone
 
 
 class ProcessError(RuntimeError):
@@ -33,9 +33,10 @@ class Child:
         self, command: Sequence[str], log: Path, *, output: bool = False, environment: Mapping[str, str] | None = None
     ) -> None:
         self._log = log
+        self._shown = 0
         self._stopped = False
         with log.open("wb") as errors:
-            # A session of its own: the terminal's Ctrl-C is for us, who stop things in order.
+            # A session of its own: the terminal sends Ctrl-C to the demo alone, which stops its parts in order.
             self.process = subprocess.Popen(  # noqa: S603 - the command lines are ours
                 command,
                 stdin=subprocess.DEVNULL,
@@ -55,6 +56,15 @@ class Child:
         """The last lines of its standard error."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
 
+    def new_lines(self) -> str:
+        """The complete lines of its standard error that were written since the last call."""
+        with self._log.open("rb") as file:
+            file.seek(self._shown)
+            written = file.read()
+        lines = written[: written.rfind(b"\n") + 1]
+        self._shown += len(lines)
+        return lines.decode(errors="replace")
+
     def stop(self, how: signal.Signals, timeout: float) -> None:
         """Ask it to stop with a signal; after `timeout` seconds kill it and what it started."""
         if self._stopped:
@@ -67,7 +77,7 @@ class Child:
                 return
         except subprocess.TimeoutExpired:
             pass
-        # Too slow, or killed by somebody else: its own children may live on.
+        # It was too slow, or something else killed it: its own children may still run.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -94,6 +104,7 @@ class Verifier:
         watch: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = directory / "verifier.yaml"
+        self.log_file = self.config.with_suffix(".log")
         self.config.write_text(yaml.safe_dump(dict(configuration), sort_keys=False))
         self.port, self.metrics_port = free_port(), free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -101,15 +112,14 @@ class Verifier:
         self._watch = watch
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "verifier", "serve", "--config", str(self.config), "--host", "127.0.0.1"]
+        command = [sys.executable, "-P", "-m", "verifier", "serve", "--config", str(self.config), "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--metrics-port", str(self.metrics_port)]
         environment = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(_FOREIGN) and not name.lower().endswith("_proxy")
+            if not name.startswith(_IGNORED) and not name.lower().endswith("_proxy")
         }
-        log = self.config.with_suffix(".log")
-        self.child = Child(command, log, output=self._audit, environment=environment)
+        self.child = Child(command, self.log_file, output=self._audit, environment=environment)
         try:
             self._wait_ready()
         except BaseException:
@@ -130,7 +140,7 @@ class Verifier:
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """Let it finish what it has (SIGTERM); kill it after 10 seconds."""
+        """Let it finish the requests under way (SIGTERM); kill it after 10 seconds."""
         self.child.stop(signal.SIGTERM, 10)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

@@ -77,5 +77,5 @@ class Background:
 
     @property
     def log(self) -> str:
-        """Nothing: a thread's last words are on our own standard error."""
+        """Empty: a thread logs to our own standard error."""
         return ""

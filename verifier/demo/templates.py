@@ -1,7 +1,7 @@
-"""nginx.conf as ingress-nginx 1.15 renders it with its default settings, less what needs its Lua.
+"""nginx.conf as ingress-nginx 1.15 renders it with its default settings, without what needs its Lua.
 
-Source: kubernetes/ingress-nginx, `rootfs/etc/nginx/template/nginx.tmpl`. `auth-method` is unset there as here: nginx
-makes every subrequest a GET by itself, and `X-Original-URI` reaches the verifier as the client sent it.
+Source: kubernetes/ingress-nginx, `rootfs/etc/nginx/template/nginx.tmpl`. `auth-method` is unset: nginx
+makes every subrequest a GET, and `X-Original-URI` reaches the verifier as the client sent it.
 """
 
 MAIN = """\

@@ -19,11 +19,11 @@ _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=\"?(\d{1,9})")
 
 
 class FetchError(Exception):
-    """The document could not be had; the text says why, without quoting what came back."""
+    """The document could not be fetched. The message says why, and never quotes the document."""
 
 
 class Fetched(NamedTuple):
-    """A document and for how many seconds its server lets it be kept (None where it does not say)."""
+    """A document, and for how many seconds it may be kept (None: the server does not say)."""
 
     body: bytes
     max_age: int | None
@@ -33,14 +33,14 @@ Fetch = Callable[[str], Awaitable[Fetched]]
 
 
 def require_secure(url: str) -> None:
-    """Raise ValueError unless ``url`` is https, or http on loopback (keys over plain http are an attacker's keys)."""
+    """Raise ValueError unless ``url`` is https, or http on loopback: over plain http anybody could replace the keys."""
     parts = urlsplit(url)
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise ValueError("must be an absolute https URL")
     if parts.username or parts.password:
-        raise ValueError("must not carry a user or password")
+        raise ValueError("must not contain a user or password")
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
-        raise ValueError("must be https (http is for loopback alone)")
+        raise ValueError("must be https (http only on loopback)")
 
 
 def _is_loopback(host: str) -> bool:
@@ -51,10 +51,10 @@ def _is_loopback(host: str) -> bool:
 
 
 class HttpFetch:
-    """Fetches over one pooled client: no redirects, at most 512 KiB, at most 5 s in all."""
+    """Fetches over one pooled client: no redirects, at most 512 KiB, at most 5 s altogether."""
 
     def __init__(self) -> None:
-        # Made at the first fetch: an issuer with a key file needs neither TLS context nor its memory.
+        # Created at the first fetch: issuers with a key file need no TLS context.
         self._client: httpx.AsyncClient | None = None
 
     async def __call__(self, url: str) -> Fetched:
@@ -70,20 +70,20 @@ class HttpFetch:
 
     async def _get(self, url: str) -> Fetched:
         if self._client is None:
-            # http is allowed on loopback alone, which no proxy can reach for us.
+            # http is allowed only on loopback, which a proxy cannot reach.
             direct = httpx.AsyncHTTPTransport()
             self._client = httpx.AsyncClient(
                 follow_redirects=False,
                 timeout=TIME_LIMIT,
                 mounts={"http://": direct},
-                # Uncompressed: a small answer must not unfold into a large one.
+                # Not compressed: a small answer must not become a large one.
                 headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             )
         async with self._client.stream("GET", url) as response:
             if response.status_code != 200:
                 raise FetchError(f"status {response.status_code}")
             if response.headers.get("content-encoding", "identity") != "identity":
-                raise FetchError("compressed, though asked not to")
+                raise FetchError("the answer is compressed, which was not requested")
             body = bytearray()
             async for chunk in response.aiter_raw():
                 body += chunk

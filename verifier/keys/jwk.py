@@ -1,4 +1,4 @@
-"""JSON Web Keys: which of them can verify, and with which algorithms (RFC 7517, RFC 7518, RFC 8037)."""
+"""JSON Web Keys: which of them can verify signatures, and with which algorithms (RFC 7517, RFC 7518, RFC 8037)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 MAX_KEYS = 100
 
-# RFC 7518 section 3.1, RFC 8037 section 3.1. Public members alone: a set that leaks private ones still only verifies.
+# RFC 7518 section 3.1, RFC 8037 section 3.1. Only public members: private ones in a set are ignored.
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _SYMMETRIC = {"HS256": 32, "HS384": 48, "HS512": 64}  # smallest key, in bytes: RFC 7518 section 3.2
 _KEY_TYPES: Mapping[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -43,7 +43,7 @@ class Key:
     def __init__(self, kid: str | None, identity: str, verifiers: Mapping[str, tuple[Algorithm, Any]]) -> None:
         self.kid = kid
         self.identity = identity
-        """A digest of the whole key: one that reuses another's ``kid`` is another key."""
+        """A digest of the whole key: another key with the same ``kid`` has another one."""
         self.retired = False
         """True once the key has left its issuer's key set."""
         self._verifiers = verifiers
@@ -53,13 +53,13 @@ class Key:
         return algorithm in self._verifiers
 
     def verify(self, algorithm: str, signing_input: bytes, signature: bytes) -> bool:
-        """Check a signature made with an algorithm that fits."""
+        """Check a signature; ``algorithm`` must be one that fits."""
         implementation, key = self._verifiers[algorithm]
         return implementation.verify(signing_input, key, signature)
 
 
 def parse_key(jwk: Any, *, symmetric: bool = False) -> Key:
-    """Make a Key of a JWK (RFC 7517). Raises ValueError, saying why it cannot verify; never quotes the key."""
+    """Make a Key from a JWK (RFC 7517). Raises ValueError with the reason, which never quotes the key."""
     if not isinstance(jwk, dict):
         raise ValueError("not an object")
     kid, use, operations = jwk.get("kid"), jwk.get("use", "sig"), jwk.get("key_ops", ["verify"])
@@ -70,7 +70,7 @@ def parse_key(jwk: Any, *, symmetric: bool = False) -> Key:
     kty, crv = jwk.get("kty"), jwk.get("crv", "")
     kind = (str(kty), str(crv) if kty in ("EC", "OKP") else "")
     if kind not in _KEY_TYPES or (kind == ("oct", "") and not symmetric):
-        raise ValueError("of a kind that verifies nothing here")
+        raise ValueError("its type is not supported")
     algorithms, members = _KEY_TYPES[kind]
     if jwk.get("alg") is not None:  # RFC 7517 section 4.4: the only algorithm it is for
         algorithms = tuple(name for name in algorithms if name == jwk["alg"])
@@ -90,12 +90,12 @@ def parse_key(jwk: Any, *, symmetric: bool = False) -> Key:
 def _verifier(public: dict[str, Any], algorithm: str) -> tuple[Algorithm, Any]:
     made = PyJWK(public, algorithm)
     if isinstance(made.key, RSAPublicKey) and made.key.key_size < 2048:
-        raise ValueError("shorter than RFC 7518 section 3.3 asks")
+        raise ValueError("shorter than RFC 7518 section 3.3 requires")
     return made.Algorithm, made.key
 
 
 def parse_key_set(body: bytes, *, symmetric: bool = False) -> list[Key]:
-    """Parse a JWK Set (RFC 7517 section 5): unusable keys are skipped. Raises ValueError if none is left."""
+    """Parse a JWK Set (RFC 7517 section 5), skipping unusable keys. Raises ValueError if none is left."""
     listed = parse_object(body).get("keys")
     if not isinstance(listed, list) or len(listed) > MAX_KEYS:
         raise ValueError(f"not a key set of at most {MAX_KEYS} keys")

@@ -17,10 +17,10 @@ from verifier.strict_json import parse_object
 log = logging.getLogger(__name__)
 
 MAX_STALE = 24 * 3600.0  # seconds that keys stay in force without a successful refresh
-UNKNOWN_KID_COOLDOWN = 10.0  # seconds between fetches that unknown key ids cause
+COOLDOWN = 10.0  # seconds between fetches that requests cause
 REFRESH_DEFAULT, REFRESH_MIN, REFRESH_MAX = 300.0, 60.0, 3600.0  # seconds between background fetches
 BACKOFF_MAX = 60.0  # seconds between failing background fetches
-MAX_WAIT = 2.0  # seconds that a request waits for a fetch under way
+MAX_WAIT = 2.0  # seconds that a request waits for a fetch
 
 
 class KeySet(Protocol):
@@ -32,20 +32,20 @@ class KeySet(Protocol):
     def __len__(self) -> int: ...
 
     def find(self, kid: str | None, algorithm: str) -> Key | None:
-        """Look among the keys at hand.
+        """The key of a token, without a fetch.
 
         A token without ``kid`` finds a key only where exactly one fits its algorithm.
         """
 
     def may_refresh(self) -> bool:
-        """Whether a fetch is under way, or may start now."""
+        """Whether a fetch is in progress, or may start now."""
 
     async def refresh(self) -> None:
-        """Fetch newer keys, or wait for the fetch under way; at most ``MAX_WAIT`` seconds. Never raises."""
+        """Fetch newer keys, or join the fetch in progress; wait at most ``MAX_WAIT`` seconds. Never raises."""
 
 
 class StaticKeys:
-    """Keys that do not change: from a file, or in tests."""
+    """Keys that do not change: those of a file."""
 
     def __init__(self, keys: Iterable[Key], loaded_at: float | None = None) -> None:
         self.last_success = loaded_at
@@ -74,15 +74,15 @@ class StaticKeys:
         return False
 
     async def refresh(self) -> None:
-        """Do nothing."""
+        """Do nothing: there is nothing newer."""
 
 
 class RemoteKeys(StaticKeys):
-    """Keys that the issuer publishes: refreshed in the background, one fetch in flight, old ones kept on failure.
+    """Keys that the issuer publishes: one fetch at a time; a failed one leaves the old keys in force.
 
-    ``locate`` gives the URL of the key set; it may fetch the issuer's discovery document. ``on_fetch`` is called after
-    each fetch with its success. ``run`` is the background
-    task, which the application starts and cancels.
+    ``locate`` gives the URL of the key set; it may fetch the issuer's discovery document. ``on_fetch`` is called with
+    the success of each fetch. ``jitter`` draws the part of each wait that is used. The application runs ``run`` as a
+    background task.
     """
 
     def __init__(
@@ -92,72 +92,74 @@ class RemoteKeys(StaticKeys):
         locate: Callable[[Fetch], Awaitable[str]],
         clock: Clock,
         on_fetch: Callable[[bool], None] = lambda _: None,
+        jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
         super().__init__(())
         self.tried = asyncio.Event()
-        """Set once the first fetch has ended, well or badly."""
+        """Set when the first fetch has succeeded or failed."""
         self._issuer = issuer
         self._fetch = fetch
         self._locate = locate
         self._on_fetch = on_fetch
         self._clock = clock
-        self._flight: asyncio.Task[float | None] | None = None
-        self._last_unknown_kid = float("-inf")
+        self._jitter = jitter
+        self._in_progress: asyncio.Task[float | None] | None = None
+        self._last_requested = float("-inf")
 
     async def run(self) -> None:
-        """Fetch now and then again and again, until cancelled."""
+        """Fetch now, and then repeatedly until cancelled."""
         failures = 0
         try:
             while True:
-                lifetime = await asyncio.shield(self._share_flight())
+                lifetime = await asyncio.shield(self._share_fetch())
                 if lifetime is None:
                     failures += 1
                     wait = min(2.0 ** min(failures - 1, 10), BACKOFF_MAX)  # a float holds no 2.0 ** 1024
                 else:
                     failures = 0
                     wait = min(max(lifetime, REFRESH_MIN), REFRESH_MAX)
-                # Jitter: many replicas must not ask as one.
-                await asyncio.sleep(wait * random.uniform(0.8, 1.0))  # noqa: S311 - spreads load, hides nothing
+                # Many replicas must not fetch at the same moment.
+                await asyncio.sleep(wait * self._jitter(0.8, 1.0))
         finally:
-            if self._flight is not None:
-                self._flight.cancel()
+            if self._in_progress is not None:
+                self._in_progress.cancel()
 
     def may_refresh(self) -> bool:
-        """Whether a fetch is under way, or no unknown key id caused one in the last 10 s."""
-        if self._flight is not None:
+        """Whether a fetch is in progress, or no request has caused one in the last 10 s."""
+        if self._in_progress is not None:
             return True
-        passed = self._clock() - self._last_unknown_kid
-        return not 0 <= passed < UNKNOWN_KID_COOLDOWN  # a clock that was set back must not prolong it
+        passed = self._clock() - self._last_requested
+        return not 0 <= passed < COOLDOWN  # a clock that is set back must not prolong it
 
     async def refresh(self) -> None:
         """See KeySet."""
         if not self.may_refresh():
             return
-        if self._flight is None:
-            self._last_unknown_kid = self._clock()
-        # wait() cancels nothing: each waiter gives up alone, the fetch goes on for the others.
-        await asyncio.wait((self._share_flight(),), timeout=MAX_WAIT)
+        if self._in_progress is None:
+            self._last_requested = self._clock()
+        # wait() does not cancel the fetch when one waiter reaches its limit: others still wait for it.
+        await asyncio.wait((self._share_fetch(),), timeout=MAX_WAIT)
 
-    def _share_flight(self) -> asyncio.Task[float | None]:
-        if self._flight is None:
-            self._flight = asyncio.create_task(self._refresh())
-            self._flight.add_done_callback(self._end_flight)
-        return self._flight
+    def _share_fetch(self) -> asyncio.Task[float | None]:
+        if self._in_progress is None:
+            self._in_progress = asyncio.create_task(self._refresh())
+            self._in_progress.add_done_callback(self._end_fetch)
+        return self._in_progress
 
-    def _end_flight(self, _: asyncio.Task[float | None]) -> None:
-        self._flight = None
+    def _end_fetch(self, _: asyncio.Task[float | None]) -> None:
+        self._in_progress = None
         self.tried.set()
 
     async def _refresh(self) -> float | None:
-        """Fetch once. Seconds that the answer lets the keys be kept, or None after a failure."""
+        """Fetch once. For how many seconds the answer may be kept, None after a failure."""
         where = ""
         try:
             url = await self._locate(self._fetch)
             where = f"{_shown(url)}: "
             fetched = await self._fetch(url)
-            # Off the loop: a set of a hundred keys takes milliseconds.
+            # In a thread: parsing a hundred keys takes milliseconds.
             keys = await asyncio.to_thread(parse_key_set, fetched.body)
-        except Exception as error:  # whatever broke: the old keys stay in force and the next refresh comes
+        except Exception as error:  # the old keys stay in force, and the next refresh follows
             self._on_fetch(False)
             cause = error if isinstance(error, (FetchError, ValueError)) else type(error).__name__
             log.warning("issuer %s: its keys could not be fetched: %s%s", self._issuer, where, cause)
@@ -175,7 +177,7 @@ class RemoteKeys(StaticKeys):
 
     def _take(self, keys: list[Key]) -> None:
         known = {key.identity: key for key in self._keys}
-        listed = {key.identity: key for key in keys}  # once each: one that is listed twice would be retired by half
+        listed = {key.identity: key for key in keys}  # a key that is listed twice counts once
         kept = [known.pop(identity, key) for identity, key in listed.items()]
         for key in known.values():
             key.retired = True
@@ -185,7 +187,7 @@ class RemoteKeys(StaticKeys):
 
 
 def _shown(url: str) -> str:
-    """For the log: without a query, which may hold a secret, and no longer than a line that a person reads."""
+    """A URL for the log: without its query, which may hold a secret, escaped and of limited length."""
     parts = urlsplit(url)
     return ascii(f"{parts.scheme}://{parts.netloc}{parts.path}"[:200])[1:-1]
 
@@ -222,7 +224,7 @@ def discovered_from(issuer: str) -> Callable[[Fetch], Awaitable[str]]:
 
 def _key_set_url(document: Fetched, issuer: str) -> str:
     metadata = parse_object(document.body)
-    if metadata.get("issuer") != issuer:  # RFC 8414 section 3.3: else one issuer could speak for another
+    if metadata.get("issuer") != issuer:  # RFC 8414 section 3.3: an issuer must not name keys for another one
         raise ValueError("it names another issuer")
     url = metadata.get("jwks_uri")
     if not isinstance(url, str):

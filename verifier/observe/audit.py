@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from verifier.request import is_url
 log = logging.getLogger(__name__)
 
 MAX_PENDING = 10_000  # lines that wait for a reader; more are dropped and counted
-MAX_PENDING_BYTES = 4 * 1024 * 1024  # whichever comes first: a client can make lines fifty times as long as others
+MAX_PENDING_BYTES = 4 * 1024 * 1024  # whichever comes first; as much again may be in the hands of the thread
 INTERVAL = 0.05  # seconds between batches
 PIPE_BYTES = 1024 * 1024
 SHORTEST_TOKEN = 24  # characters: no header names an alg in fewer
@@ -65,12 +66,15 @@ class Audit:
         if self.mode == "denied":
             observations = [one for one in observations if one.decision.reason is not Reason.OK]
         room = MAX_PENDING - self._count if len(self._pending) < MAX_PENDING_BYTES else 0
-        if len(observations) > room:
-            self._on_drop(len(observations) - room)
-        lines = b"".join([line(one) for one in observations[:room]])
+        lines = [line(one) for one in observations[:room]]
+        added = b"".join(lines)
+        while len(self._pending) + len(added) > MAX_PENDING_BYTES:
+            added = added[: -len(lines.pop())]
+        if len(lines) < len(observations):
+            self._on_drop(len(observations) - len(lines))
         with self._swap:
-            self._pending += lines
-            self._count += min(len(observations), room)
+            self._pending += added
+            self._count += len(lines)
 
     def start(self) -> None:
         """Start the writing thread."""
@@ -79,13 +83,14 @@ class Audit:
         self._thread = threading.Thread(target=self._write_until_stopped, name="audit", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Write what is pending and end the thread; give up after 2 s on a reader that takes nothing."""
+    def stop(self, patience: float = 2.0) -> None:
+        """Write what is pending and end the thread; give up after ``patience`` s on a reader that takes nothing."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(2.0)
+            self._thread.join(patience)
 
     def _write_until_stopped(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the main thread
         while not self._stop.wait(INTERVAL):
             self._write_batch()
         self._write_batch()
@@ -103,7 +108,7 @@ class Audit:
             with memoryview(lines) as data:
                 while written < len(data):
                     written += os.write(self._descriptor, data[written:])
-        except OSError as error:  # the reader is gone: answering goes on
+        except OSError as error:  # the reader has closed its end: answering goes on
             self._on_drop(count)
             log.warning("audit lines cannot be written: %s", error.strerror)
         finally:

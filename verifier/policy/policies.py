@@ -22,7 +22,7 @@ PARAMETERS = ("scope", "client", "issuer")
 """Of an auth URL."""
 
 MAX_QUERY = 4096  # bytes of an auth URL's query
-MAX_REMEMBERED, MAX_REMEMBERED_QUERY = 256, 512  # narrowed policies, and bytes of a query worth remembering
+MAX_REMEMBERED, MAX_REMEMBERED_QUERY = 128, 512  # narrowed policies, and bytes of a query worth remembering: 4 MiB
 
 AnyOf = tuple[str, ...]
 """Scopes of which one is enough."""

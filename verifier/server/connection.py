@@ -43,6 +43,7 @@ class Listener:
     def __init__(self, service: Service | None) -> None:
         self.service = service
         self.is_stopping = False
+        self._is_sweeping = False
         self._open: set[Connection] = set()
         self._headers: Any = None
         self._header_lines = b""
@@ -60,7 +61,8 @@ class Listener:
 
     def add(self, connection: Connection) -> None:
         """Check the connection's deadline from now on, and let a graceful shutdown wait for it."""
-        if not self._open:
+        if not self._is_sweeping:
+            self._is_sweeping = True
             self.loop.call_later(SWEEP_INTERVAL, self._sweep)
         self._open.add(connection)
         self.state.connections.add(connection)  # type: ignore[arg-type] # uvicorn calls its shutdown()
@@ -82,7 +84,8 @@ class Listener:
         now = self.loop.time()
         for connection in [one for one in self._open if one.deadline < now]:
             connection.expire()
-        if self._open:
+        self._is_sweeping = bool(self._open)
+        if self._is_sweeping:
             self.loop.call_later(SWEEP_INTERVAL, self._sweep)
 
 
@@ -164,7 +167,7 @@ class Connection(asyncio.Protocol):
                 head, self._buffer = self._buffer[:end], self._buffer[end:]
                 self._answer(head)
             elif end == 4:  # RFC 9112 section 2.2: empty lines before a request are ignored
-                self._buffer = self._buffer[4:]
+                self._buffer = self._buffer.lstrip(b"\r\n")
             elif len(self._buffer) >= MAX_HEAD:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             else:
@@ -231,9 +234,9 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():  # the client is gone
             return
         if not (self._is_last or self._listener.is_stopping):
-            self._transport.write(b"%b%b\r\n%b" % (head, self._listener.default_lines(), body))
             self._is_idle = True
-            self._set_deadline(IDLE_TIME)
+            self._set_deadline(IDLE_TIME)  # before the write, which may call pause_writing()
+            self._transport.write(b"%b%b\r\n%b" % (head, self._listener.default_lines(), body))
             return
         self._is_last, self._is_idle = True, False
         self._set_deadline(UNREAD_TIME)

@@ -103,7 +103,9 @@ def metrics_app(collect: Callable[[], Awaitable[Iterable[Metric]]]) -> Starlette
         text = await asyncio.to_thread(generate_latest, Collected())
         return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
-    return Starlette(routes=[Route("/metrics", metrics)])
+    app = Starlette(routes=[Route("/metrics", metrics)])
+    app.router.redirect_slashes = False
+    return app
 
 
 async def serve(apps: list[tuple[Starlette, socket.socket]], stop: asyncio.Event) -> None:

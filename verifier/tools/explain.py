@@ -1,4 +1,4 @@
-"""Explains the decision about one token, step by step, and what would have to change. The gate of ``serve`` decides."""
+"""``m2m-verifier explain``: shows the decision about one token step by step, made by the same gate as in ``serve``."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ STEPS: dict[str, tuple[Reason, ...]] = {
 
 REMEDIES: dict[Reason, str] = {
     Reason.OK: "nothing",
-    Reason.MISSING_TOKEN: "send the header `Authorization: Bearer TOKEN`; is the variable that holds the token empty?",
-    Reason.MALFORMED_TOKEN: "send one access token as the issuer gave it: no quotes, no line break, no second token",
-    Reason.UNSUPPORTED_ALGORITHM: "list the token's alg under the issuer's `algorithms`, if that issuer does sign so",
-    Reason.UNKNOWN_ISSUER: "configure this `iss`, letter by letter, or fetch the token from an issuer that is",
-    Reason.UNKNOWN_KEY: "fetch a new token; if new ones fail too, the token is from another environment of the issuer",
-    Reason.BAD_SIGNATURE: "fetch a new token: this one was changed, cut off, or signed by someone else",
-    Reason.EXPIRED: "fetch a new token, and again before `exp`; if it is new, compare the clocks",
+    Reason.MISSING_TOKEN: "send the header `Authorization: Bearer TOKEN`; check that the token is not empty",
+    Reason.MALFORMED_TOKEN: "send one access token exactly as issued: no quotes, no line break, no second token",
+    Reason.UNSUPPORTED_ALGORITHM: "list the token's `alg` under the issuer's `algorithms`, if it signs with that one",
+    Reason.UNKNOWN_ISSUER: "configure an issuer with exactly this `iss`, or use a token of a configured issuer",
+    Reason.UNKNOWN_KEY: "fetch a new token; if new ones fail too, they come from another environment of the issuer",
+    Reason.BAD_SIGNATURE: "fetch a new token: this one was changed, truncated, or signed with another key",
+    Reason.EXPIRED: "fetch a new token, and the next one before `exp`; if this one is new, compare the clocks",
     Reason.NOT_YET_VALID: "compare the clocks of issuer and verifier, or raise `leeway`",
-    Reason.WRONG_AUDIENCE: "ask the issuer for this API's audience, or add the token's to the issuer's `audience`",
-    Reason.INVALID_CLAIMS: "the issuer writes claims that no client can change: see RFC 7519 section 4.1",
+    Reason.WRONG_AUDIENCE: "request this API's audience, or add the token's `aud` to the issuer's `audience`",
+    Reason.INVALID_CLAIMS: "correct the claims at the issuer; RFC 7519 section 4.1 gives their types",
     Reason.BAD_PROOF: "ask for a token without `cnf`",
-    Reason.REVOKED: "take the client or the `jti` off `revoked`, if that was a mistake",
+    Reason.REVOKED: "remove the client or the `jti` from `revoked`, if it is there by mistake",
     Reason.NOT_M2M: "fetch it with the client credentials grant, or set `allow_users` for this issuer",
     Reason.CLIENT_NOT_ALLOWED: "add the client to `clients` of the issuer, the policy or the auth URL",
     Reason.ISSUER_NOT_ALLOWED: "add the issuer to the policy's `issuers`, or to the auth URL's",
@@ -72,11 +72,11 @@ REMEDIES: dict[Reason, str] = {
 }
 
 
-_SHOWN = {"audience": "aud", "revocation": "jti"}
+_CLAIMS = {"audience": "aud", "revocation": "jti"}  # shown at these steps as they are
 
 
 class Step(NamedTuple):
-    """One step: ``passed`` None where it was not reached."""
+    """One step of the decision. ``passed`` is None where the decision ended before it."""
 
     name: str
     passed: bool | None
@@ -84,7 +84,11 @@ class Step(NamedTuple):
 
 
 def run(config: Config, options: argparse.Namespace, token: bytes, out: TextIO) -> int:
-    """Explain the decision about ``token`` for the request in ``options``. The exit status. Raises ConfigError."""
+    """Explain the decision about ``token`` for the request in ``options``. Returns the exit status.
+
+    Raises:
+        ConfigError: an option is not usable.
+    """
     request = _request(options, token.strip())
     decision = asyncio.run(_decide(config, request))
     steps = list(_steps(decision, _facts(config, request, decision)))
@@ -99,16 +103,16 @@ def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
     policy, query = options.policy or "default", b""
     url = options.url.encode()
     if not is_url(url):
-        raise ConfigError(["--url: must be the whole URL of the original request, with https:// and host"])
+        raise ConfigError(["--url: must be the complete URL of the original request, with scheme and host"])
     if options.auth_url is not None:
         if options.policy is not None:
-            raise ConfigError(["--auth-url: names the policy already: leave --policy out"])
+            raise ConfigError(["--auth-url: already names the policy: omit --policy"])
         path, _, written = options.auth_url.partition("?")
         before, prefix, after = path.partition(nginx.PREFIX)
         if not prefix or (after and not after.startswith("/")) or ("/" in before and "://" not in before):
             raise ConfigError([f"--auth-url: must be {nginx.PREFIX}[/POLICY][?QUERY]"])
         policy, query = after[1:] if after else "default", written.encode()
-    # People paste the whole header, or a part of it.
+    # The whole header, or a part of it, is accepted too.
     token = re.sub(rb"^(?:authorization:)?\s*(?:bearer\s+)?", b"", token, flags=re.IGNORECASE)
     authorization = b"Bearer " + token if token else None
     return AuthRequest(policy, query, authorization, options.method, url)
@@ -130,7 +134,7 @@ async def _decide(config: Config, request: AuthRequest) -> Decision:
 
 
 def _facts(config: Config, request: AuthRequest, decision: Decision) -> dict[str, str]:
-    """What each step examined. The token's parts are shown as they are, its signature never."""
+    """What each step examined, by step. Never the signature."""
     facts = {"auth request": f"policy {request.policy}" + (f", {request.query.decode()}" if request.query else "")}
     try:
         parts = parse_compact((request.authorization or b"").removeprefix(b"Bearer "))
@@ -141,7 +145,7 @@ def _facts(config: Config, request: AuthRequest, decision: Decision) -> dict[str
         return facts
     facts["issuer"] = json.dumps(claims.get("iss"))
     facts["times"] = ", ".join(f"{name} {_time(claims[name])}" for name in ("iat", "nbf", "exp") if name in claims)
-    facts |= {name: f"{claim} {json.dumps(claims[claim])}" for name, claim in _SHOWN.items() if claim in claims}
+    facts |= {name: f"{claim} {json.dumps(claims[claim])}" for name, claim in _CLAIMS.items() if claim in claims}
     if decision.token is not None:
         principal = decision.token.principal
         facts["M2M"] = facts["client"] = f"client {principal.client_id}"
@@ -194,7 +198,7 @@ def _write_text(decision: Decision, steps: list[Step], out: TextIO) -> None:
         if decision.reason is Reason.INSUFFICIENT_SCOPE:
             out.write(f"scope needed: {decision.scope}\n")
         if decision.report:
-            out.write("the policy is in report mode: nginx gets 200 all the same\n")
+            out.write("the policy is in report mode: nginx receives 200 nevertheless\n")
 
 
 def _write_json(decision: Decision, steps: list[Step], out: TextIO) -> None:

@@ -1,0 +1,320 @@
+"""One JSON line for each decision: its fields, what it must not contain, and a reader that takes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.support import NOW, make_principal, make_token
+from verifier.decision import Decision
+from verifier.observe.audit import MAX_PENDING, MAX_PENDING_BYTES, MAX_TEXT, Audit, line
+from verifier.observe.batch import Observation
+from verifier.reasons import Reason
+from verifier.request import AuthRequest
+
+FIELDS = [
+    "time", "event", "status", "reason", "policy", "issuer", "client_id", "scope", "role", "jti", "method", "host",
+    "path", "request_id", "remote_addr", "duration_us", "cached",
+]  # fmt: skip
+TOKEN = make_token(make_principal("read write", role="arn:role"))
+ALLOWED = Decision(Reason.OK, "api", issuer="lab", token=TOKEN, cached=True)
+DENIED = Decision(Reason.MISSING_TOKEN, "api")
+WOULD_DENY = Decision(Reason.NO_ROLE, "api", report=True, issuer="lab", token=TOKEN)
+
+
+def observation(decision: Decision = ALLOWED, *, now: float = NOW, **changes: Any) -> Observation:
+    given: dict[str, Any] = {
+        "policy": "api",
+        "query": b"scope=read",
+        "authorization": b"Bearer eyJhbGciOiJSUzI1NiJ9.eyJhIjoxfQ.c2lnbmF0dXJl",
+        "method": "POST",
+        "url": b"https://api.example:8443/db/users?password=hunter2",
+        "request_id": "id-1",
+        "remote_addr": "192.0.2.1",
+    }
+    return Observation(now, AuthRequest(**(given | changes)), decision, 42e-6)
+
+
+def entry(decision: Decision = ALLOWED, **changes: Any) -> dict[str, Any]:
+    written = line(observation(decision, **changes))
+    assert written.endswith(b"\n")
+    assert written.count(b"\n") == 1
+    assert written.isascii()
+    found: dict[str, Any] = json.loads(written)
+    return found
+
+
+def test_a_line_says_who_did_what() -> None:
+    assert entry(now=NOW + 0.25) == {
+        "time": "2027-01-15T08:00:00.250000Z", "event": "allow", "status": 200, "reason": "ok", "policy": "api",
+        "issuer": "lab", "client_id": "etl", "scope": "read write", "role": "arn:role", "jti": "token-1",
+        "method": "POST", "host": "api.example:8443", "path": "/db/users", "request_id": "id-1",
+        "remote_addr": "192.0.2.1", "duration_us": 42, "cached": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("decision", [ALLOWED, DENIED, WOULD_DENY], ids=["allowed", "denied", "report mode"])
+def test_a_line_has_the_fields_of_the_contract_and_no_other(decision: Decision) -> None:
+    assert list(entry(decision)) == FIELDS
+
+
+def test_a_denial_without_a_token_names_no_client() -> None:
+    found = entry(DENIED)
+
+    assert [found[name] for name in ("issuer", "client_id", "scope", "role", "jti")] == [""] * 5
+    assert (found["event"], found["status"], found["reason"], found["cached"]) == ("deny", 401, "missing_token", False)
+
+
+def test_an_unknown_policy_is_not_named() -> None:
+    assert entry(Decision(Reason.UNKNOWN_POLICY), policy="chosen-by-a-client")["policy"] == ""
+
+
+@pytest.mark.parametrize(
+    ("decision", "wanted"),
+    [(WOULD_DENY, ("would_deny", 403, "no_role")), (ALLOWED._replace(report=True), ("allow", 200, "ok"))],
+    ids=["denied", "allowed"],
+)
+def test_report_mode_logs_the_real_decision(decision: Decision, wanted: tuple[str, int, str]) -> None:
+    found = entry(decision)
+
+    assert (found["event"], found["status"], found["reason"]) == wanted
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "path"),
+    [
+        (b"https://h/a%20b;c?x=y", "h", "/a%20b;c"),
+        (b"https://h", "h", ""),
+        (b"https://h?x", "h", ""),
+        (b"https://u:password@h/a#b", "h", "/a"),
+        (b"", "", ""),
+        (b"/a", "", ""),
+        (b"https://h/\xff\n", "h", "/\\xff\n"),
+        ("https://h/é".encode(), "h", "/é"),
+    ],
+)
+def test_host_and_path_are_logged_as_sent_without_the_query(url: bytes, host: str, path: str) -> None:
+    found = entry(url=url)
+
+    assert (found["host"], found["path"]) == (host, path)
+
+
+@pytest.mark.parametrize("name", ["method", "request_id", "remote_addr"])
+@pytest.mark.parametrize(
+    "value", ['"', "\\", "\n", "\x00", "\x7f", "é", "\u2028", '", "status": 200, "x": "'], ids=ascii
+)
+def test_what_a_client_chose_cannot_break_its_line(name: str, value: str) -> None:
+    assert entry(**dict[str, Any]({name: value}))[name] == value
+
+
+@pytest.mark.parametrize("jti", ['"}', "\n", "\ud800", "😀"], ids=ascii)
+def test_an_unusual_jti_cannot_break_its_line(jti: str) -> None:
+    assert entry(ALLOWED._replace(token=make_token(jti=jti)))["jti"] == jti
+
+
+# --- what a line must not contain ---
+
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJldGwifQ.c2lnbmF0dXJlLXBhcnQ"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"url": b"https://h/a?access_token=" + JWT.encode()}, id="query"),
+        pytest.param({"url": b"https://h/" + JWT.encode() + b"/b"}, id="path"),
+        pytest.param({"url": b"https://" + JWT.encode() + b"/b"}, id="host"),
+        pytest.param({"request_id": JWT}, id="request id"),
+        pytest.param({"request_id": "Bearer " + JWT}, id="request id with its scheme"),
+        pytest.param({"remote_addr": JWT}, id="address"),
+        pytest.param({"method": JWT}, id="method"),
+        pytest.param({"query": b"x=" + JWT.encode()}, id="auth URL"),
+        pytest.param({"authorization": b"Bearer " + JWT.encode()}, id="Authorization"),
+        pytest.param({"authorization": b"Basic c2VjcmV0OnNlY3JldA=="}, id="Basic"),
+    ],
+)
+def test_no_token_or_secret_is_in_any_line(changes: dict[str, Any]) -> None:
+    written = line(observation(DENIED, **changes)).decode()
+
+    for part in (*JWT.split("."), "c2VjcmV0OnNlY3JldA", "hunter2"):
+        assert part not in written
+
+
+def test_what_surrounds_a_token_in_a_path_is_still_logged() -> None:
+    assert entry(url=b"https://h/a/" + JWT.encode() + b"/b")["path"] == "/a/[token]/b"
+
+
+@pytest.mark.parametrize("name", ["method", "request_id", "remote_addr"])
+def test_what_a_client_chose_is_bounded(name: str) -> None:
+    assert len(entry(**dict[str, Any]({name: "x" * 100_000}))[name]) == MAX_TEXT
+
+
+def test_a_long_url_is_bounded() -> None:
+    found = entry(url=b"https://" + b"h" * 9000 + b"/" + b"p" * 9000)
+
+    assert (len(found["host"]), len(found["path"])) == (MAX_TEXT, MAX_TEXT)
+
+
+# --- writing ---
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    yield reader, writer
+    for descriptor in (reader, writer):
+        os.close(descriptor)
+
+
+def read_all(reader: int) -> list[dict[str, Any]]:
+    os.set_blocking(reader, False)
+    data = b""
+    while True:
+        try:
+            data += os.read(reader, 1 << 20)
+        except BlockingIOError:
+            return [json.loads(part) for part in data.splitlines()]
+
+
+def written(pipe: tuple[int, int], audit: Audit, *decisions: Decision) -> list[dict[str, Any]]:
+    audit.start()
+    audit.observe([observation(decision) for decision in decisions])
+    audit.stop()
+    return read_all(pipe[0])
+
+
+@pytest.mark.parametrize(
+    ("mode", "reasons"),
+    [("all", ["ok", "missing_token", "no_role"]), ("denied", ["missing_token", "no_role"]), ("off", [])],
+)
+def test_the_mode_decides_which_decisions_are_written(pipe: tuple[int, int], mode: str, reasons: list[str]) -> None:
+    lines = written(pipe, Audit(mode, descriptor=pipe[1]), ALLOWED, DENIED, WOULD_DENY)
+
+    assert [one["reason"] for one in lines] == reasons
+
+
+def test_lines_are_written_in_their_order_and_all_of_them_at_the_end(pipe: tuple[int, int]) -> None:
+    audit = Audit("all", descriptor=pipe[1])
+    audit.start()
+    for number in range(100):
+        audit.observe([observation(request_id=str(number))])
+    audit.stop()
+
+    assert [one["request_id"] for one in read_all(pipe[0])] == [str(number) for number in range(100)]
+
+
+def test_lines_are_written_while_it_runs(pipe: tuple[int, int]) -> None:
+    audit = Audit("all", descriptor=pipe[1])
+    audit.start()
+    audit.observe([observation()])
+
+    assert json.loads(os.read(pipe[0], 1 << 20))["request_id"] == "id-1"  # waits until it is there
+    audit.stop()
+
+
+def test_of_more_decisions_than_there_is_room_for_the_first_are_written_and_the_rest_counted(tmp_path: Path) -> None:
+    dropped: list[int] = []
+    with (tmp_path / "audit").open("wb") as file:  # a pipe would not hold them
+        audit = Audit("all", descriptor=file.fileno(), on_drop=dropped.append)
+        audit.observe([observation(DENIED)] * (MAX_PENDING - 1))
+        audit.observe([observation(request_id=str(number)) for number in range(3)])
+        audit.observe([observation()])
+        audit.start()
+        audit.stop()
+    lines = (tmp_path / "audit").read_bytes().splitlines()
+
+    assert (len(lines), dropped) == (MAX_PENDING, [2, 1])
+    assert json.loads(lines[-1])["request_id"] == "0"
+
+
+def test_pending_lines_are_bounded_in_bytes_too(tmp_path: Path) -> None:
+    dropped: list[int] = []
+    emoji = "\U0001f600"
+    longest = observation(DENIED, url=b"http://h/" + emoji.encode() * 2000, request_id=emoji * 2000)
+    with (tmp_path / "audit").open("wb") as file:
+        audit = Audit("all", descriptor=file.fileno(), on_drop=dropped.append)
+        for _ in range(20):
+            audit.observe([longest] * 64)
+        audit.start()
+        audit.stop()
+    lines = (tmp_path / "audit").read_bytes().splitlines(keepends=True)
+
+    assert MAX_PENDING_BYTES - len(lines[0]) < sum(map(len, lines)) <= MAX_PENDING_BYTES
+    assert sum(dropped) + len(lines) == 20 * 64
+
+
+def test_a_reader_that_takes_nothing_blocks_neither_decisions_nor_the_end() -> None:
+    """Were it otherwise, this test would not end."""
+    dropped: list[int] = []
+    reader, writer = os.pipe()
+    audit = Audit("all", descriptor=writer, on_drop=dropped.append)
+    audit.start()
+    for _ in range(2 * MAX_PENDING + 500):
+        audit.observe([observation()])
+    assert sum(dropped) >= 500
+    audit.stop(patience=0.01)
+    before = sum(dropped)
+    os.close(reader)  # ends the thread
+    deadline = time.monotonic() + 30
+    while sum(dropped) == before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.close(writer)
+
+    assert sum(dropped) > before  # what it held is counted
+
+
+def test_without_a_reader_lines_are_counted_and_answering_goes_on() -> None:
+    dropped: list[int] = []
+    reader, writer = os.pipe()
+    os.close(reader)
+    audit = Audit("all", descriptor=writer, on_drop=dropped.append)
+    audit.start()
+    audit.observe([observation()])
+    audit.stop()
+    os.close(writer)
+
+    assert dropped == [1]
+
+
+WORKER = """
+import os, sys
+from tests.unit.observe.test_audit import Audit, observation
+
+output, lock, ready, name = sys.argv[1:]
+audit = Audit("all", descriptor=int(output), lock=int(lock))
+for _ in range(400):
+    audit.observe([observation(request_id=name)])
+os.write(int(ready), b".")
+audit.start()
+audit.stop(60)
+"""
+
+
+def test_workers_that_share_an_output_do_not_mix_their_lines() -> None:
+    """Both have more to write than the pipe takes, and wait for a reader at the same time."""
+    lock = os.memfd_create("lock")
+    reader, writer = os.pipe()
+    waiting, ready = os.pipe()
+    shared = (writer, lock, ready)
+    started = [
+        subprocess.Popen([sys.executable, "-c", WORKER, *map(str, shared), name], pass_fds=shared)
+        for name in ("one", "two")
+    ]
+    for descriptor in shared:
+        os.close(descriptor)
+    for _ in started:
+        assert os.read(waiting, 1)
+    time.sleep(0.3)  # long enough for both to reach the full pipe
+    with open(reader, "rb") as lines:
+        names = [json.loads(one)["request_id"] for one in lines]
+    os.close(waiting)
+
+    assert [worker.wait() for worker in started] == [0, 0]
+    assert sorted(names) == ["one"] * 400 + ["two"] * 400

@@ -1,0 +1,717 @@
+"""One connection: the fast path, its limits, and what uvicorn answers.
+
+Client and server are the two ends of a socket pair in one event loop whose time jumps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily
+from starlette.applications import Starlette
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from tests.unit.support import JWKS_URL, NOW, FakeFetch, SigningKey, claims, jwks, loop_clock, settle
+from verifier.app import create_app
+from verifier.config import Config
+from verifier.observe.batch import Batch, Observation
+from verifier.server.connection import HEAD_TIME, IDLE_TIME, MAX_HEAD, UNREAD_TIME, Listener
+from verifier.server.run import metrics_app
+
+Mint = Callable[..., bytes]
+SCOPED = {"policies": {"api": {"scope": ["admin"]}, "watched": {"scope": ["admin"], "mode": "report"}}}
+SWEEP = 1.0  # seconds by which a deadline may be late
+SMUGGLED = b"GET /verify/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Client:
+    """The client's end of one connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.received = b""
+        self.closed = False
+        """Whether the server has sent its last byte."""
+
+    def send(self, *data: bytes) -> int:
+        """Send as much as the socket takes. The number of bytes."""
+        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+            return self.socket.send(b"".join(data))
+        return 0
+
+    def read(self) -> bytes:
+        """What has arrived since the last call."""
+        received = b""
+        with contextlib.suppress(BlockingIOError, ConnectionResetError):
+            while data := self.socket.recv(1 << 20):
+                received += data
+            self.closed = True
+        return received
+
+    async def ask(self, *data: bytes) -> bytes:
+        """Send, and read what is answered without time passing."""
+        sent = self.send(*data)
+        assert sent == sum(map(len, data))
+        await settle()
+        return self.read()
+
+
+class Server:
+    """A listener, its application and what was decided."""
+
+    def __init__(self, app: Starlette, listener: Listener | None) -> None:
+        self.app = app
+        self.observed: list[Observation] = []
+        if listener is not None and listener.service is not None:
+            listener.service.decided = Batch(loop_clock, self.observed.extend)
+            self.flush = listener.service.decided.flush
+        http: Any = listener or HttpToolsProtocol
+        self._config = uvicorn.Config(app, http=http, ws="none", log_config=None, lifespan="off")
+        self._config.load()
+        self._http = http
+        self.state = ServerState()
+        self.state.default_headers = [(b"date", b"today")]
+        self._clients: list[socket.socket] = []
+
+    async def connect(self, buffer: int = 0) -> Client:
+        """A client; ``buffer`` is how many bytes the kernel keeps for it, 0: the default."""
+        theirs, ours = socket.socketpair()
+        if buffer:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        return await self.take(theirs, ours)
+
+    async def take(self, theirs: socket.socket, ours: socket.socket) -> Client:
+        """The client of a connection whose other end is ``ours``."""
+        theirs.setblocking(False)
+        ours.setblocking(False)
+        self._clients.append(theirs)
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(
+            lambda: self._http(config=self._config, server_state=self.state, app_state={}, _loop=loop), ours
+        )
+        return Client(theirs)
+
+    def decided(self) -> list[str]:
+        """The reasons of all decisions so far."""
+        self.flush()
+        return [one.decision.reason for one in self.observed]
+
+    def shutdown(self) -> None:
+        """As uvicorn does it."""
+        for connection in list(self.state.connections):
+            connection.shutdown()
+
+    async def close(self) -> None:
+        """Leave nothing open."""
+        for sock in self._clients:
+            sock.close()
+        await asyncio.sleep(2 * UNREAD_TIME)
+        assert not self.state.connections
+        assert not self.state.tasks
+
+
+@contextlib.asynccontextmanager
+async def serving(config: Config, fetch: FakeFetch, *, plain: bool = False) -> AsyncIterator[Server]:
+    """The application behind a Listener; ``plain``: behind uvicorn alone."""
+    app = create_app(config, fetch=fetch, clock=loop_clock)
+    async with app.router.lifespan_context(app):
+        await settle()
+        server = Server(app, None if plain else Listener(app.service))
+        yield server
+        await server.close()
+
+
+@contextlib.asynccontextmanager
+async def serving_metrics(series: int = 1) -> AsyncIterator[Server]:
+    """The metrics port."""
+    family = CounterMetricFamily("series", "", labels=("number",))
+    for number in range(series):
+        family.add_metric((str(number),), 1)
+
+    async def collect() -> list[Metric]:
+        return [family]
+
+    server = Server(metrics_app(collect), Listener(None))
+    yield server
+    await server.close()
+
+
+@pytest.fixture
+def config(make_config: Callable[..., Config], lab: dict[str, Any]) -> Config:
+    return make_config(lab | SCOPED | {"audit": "off"})
+
+
+def ask(
+    token: bytes | None = None,
+    target: bytes = b"/verify",
+    *headers: bytes,
+    method: bytes = b"GET",
+    version: bytes = b"1.1",
+    real_ip: bool = True,
+) -> bytes:
+    lines = [b"%b %b HTTP/%b" % (method, target, version), b"Host: verifier", *headers]
+    if token is not None:
+        lines.append(b"Authorization: Bearer " + token)
+    if real_ip:
+        lines.append(b"X-Real-IP: 192.0.2.1")
+    return b"\r\n".join([*lines, b"X-Original-Method: GET", b"X-Original-URL: https://api.example/db", b"", b""])
+
+
+def head_of(size: int) -> bytes:
+    """A request whose head has ``size`` bytes."""
+    request = ask(None, b"/verify", b"X-Padding: ")
+    return request.replace(b"X-Padding: ", b"X-Padding: " + b"x" * (size - len(request)))
+
+
+def statuses(written: bytes) -> list[int]:
+    return [int(part[:3]) for part in written.split(b"HTTP/1.1 ")[1:]]
+
+
+def lines(written: bytes) -> tuple[bytes, list[bytes], bytes]:
+    """Status line, header lines in any order, body."""
+    head, _, body = written.partition(b"\r\n\r\n")
+    status, *headers = head.split(b"\r\n")
+    return status, sorted(headers), body
+
+
+# --- answers ---
+
+CASES = {
+    "allowed": ({}, b"/verify"),
+    "403": ({}, b"/verify/api"),
+    "report mode": ({}, b"/verify/watched"),
+    "unknown policy": ({}, b"/verify/nowhere"),
+    "no policy": ({}, b"/verify/"),
+    "narrowed": ({}, b"/verify?scope=read&client=etl"),
+    "an escape in the query": ({}, b"/verify?scope=a%2Cb"),
+    "unknown parameter": ({}, b"/verify?colour=red"),
+    "expired": ({"exp": 1}, b"/verify"),
+    "no token": (None, b"/verify"),
+    "health": (None, b"/health"),
+    "not found": (None, b"/nowhere"),
+}
+
+
+@pytest.mark.parametrize(("token", "target"), CASES.values(), ids=CASES)
+async def test_the_application_alone_under_uvicorn_gives_the_same_answer(
+    config: Config, fetch: FakeFetch, mint: Mint, token: dict[str, Any] | None, target: bytes
+) -> None:
+    request = ask(None if token is None else mint(**token), target, b"Connection: close")
+    async with serving(config, fetch) as server, serving(config, fetch, plain=True) as other:
+        ours = await (await server.connect()).ask(request)
+        plain = await (await other.connect()).ask(request)
+
+    assert lines(ours) == lines(plain)
+    assert b"date: today" in lines(ours)[1]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        pytest.param(ask(target=b"/health"), 200, id="another path"),
+        pytest.param(ask(target=b"/verifyx"), 404, id="a path that only begins like an auth path"),
+        pytest.param(ask(target=b"/verify/%61pi"), 401, id="an escape in the path"),
+        pytest.param(ask(target=b"/verify?x#y"), 403, id="a fragment"),
+        pytest.param(ask(target=b"/verify?" + b"x" * 2000), 403, id="a very long auth URL"),
+        pytest.param(ask(target=b"http://verifier/verify"), 401, id="absolute form"),
+        pytest.param(ask(method=b"POST"), 401, id="another method"),
+        pytest.param(ask(method=b"OPTIONS", target=b"*"), 404, id="asterisk form"),
+        pytest.param(ask(method=b"CONNECT", target=b"verifier:80"), 400, id="CONNECT"),
+        pytest.param(ask(None, b"/verify", b"Connection: Upgrade", b"Upgrade: websocket"), 401, id="an upgrade"),
+        pytest.param(ask(None, b"/health", b"Content-Length: 99") + SMUGGLED, 200, id="a body"),
+        pytest.param(ask(method=b"POST", target=b"/health") + SMUGGLED, 405, id="a method that is not allowed"),
+        pytest.param(b"GET /health HTTP/1.1\r\n\r\n", 200, id="no header"),
+    ],
+)
+async def test_any_other_request_is_answered_once_by_uvicorn_and_ends_the_connection(
+    config: Config, fetch: FakeFetch, request_: bytes, status: int
+) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        answered = await client.ask(request_)
+
+    assert statuses(answered) == [status]
+    assert b"\r\nconnection: close\r\n" in answered
+    assert client.closed
+
+
+@pytest.mark.parametrize("target", [b"/verify/%61pi", b"/verify/api#x", b"http://verifier/verify/api"])
+async def test_unusual_spellings_of_an_auth_url_mean_the_same(
+    config: Config, fetch: FakeFetch, mint: Mint, target: bytes
+) -> None:
+    async with serving(config, fetch) as server:
+        answered = await (await server.connect()).ask(ask(mint(), target))
+
+    assert b"x-m2m-reason: insufficient_scope" in answered
+
+
+async def test_a_header_may_be_written_in_any_case(config: Config, fetch: FakeFetch, mint: Mint) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        assert statuses(await client.ask(ask(mint()).replace(b"Authorization", b"aUTHORIZATION"))) == [200]
+
+
+async def test_two_tokens_are_refused(config: Config, fetch: FakeFetch, mint: Mint) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        assert b"malformed_token" in await client.ask(ask(mint(), b"/verify", b"authorization: Bearer x"))
+
+
+async def test_a_head_may_come_in_pieces(config: Config, fetch: FakeFetch, mint: Mint) -> None:
+    request = ask(mint())
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        answered = [await client.ask(request[at : at + 1]) for at in range(len(request))]
+
+    assert statuses(b"".join(answered)) == [200]
+    assert answered[-1]
+
+
+@pytest.mark.parametrize("empty", [b"\r\n", b"\r\n" * 3, b"\r\n" * 100_000], ids=["one", "three", "200 KB"])
+async def test_empty_lines_before_a_request_are_ignored(config: Config, fetch: FakeFetch, empty: bytes) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        answered = b""
+        for data in (empty, ask(), empty, empty[:1], b"\n" + ask()):
+            while data:
+                data = data[client.send(data) :]
+                await settle()
+            answered += client.read()
+
+    assert statuses(answered) == [401, 401]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET /verify HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET /verify HTTP/9.9\r\n\r\n",
+        b"GET /verify HTTP/1.1\nHost: x\n\nGET /verify HTTP/1.1\r\n\r\n",
+        b"GET /verify HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"GET /verify HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET /verify HTTP/1.1\r\nContent-Length : 1\r\n\r\n",
+        b"GET /verify HTTP/1.1\r\nA: b\x00c\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    ],
+    ids=range(8),
+)
+async def test_what_is_no_http_is_a_400_and_ends_the_connection(
+    config: Config, fetch: FakeFetch, garbage: bytes
+) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        answered = await client.ask(garbage, SMUGGLED)
+        decided = server.decided()
+
+    assert (statuses(answered), client.closed, decided) == ([400], True, [])
+
+
+async def test_requests_sent_together_are_answered_in_their_order(config: Config, fetch: FakeFetch, mint: Mint) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        answered = await client.ask(ask(mint()), ask(), ask(mint(), b"/verify/api"), ask(target=b"/health"))
+
+    assert statuses(answered) == [200, 401, 403, 200]
+
+
+async def test_a_token_that_waits_for_keys_delays_later_requests_of_its_connection_alone(
+    config: Config, fetch: FakeFetch, signer: SigningKey, other_signer: SigningKey, mint: Mint
+) -> None:
+    token = other_signer.sign({"iss": "https://issuer.example"}).encode()
+    async with serving(config, fetch) as server:
+        fetch.answers[JWKS_URL] = jwks(signer, other_signer)
+        fetch.hang()
+        client, other = await server.connect(), await server.connect()
+        assert await client.ask(ask(token), ask(mint()), ask()) == b""
+        assert await client.ask(ask(mint(), b"/verify/api")) == b""
+        assert statuses(await other.ask(ask(mint()))) == [200]
+        fetch.open.set()
+        await settle()
+        answered, decided = client.read(), server.decided()
+
+    assert statuses(answered) == [401, 200, 401, 403]
+    assert b"invalid_claims" in answered.split(b"HTTP/1.1 ")[1]  # its key was fetched: it has no exp
+    assert decided == ["ok", "invalid_claims", "ok", "missing_token", "insufficient_scope"]
+
+
+async def test_what_a_client_sends_while_it_waits_for_keys_is_not_read(
+    config: Config, fetch: FakeFetch, signer: SigningKey
+) -> None:
+    token = signer.sign(claims(), header={"kid": "new"}).encode()
+    async with serving(config, fetch) as server:
+        fetch.hang()
+        client = await server.connect()
+        await client.ask(ask(token))
+        assert await flood(client, b"x" * 65536) < 1_000_000
+
+
+async def test_a_client_that_leaves_while_it_waits_for_keys_is_still_counted(
+    config: Config, fetch: FakeFetch, signer: SigningKey
+) -> None:
+    async with serving(config, fetch) as server:
+        fetch.hang()
+        client = await server.connect()
+        await client.ask(ask(signer.sign(claims(), header={"kid": "new"}).encode()))
+        client.socket.close()
+        await asyncio.sleep(SWEEP + 10)
+
+        assert server.decided() == ["unknown_key"]
+        assert not server.state.connections
+
+
+async def test_without_an_address_from_nginx_the_peer_is_the_remote_address(config: Config, fetch: FakeFetch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        theirs = socket.create_connection(listening.getsockname())
+        ours, _ = listening.accept()
+    async with serving(config, fetch) as server:
+        client = await server.take(theirs, ours)
+        await client.ask(ask(real_ip=False), ask())
+        server.decided()
+
+        assert [one.request.remote_addr for one in server.observed] == ["127.0.0.1", "192.0.2.1"]
+
+
+# --- bodies ---
+
+
+@pytest.mark.parametrize(
+    ("announced", "body"),
+    [
+        pytest.param(b"Content-Length: %d" % len(SMUGGLED), SMUGGLED, id="Content-Length"),
+        pytest.param(b"Content-Length: 0", SMUGGLED, id="Content-Length 0"),
+        pytest.param(b"Transfer-Encoding: chunked", b"0\r\nAuthorization: Bearer x\r\n\r\n", id="trailers"),
+        pytest.param(b"Transfer-Encoding: chunked", b"0\r\n\r\n" + SMUGGLED, id="a request after the last chunk"),
+        pytest.param(b"Transfer-Encoding: chunked\r\nTrailer: Authorization", SMUGGLED, id="no chunk at all"),
+    ],
+)
+@pytest.mark.parametrize("together", [True, False], ids=["with the head", "after the answer"])
+async def test_a_request_with_a_body_is_answered_from_its_head_and_is_the_last(
+    config: Config, fetch: FakeFetch, announced: bytes, body: bytes, together: bool
+) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        head = ask(None, b"/verify", announced)
+        answered = await client.ask(head + body) if together else await client.ask(head) + await client.ask(body)
+        await client.ask(SMUGGLED)
+        decided = server.decided()
+
+    assert b"connection: close\r\n" in answered
+    assert b"x-m2m-reason: missing_token" in answered
+    assert (len(statuses(answered)), decided, client.closed) == (1, ["missing_token"], True)
+
+
+async def test_a_client_that_goes_on_sending_its_body_is_disconnected_after_10_seconds(
+    config: Config, fetch: FakeFetch
+) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        await client.ask(ask(None, b"/verify", b"Content-Length: 999999999"))
+        for _ in range(9):
+            assert client.send(b"x" * 10_000) == 10_000
+            await asyncio.sleep(1)
+        await asyncio.sleep(1 + SWEEP)
+
+        assert client.send(b"x") == 0
+        assert not server.state.connections
+
+
+# --- keeping and closing ---
+
+
+@pytest.mark.parametrize(
+    ("request_", "kept"),
+    [
+        pytest.param(ask(), True, id="1.1"),
+        pytest.param(ask(None, b"/verify", b"Connection: close"), False, id="1.1, close"),
+        pytest.param(ask(version=b"1.0"), False, id="1.0"),
+        pytest.param(b"GET /verify\r\n\r\n", False, id="0.9"),
+        pytest.param(ask(None, b"/verify", b"Connection: keep-alive", version=b"1.0"), False, id="1.0, keep-alive"),
+    ],
+)
+async def test_a_connection_is_kept_or_closed_and_the_answer_says_so(
+    config: Config, fetch: FakeFetch, request_: bytes, kept: bool
+) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        answered = await client.ask(request_, ask())
+
+    assert len(statuses(answered)) == 1 + kept
+    assert (client.closed, b"connection: close\r\n" in answered) == (not kept, not kept)
+
+
+async def test_a_client_that_sends_no_more_still_gets_every_answer(
+    config: Config, fetch: FakeFetch, mint: Mint
+) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        client.send(ask(mint()), ask(), ask(target=b"/health"))
+        client.socket.shutdown(socket.SHUT_WR)
+        await settle()
+
+        assert statuses(client.read()) == [200, 401, 200]
+        assert client.closed
+
+
+# --- limits, on both ports ---
+
+
+@contextlib.asynccontextmanager
+async def on_port(port: str, config: Config, fetch: FakeFetch) -> AsyncIterator[Server]:
+    async with serving(config, fetch) if port == "http" else serving_metrics() as server:
+        yield server
+
+
+PORTS = pytest.mark.parametrize("port", ["http", "metrics"])
+
+
+@PORTS
+@pytest.mark.parametrize(
+    ("begin", "size"),
+    [
+        pytest.param(b"GET /", MAX_HEAD, id="line"),
+        pytest.param(b"GET /verify HTTP/1.1\r\nX-A: ", MAX_HEAD, id="header"),
+        pytest.param(b"GET /verify HTTP/1.1\r\nX-A: ", 8 * MAX_HEAD, id="much more"),
+    ],
+)
+async def test_a_head_over_64_kib_is_a_431_however_it_ends(
+    port: str, config: Config, fetch: FakeFetch, begin: bytes, size: int
+) -> None:
+    async with on_port(port, config, fetch) as server:
+        client = await server.connect()
+        left = begin + b"x" * (size - len(begin) + 1) + b"\r\n\r\n" + SMUGGLED
+        while left:
+            left = left[client.send(left) :]
+            await settle()
+        answered = client.read()
+
+        assert (statuses(answered), client.closed) == ([431], True)
+        await asyncio.sleep(UNREAD_TIME + SWEEP)
+        assert not server.state.connections
+
+
+async def test_a_head_of_64_kib_is_answered(config: Config, fetch: FakeFetch) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        answered = await client.ask(head_of(MAX_HEAD), head_of(MAX_HEAD)[:100])
+        answered += await client.ask(head_of(MAX_HEAD)[100:])
+        answered += await client.ask(head_of(MAX_HEAD + 1))
+
+    assert statuses(answered) == [401, 401, 431]
+
+
+@PORTS
+@pytest.mark.parametrize("begin", [b"", b"GET", b"GET /verify HTTP/1.1\r\nHost: x\r\n", b"\r\n"], ids=repr)
+async def test_the_first_request_must_be_complete_10_seconds_after_connecting(
+    port: str, config: Config, fetch: FakeFetch, begin: bytes
+) -> None:
+    async with on_port(port, config, fetch) as server:
+        client = await server.connect()
+        for _ in range(int(HEAD_TIME)):
+            assert await client.ask(begin) == b""  # more of it wins no time
+            assert not client.closed
+            await asyncio.sleep(1)
+        await asyncio.sleep(SWEEP)
+        answered = client.read()
+
+    assert client.closed
+    assert statuses(answered) == ([408] if begin.startswith(b"GET") else [])
+
+
+async def test_a_later_request_must_be_complete_10_seconds_after_its_first_byte(
+    config: Config, fetch: FakeFetch
+) -> None:
+    request = ask()
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        await client.ask(request)
+        await asyncio.sleep(30)
+        for wait, complete in ((9, True), (9, True), (9, False)):
+            await client.ask(request[:10])
+            await asyncio.sleep(wait)
+            if complete:
+                assert statuses(await client.ask(request[10:])) == [401]
+        assert not client.closed
+        await asyncio.sleep(1 + SWEEP)
+
+        assert statuses(client.read()) == [408]
+        assert client.closed
+
+
+async def test_a_request_that_began_together_with_a_complete_one_has_10_seconds_too(
+    config: Config, fetch: FakeFetch
+) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        assert statuses(await client.ask(ask(), ask()[:50])) == [401]
+        await asyncio.sleep(HEAD_TIME + SWEEP)
+
+        assert statuses(client.read()) == [408]
+
+
+async def test_an_idle_connection_is_closed_after_75_seconds_and_not_before(config: Config, fetch: FakeFetch) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        for _ in range(3):
+            assert statuses(await client.ask(ask())) == [401]
+            await asyncio.sleep(IDLE_TIME - 1)
+            assert (client.read(), client.closed) == (b"", False)
+        await asyncio.sleep(1 + SWEEP)
+
+        assert (client.read(), client.closed) == (b"", True)
+        assert not server.state.connections
+
+
+def test_nginx_closes_an_idle_connection_before_we_do() -> None:
+    assert IDLE_TIME > 60
+
+
+async def flood(client: Client, request: bytes) -> int:
+    """Send requests without reading an answer, until the server takes no more. The bytes that it took."""
+    sent = 0
+    left = b""
+    refused = 0
+    while refused < 3:
+        left = left or request
+        taken = client.send(left)
+        left, sent, refused = left[taken:], sent + taken, 0 if taken else refused + 1
+        await settle()
+        assert sent < 10_000_000, "it takes everything"
+    return sent
+
+
+async def test_a_client_that_does_not_read_its_answers_is_disconnected_after_10_seconds(
+    config: Config, fetch: FakeFetch
+) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect(buffer=4096)
+        await flood(client, ask() * 100)
+        before = len(server.decided())
+        await asyncio.sleep(UNREAD_TIME - 1)
+        assert server.state.connections
+        await asyncio.sleep(1 + SWEEP)
+
+        assert not server.state.connections
+        assert len(server.decided()) == before
+
+
+async def test_a_client_that_does_not_read_metrics_is_disconnected_after_10_seconds() -> None:
+    async with serving_metrics(series=10_000) as server:
+        client = await server.connect(buffer=4096)
+        client.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(UNREAD_TIME - 1)
+        assert server.state.connections
+        await asyncio.sleep(1 + SWEEP)
+
+        assert not server.state.connections
+
+
+async def test_a_client_that_reads_late_gets_all_its_answers_in_order(
+    config: Config, fetch: FakeFetch, mint: Mint
+) -> None:
+    requests = [ask(), ask(mint()), ask(mint(), b"/verify/api")] * 200
+    async with serving(config, fetch) as server:
+        client = await server.connect(buffer=4096)
+        left, answered = b"".join(requests), b""
+        left = left[client.send(left) :]
+        await settle()
+        await asyncio.sleep(UNREAD_TIME - 1)
+        while len(statuses(answered)) < len(requests):
+            left = left[client.send(left) :] if left else left
+            await settle()
+            answered += client.read()
+        await asyncio.sleep(IDLE_TIME - 1)
+        client.read()
+
+    assert statuses(answered) == [401, 200, 403] * 200
+    assert not client.closed
+
+
+# --- the end ---
+
+
+async def test_at_the_end_idle_connections_are_closed_and_a_new_one_has_a_second_for_its_request(
+    config: Config, fetch: FakeFetch
+) -> None:
+    async with serving(config, fetch) as server:
+        idle, new, silent = [await server.connect() for _ in range(3)]
+        await idle.ask(ask())
+        await new.ask(ask()[:20])
+        server.shutdown()
+        answered = await new.ask(ask()[20:])
+        assert (idle.read(), idle.closed) == (b"", True)
+        assert statuses(answered) == [401]
+        assert b"connection: close\r\n" in answered
+        assert new.closed
+        assert (silent.read(), silent.closed) == (b"", False)
+        await asyncio.sleep(1 + SWEEP)
+
+        assert (silent.read(), silent.closed) == (b"", True)
+
+
+async def test_at_the_end_requests_under_way_are_finished(config: Config, fetch: FakeFetch, signer: SigningKey) -> None:
+    token = signer.sign(claims(), header={"kid": "new"}).encode()
+    async with serving(config, fetch) as server:
+        fetch.hang()
+        fast, by_uvicorn = [await server.connect() for _ in range(2)]
+        await fast.ask(ask(token))
+        await by_uvicorn.ask(ask(token, b"http://verifier/verify"))
+        server.shutdown()
+        assert server.state.tasks
+        fetch.open.set()
+        await settle()
+
+        for client in (fast, by_uvicorn):
+            answered = client.read()
+            assert b"unknown_key" in answered
+            assert b"connection: close\r\n" in answered
+            assert client.closed
+        assert not server.state.tasks
+
+
+# --- what is left of a connection ---
+
+
+async def test_decisions_are_observed_once_and_in_order(config: Config, fetch: FakeFetch, mint: Mint) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        await client.ask(ask(mint()), ask(), ask(mint(), b"/verify/api"))
+        await client.ask(ask())
+
+        assert server.decided() == ["ok", "missing_token", "insufficient_scope", "missing_token"]
+        assert {one.time for one in server.observed} == {NOW}
+
+
+class CountingLoop:
+    """Counts timers."""
+
+    def __init__(self) -> None:
+        self.timers: list[Callable[[], None]] = []
+
+    def time(self) -> float:
+        return 0.0
+
+    def call_later(self, _: float, callback: Callable[[], None]) -> None:
+        self.timers.append(callback)
+
+
+async def test_one_timer_serves_all_connections_however_many_come_and_go(config: Config, fetch: FakeFetch) -> None:
+    loop: Any = CountingLoop()
+    transport: Any = asyncio.Transport()
+    app = create_app(config, fetch=fetch, clock=loop_clock)
+    listener = Listener(app.service)
+    for _ in range(5):
+        for _ in range(10):
+            connection = listener(uvicorn.Config(app), ServerState(), {}, loop)
+            connection.connection_made(transport)
+            connection.connection_lost(None)
+        assert len(loop.timers) <= 1
+        while loop.timers:
+            loop.timers.pop()()

@@ -1,0 +1,53 @@
+"""Ingresses as files have them, for the tests of lint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from verifier.tools.lint import Finding
+
+N = "nginx.ingress.kubernetes.io/"
+ALL_HEADERS = "X-M2M-Client-ID, X-M2M-Scope, X-M2M-Role, X-M2M-Issuer"
+VERIFY = "http://m2m-verifier.auth.svc.cluster.local:8000/verify/api"
+METADATA = "/.well-known/oauth-protected-resource"
+
+Manifest = dict[str, Any]
+Lint = Callable[..., list[Finding]]
+
+
+def ingress(
+    name: str = "api",
+    host: str | None = "api.example.com",
+    paths: tuple[str, ...] = ("/",),
+    service: str = "api",
+    tls: bool = True,
+    **annotations: str | None,
+) -> Manifest:
+    """A guarded Ingress without a trap; an annotation is named with underscores, and None leaves it out."""
+    values = {"auth_url": VERIFY, "auth_response_headers": ALL_HEADERS, "limit_rps": "20", **annotations}
+    backend = {"service": {"name": service, "port": {"number": 80}}}
+    rule: Manifest = {"http": {"paths": [{"path": p, "pathType": "Prefix", "backend": backend} for p in paths]}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {
+            "name": name,
+            "namespace": "shop",
+            "annotations": {N + key.replace("_", "-"): value for key, value in values.items() if value is not None},
+        },
+        "spec": {
+            **({"tls": [{"hosts": [host] if host else [], "secretName": f"{name}-tls"}]} if tls else {}),
+            "rules": [{"host": host, **rule} if host else rule],
+        },
+    }
+
+
+def unguarded(name: str = "open", **options: Any) -> Manifest:
+    """An Ingress that has nothing to do with the verifier."""
+    return ingress(name, auth_url=None, auth_response_headers=None, limit_rps=None, **options)
+
+
+def rules(findings: list[Finding]) -> list[str]:
+    """Which rules reported something, in order."""
+    return [finding.rule for finding in findings]

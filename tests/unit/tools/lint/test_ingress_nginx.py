@@ -1,0 +1,180 @@
+"""What lint says about one Ingress and its annotations."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.tools.lint.manifest import ALL_HEADERS, VERIFY, Lint, Manifest, N, ingress, rules, unguarded
+from verifier.tools.lint import Known
+
+
+def test_an_ingress_without_a_trap_has_no_finding(lint: Lint) -> None:
+    assert lint(ingress(), known=Known(policies=frozenset({"api"}))) == []
+
+
+TRAPS: dict[str, tuple[str, Manifest, Manifest]] = {
+    # name: the rule, an Ingress that has the trap, and one that is close to it and has not
+    "an identity header is not listed": (
+        "forgeable-header",
+        ingress(auth_response_headers="X-M2M-Client-ID, X-M2M-Scope, X-M2M-Issuer"),
+        ingress(auth_response_headers="x-m2m-client-id,x-m2m-scope,x-m2m-role,x-m2m-issuer,X-Other"),
+    ),
+    "no header is listed": ("forgeable-header", ingress(auth_response_headers=None), ingress()),
+    "keepalive to the verifier": ("auth-keepalive", ingress(auth_keepalive="8"), ingress(auth_keepalive="0")),
+    "a cache key without the token": (
+        "auth-cache-key",
+        ingress(auth_cache_key="$request_method$request_uri"),
+        ingress(auth_cache_key="${http_authorization}$request_method$request_uri"),
+    ),
+    "a cache key without the method": (
+        "auth-cache-key",
+        ingress(auth_cache_key="$http_authorization$request_uri"),
+        ingress(auth_cache_key="$request_uri$http_authorization$request_method$host"),
+    ),
+    "a cache key with a variable that only begins like the URL's": (
+        "auth-cache-key",
+        ingress(auth_cache_key="$http_authorization$request_method$request_uri_mine"),
+        ingress(auth_cache_key="$http_authorization$request_method$request_uri"),
+    ),
+    "a percent sign in the auth-url": (
+        "auth-url-characters",
+        ingress(auth_url=VERIFY + "?scope=read%20all"),
+        ingress(auth_url=VERIFY + "?scope=read,write&client=homelab/7abc"),
+    ),
+    "a line break at the end of the auth-url, from a YAML block": (
+        "auth-url-characters",
+        ingress(auth_url=VERIFY + "\n"),
+        ingress(),
+    ),
+    "the client's URI in the auth-url's query": (
+        "auth-url-variable",
+        ingress(auth_url=VERIFY + "?scope=$request_uri"),
+        ingress(auth_url=VERIFY + "?scope=read"),
+    ),
+    "the client's parameter as the policy": (
+        "auth-url-variable",
+        ingress(auth_url="http://m2m-verifier.auth:8000/verify/$arg_policy"),
+        ingress(auth_url="http://m2m-verifier.auth:8000/verify/$namespace"),
+    ),
+    "a mistyped parameter": (
+        "auth-url-query",
+        ingress(auth_url=VERIFY + "?scpoe=admin"),
+        ingress(auth_url=VERIFY + "?scope=admin&client=etl&issuer=lab"),
+    ),
+    "a mistyped auth-url": (
+        "no-guard",
+        ingress(auth_url=None, auth_ulr=VERIFY),
+        ingress(auth_url="https://sso.example.com/oauth2/auth"),
+    ),
+    "a path that answers 200 to every request": (
+        "auth-url-path",
+        ingress(auth_url="http://m2m-verifier.auth:8000/health"),
+        ingress(auth_url="http://m2m-verifier.auth:8000/verify"),
+    ),
+    "a path below the policy": ("auth-url-path", ingress(auth_url=VERIFY + "/x"), ingress()),
+    "an auth-snippet": ("auth-snippet", ingress(auth_snippet="proxy_set_header X-Forwarded-Host $host;"), ingress()),
+    "no rate limit": ("no-rate-limit", ingress(limit_rps=None), ingress(limit_rps=None, limit_rpm="600")),
+    "a rate limit of zero, which is none": ("no-rate-limit", ingress(limit_rps="0"), ingress(limit_rps="1")),
+    "no certificate": ("no-tls", ingress(tls=False), ingress(tls=False, force_ssl_redirect="true")),
+    "no certificate for every host": ("no-tls", ingress(host=None, tls=False), ingress(host=None)),
+    "a certificate for another host": (
+        "no-tls",
+        ingress() | {"spec": {**ingress()["spec"], "tls": [{"hosts": ["www.example.com"]}]}},
+        ingress() | {"spec": {**ingress()["spec"], "tls": [{"hosts": ["*.example.com"]}]}},
+    ),
+    "plain http beside https": ("no-tls", ingress(ssl_redirect="false"), ingress(ssl_redirect="true")),
+    "the controller's own guard off": (
+        "global-auth-off",
+        ingress(enable_global_auth="false"),
+        ingress(enable_global_auth="true"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("rule", "trapped", "harmless"), TRAPS.values(), ids=TRAPS)
+def test_a_trap_is_found_and_what_is_close_to_it_is_not(
+    lint: Lint, rule: str, trapped: Manifest, harmless: Manifest
+) -> None:
+    assert (rule in rules(lint(trapped)), lint(harmless)) == (True, [])
+
+
+def test_a_finding_names_file_object_annotation_reason_and_the_line_to_write(lint: Lint, tmp_path: Path) -> None:
+    [finding] = lint(ingress(auth_response_headers="X-M2M-Client-ID, X-M2M-Scope, X-M2M-Issuer"))
+
+    assert str(finding) == (
+        f"{tmp_path}/ingress.yaml: shop/api: {N}auth-response-headers [forgeable-header]\n"
+        "  why:   X-M2M-Role not listed: the API receives what the client sent, not what the verifier answered\n"
+        f'  write: {N}auth-response-headers: "X-M2M-Client-ID, X-M2M-Scope, X-M2M-Issuer, X-M2M-Role"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "write"),
+    [
+        (VERIFY + "?scope=read%20all", VERIFY + "?scope=read20all"),
+        (VERIFY + "?scope=$request_uri", VERIFY),
+        ("http://m2m-verifier.auth:8000/verify/$arg_policy", "http://m2m-verifier.auth:8000/verify"),
+        ("http://m2m-verifier.auth:8000/health", "http://m2m-verifier.auth:8000/verify/default"),
+        (VERIFY + "?scpoe=admin", VERIFY),
+        (VERIFY + "?scope=read&scpoe=admin&client=etl", VERIFY + "?scope=read&client=etl"),
+    ],
+)
+def test_the_line_to_write_is_one_that_lint_accepts(lint: Lint, url: str, write: str) -> None:
+    [finding] = lint(ingress(auth_url=url))
+
+    assert (finding.write, lint(ingress(auth_url=write))) == (f'{N}auth-url: "{write}"', [])
+
+
+@pytest.mark.parametrize(("policies", "proposed"), [({"default", "apis"}, "apis"), ({"default", "web"}, "POLICY")])
+def test_a_policy_that_the_configuration_lacks_is_found_and_only_a_similar_one_proposed(
+    lint: Lint, policies: set[str], proposed: str
+) -> None:
+    [finding] = lint(ingress(), known=Known(policies=frozenset(policies)))
+
+    assert (finding.rule, "'api'" in finding.why) == ("unknown-policy", True)
+    assert ", ".join(sorted(policies)) in finding.why
+    assert finding.write.endswith(f'/verify/{proposed}"')
+
+
+@pytest.mark.parametrize(
+    ("path", "policies", "found"),
+    [
+        ("/verify", {"default"}, []),
+        ("/verify", {"api"}, ["unknown-policy"]),
+        ("/verify/", {"default"}, ["unknown-policy"]),
+        ("/verify/anything", None, []),
+    ],
+)
+def test_the_policy_is_the_one_that_the_verifier_reads_from_the_path(
+    lint: Lint, path: str, policies: set[str] | None, found: list[str]
+) -> None:
+    known = Known(policies=None if policies is None else frozenset(policies))
+
+    assert rules(lint(ingress(auth_url="http://m2m-verifier.auth:8000" + path), known=known)) == found
+
+
+def test_a_header_mapped_in_the_configuration_must_be_listed_too(lint: Lint) -> None:
+    known = Known(headers=("X-Tenant-ID",))
+
+    assert rules(lint(ingress(), known=known)) == ["forgeable-header"]
+    assert lint(ingress(auth_response_headers=ALL_HEADERS + ", X-Tenant-ID"), known=known) == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ingress(auth_url="http://oauth2-proxy/oauth2/auth", auth_response_headers=None, limit_rps=None, tls=False),
+        unguarded(tls=False, auth_snippet="x", auth_keepalive="9", enable_global_auth="false"),
+        ingress(auth_url="http://authelia.auth.svc/api/verify", auth_cache_key="$cookie_session"),
+    ],
+    ids=["oauth2-proxy", "no auth at all", "authelia"],
+)
+def test_an_ingress_that_the_verifier_does_not_guard_is_ignored(lint: Lint, other: Manifest) -> None:
+    assert lint(other) == []
+
+
+def test_an_unquoted_annotation_counts_as_what_it_says(lint: Lint) -> None:
+    manifest = ingress(limit_rps=None)
+    manifest["metadata"]["annotations"] |= {N + "limit-rps": 20, N + "enable-global-auth": False}
+
+    assert rules(lint(manifest)) == ["global-auth-off"]

@@ -1,0 +1,54 @@
+"""The command ``m2m-verifier lint``."""
+
+import io
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.unit.tools.lint.manifest import VERIFY, Manifest, N, ingress, unguarded
+from verifier import cli
+from verifier.tools.lint import main
+
+
+@pytest.mark.parametrize(("manifest", "code"), [(ingress(), 0), (ingress(limit_rps=None), 1)])
+def test_the_exit_code_says_whether_there_is_a_finding(tmp_path: Path, manifest: Manifest, code: int) -> None:
+    (tmp_path / "api.yaml").write_text(yaml.safe_dump(manifest))
+
+    assert cli.main(["lint", str(tmp_path / "api.yaml")]) == code
+
+
+def test_the_last_line_counts_what_was_read(tmp_path: Path) -> None:
+    path = tmp_path / "ingress.yaml"
+    path.write_text(yaml.safe_dump_all([ingress(), unguarded(host="www.example.com", service="web")]))
+    out = io.StringIO()
+
+    main([path], None, out)
+
+    assert out.getvalue() == "1 file(s), 2 Ingress(es), 1 guarded by the verifier: no finding(s)\n"
+
+
+CONFIGURATION = """
+issuers: [{name: homelab, cognito: {user_pool_id: us-east-1_Example}}]
+policies:
+  api: {resource: {url: "https://api.example.com", authorization_servers: ["https://id.example.com"]}}
+headers: {X-Tenant-ID: tenant}
+"""
+
+
+def test_policies_resources_and_headers_come_from_the_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "verifier.yaml").write_text(CONFIGURATION)
+    (tmp_path / "api.yaml").write_text(yaml.safe_dump(ingress()))
+    (tmp_path / "web.yaml").write_text(yaml.safe_dump(ingress(host="web.example.com", auth_url=VERIFY[:-3] + "web")))
+
+    assert cli.main(["lint", f"--config={tmp_path}/verifier.yaml", f"{tmp_path}/api.yaml", f"{tmp_path}/web.yaml"]) == 1
+
+    found = [line for line in capsys.readouterr().out.splitlines() if line.startswith(str(tmp_path))]
+    assert [line.removeprefix(f"{tmp_path}/") for line in found] == [
+        f"api.yaml: shop/api: {N}auth-response-headers [forgeable-header]",
+        f"web.yaml: shop/api: {N}auth-url [unknown-policy]",
+        f"web.yaml: shop/api: {N}auth-response-headers [forgeable-header]",
+        f"api.yaml: shop/api: {N}auth-url [metadata-behind-auth]",
+    ]

@@ -1,0 +1,157 @@
+"""The decision about one token step by step, and what would have to change."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.support import SigningKey, claims, jwks
+from verifier.config import Config, ConfigError
+from verifier.reasons import Reason
+from verifier.tools.explain import REMEDIES, STEPS, run
+
+MakeConfig = Callable[..., Config]
+Token = Callable[..., bytes]
+
+POLICIES = {
+    "api": {
+        "scope": ["read"],
+        "rules": [{"path": "/db/**", "methods": ["GET"]}, {"path": "/admin", "scope": ["admin"]}],
+    },
+    "report": {"scope": ["admin"], "mode": "report"},
+}
+AUTH_URL = "http://verifier.auth.svc.cluster.local:8000/verify/api?scope=admin"
+
+
+@pytest.fixture
+def config(make_config: MakeConfig, tmp_path: Path, signer: SigningKey) -> Config:
+    """One issuer with a key file: no network."""
+    (tmp_path / "keys.json").write_bytes(jwks(signer))
+    issuer = {"name": "lab", "issuer": "https://issuer.example", "audience": "api", "jwks_file": "keys.json"}
+    return make_config({"issuers": [issuer], "policies": POLICIES})
+
+
+@pytest.fixture
+def token(signer: SigningKey) -> Token:
+    """A token that is valid now, with changed claims."""
+
+    def make(**changes: Any) -> bytes:
+        now = int(time.time())
+        return signer.sign(claims(**{"iat": now, "exp": now + 3600, **changes})).encode()
+
+    return make
+
+
+def explain(config: Config, token: bytes, **options: Any) -> tuple[int, str]:
+    given = {"url": "https://api.example/db/a", "method": "GET", "policy": None, "auth_url": None, "json": False}
+    out = io.StringIO()
+    return run(config, argparse.Namespace(**(given | options)), token, out), out.getvalue()
+
+
+def test_every_reason_belongs_to_one_step_and_has_a_remedy() -> None:
+    assert sorted(reason for reasons in STEPS.values() for reason in reasons) == sorted(set(Reason) - {Reason.OK})
+    assert set(REMEDIES) == set(Reason)
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n", "  \n"], ids=repr)
+def test_an_allowed_token_passes_each_step_whatever_white_space_follows_it(
+    config: Config, token: Token, ending: str
+) -> None:
+    status, text = explain(config, token() + ending.encode())
+
+    assert (status, text.count("ok  "), "200 ok: allowed" in text) == (0, len(STEPS), True)
+
+
+def test_the_steps_after_the_first_that_fails_are_not_reached(config: Config, token: Token) -> None:
+    found = [step["passed"] for step in json.loads(explain(config, token(exp=1), json=True)[1])["steps"]]
+    failed = list(STEPS).index("times")
+
+    assert found == [True] * failed + [False] + [None] * (len(STEPS) - failed - 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "step", "reason"),
+    [
+        ({}, {"policy": "nowhere"}, "auth request", "unknown_policy"),
+        ({"iss": "https://other.example"}, {}, "issuer", "unknown_issuer"),
+        ({"exp": 1}, {}, "times", "expired"),
+        ({"sub": "ann"}, {}, "M2M", "not_m2m"),
+        ({"aud": "other"}, {}, "audience", "wrong_audience"),
+        ({"cnf": {}}, {}, "proof", "bad_proof"),
+        ({}, {"auth_url": "/verify?client=x"}, "client", "client_not_allowed"),
+        ({}, {"policy": "api", "url": "https://h/nowhere"}, "rule", "no_matching_rule"),
+        ({}, {"policy": "api", "method": "POST"}, "rule", "no_matching_rule"),
+        ({}, {"policy": "api", "url": "https://h/db/%2f"}, "rule", "ambiguous_path"),
+        ({}, {"policy": "api", "url": "https://h/admin"}, "scope", "insufficient_scope"),
+        ({}, {"auth_url": AUTH_URL}, "scope", "insufficient_scope"),
+    ],
+)
+def test_a_denial_names_its_step_reason_and_remedy(
+    config: Config, token: Token, changes: dict[str, Any], options: dict[str, Any], step: str, reason: str
+) -> None:
+    status, text = explain(config, token(**changes), json=True, **options)
+    found = json.loads(text)
+
+    assert (status, found["reason"], found["remedy"]) == (1, reason, REMEDIES[Reason(reason)])
+    assert [one["name"] for one in found["steps"] if one["passed"] is False] == [step]
+    assert f"to change it: {found['remedy']}" in explain(config, token(**changes), **options)[1]
+
+
+@pytest.mark.parametrize(("given", "reason"), [(b"", "missing_token"), (b"abc", "malformed_token")])
+def test_what_is_no_token_is_denied(config: Config, given: bytes, reason: str) -> None:
+    status, text = explain(config, given)
+
+    assert (status, reason in text) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"policy": "api", "url": "https://api.example/admin"}, "scope needed: read admin"),
+        ({"policy": "report"}, "the policy is in report mode: nginx receives 200 nevertheless"),
+    ],
+)
+def test_a_denial_says_what_scope_it_needs_and_what_report_mode_does(
+    config: Config, token: Token, options: dict[str, str], line: str
+) -> None:
+    status, text = explain(config, token(), **options)
+
+    assert (status, line in text.splitlines()) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        *[({"auth_url": url}, "--auth-url: must be") for url in ("/verfy/api", "/verifyapi", "api", "/x/verify/a", "")],
+        ({"auth_url": "/verify/api", "policy": "api"}, "--auth-url: already names the policy"),
+        ({"url": "/db"}, "--url: must be the complete URL"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_refused(
+    config: Config, token: Token, options: dict[str, str], problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        explain(config, token(), **options)
+
+
+def test_without_keys_the_decision_is_indeterminate(make_config: MakeConfig, lab: dict[str, Any], token: Token) -> None:
+    lab["issuers"][0]["jwks_url"] = "http://127.0.0.1:9/keys"  # the discard port: nothing listens there
+
+    status, text = explain(make_config(lab), token())
+    assert (status, "503 keys_unavailable: indeterminate" in text) == (2, True)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("changes", [{}, {"exp": 1}, {"sub": "ann"}], ids=["allowed", "expired", "person"])
+def test_no_part_of_the_token_is_printed(config: Config, token: Token, as_json: bool, changes: dict[str, Any]) -> None:
+    given = token(**changes)
+    _, text = explain(config, given, json=as_json)
+
+    assert not any(part in text for part in given.decode().split("."))

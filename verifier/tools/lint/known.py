@@ -1,0 +1,25 @@
+"""What lint knows of the verifier's configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from verifier.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The part of a configuration that Ingresses have to agree with. The defaults stand for no configuration."""
+
+    policies: frozenset[str] | None = None
+    resources: frozenset[str] = frozenset()
+    """Names of the policies with a ``resource``: each has a metadata document that agents must be able to read."""
+    headers: tuple[str, ...] = ()
+    """The further response headers under ``headers:``."""
+
+    @classmethod
+    def of(cls, config: Config) -> Known:
+        """Read from a loaded configuration."""
+        policies = config.policies.by_name
+        resources = (name for name, policy in policies.items() if policy.resource is not None)
+        return cls(frozenset(policies), frozenset(resources), tuple(config.headers))
