@@ -20,6 +20,8 @@ RUN python -m pip uninstall --yes pip
 COPY --from=build /opt/m2m-verifier /opt/m2m-verifier
 # A number: Kubernetes' runAsNonRoot cannot look up a name.
 USER 65532:65532
+# For `kubectl exec POD -- m2m-verifier explain …`.
+ENV PATH=/opt/m2m-verifier/bin:$PATH
 # Bytecode was compiled above; a read-only root takes no more.
 ENV PYTHONDONTWRITEBYTECODE=1
 EXPOSE 8000 9090

@@ -40,11 +40,13 @@ run: $(VENV)/.run ## the demo on port 8080: nginx, verifier, token issuer and AP
 	@$(VENV)/bin/m2m-verifier demo
 
 unit: $(VENV)/.ready ## the tests that need no other program, in under a minute
-	$(PY) -m pytest -q tests/unit tests/security
+	$(PY) -m pytest -q $(PARALLEL) tests/unit tests/security
 
 test: $(VENV)/.ready nginx prometheus tools check ## everything that CI runs, in about five minutes
 	@$(call debian,curl jq)
-	$(PY) -m pytest
+	$(PY) -m pytest $(PARALLEL)
+# By module: many fixtures start servers, once for a module.
+PARALLEL := -n auto --maxprocesses 4 --dist loadscope
 
 nginx:
 	@$(call debian,nginx)
@@ -82,6 +84,17 @@ image: ## build the container image and start it the way Kubernetes will
 	docker build --tag m2m-verifier .
 	docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
 		--env COGNITO_USER_POOL_ID=us-east-1_Example m2m-verifier check
+
+# Outside the source tree: what starts is the wheel, with the newest dependencies that pyproject.toml allows.
+WHEEL := $(abspath build/wheel)
+wheel: $(UV) ## build the wheel, install it into an empty environment and start it
+	rm -rf $(WHEEL)
+	$(UV) build --quiet --wheel --out-dir $(WHEEL) .
+	$(UV) venv --quiet --python python3 $(WHEEL)/venv
+	$(UV) pip install --quiet --python $(WHEEL)/venv/bin/python $(WHEEL)/*.whl
+	cd $(WHEEL) && venv/bin/python -I -c 'import importlib.resources as r; assert r.files("verifier").joinpath("py.typed").is_file()'
+	cd $(WHEEL) && venv/bin/m2m-verifier --version
+	cd $(WHEEL) && COGNITO_USER_POOL_ID=us-east-1_Example venv/bin/m2m-verifier check
 
 manifests: $(VENV)/.ready ## regenerate the dashboards and the PrometheusRule
 	$(PY) -m grafana.build

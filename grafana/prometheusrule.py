@@ -1,14 +1,21 @@
-"""The alerts for the Prometheus Operator: `python -m grafana.prometheusrule` wraps alerts/*.yaml into one object."""
+"""The alerts for the Prometheus Operator: `python -m grafana.prometheusrule` wraps each file of alerts/ into an object.
+
+Each object goes to the Kustomize component that makes Prometheus scrape what its rules watch.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-HERE = Path(__file__).parent
-TARGET = HERE.parent / "k8s" / "components" / "monitoring" / "prometheusrule.yaml"
+ALERTS = Path(__file__).parent / "alerts"
+COMPONENTS = Path(__file__).parents[1] / "k8s" / "components"
+TARGETS = {
+    "m2m-verifier": COMPONENTS / "monitoring" / "prometheusrule.yaml",
+    "oauth2-proxy": COMPONENTS / "oauth2-proxy" / "prometheusrule.yaml",
+}
+"""The manifest of each file of rules, by the file's name."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -22,21 +29,18 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
-def prometheusrule() -> str:
-    """The manifest's text."""
-    rules: list[dict[str, Any]] = [
-        yaml.safe_load(path.read_text()) for path in sorted((HERE / "alerts").glob("*.yaml"))
-    ]
+def prometheusrule(name: str) -> str:
+    """The text of one manifest."""
     manifest = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
-        "metadata": {"name": "m2m-verifier", "labels": {"app.kubernetes.io/name": "m2m-verifier"}},
-        "spec": {"groups": [group for file in rules for group in file["groups"]]},
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": name}},
+        "spec": yaml.safe_load((ALERTS / f"{name}.yaml").read_text()),
     }
     text: str = yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
-    return "# Made from grafana/alerts/ by `make manifests`; change it there.\n" + text
+    return f"# Made from grafana/alerts/{name}.yaml by `make manifests`; change it there.\n" + text
 
 
 if __name__ == "__main__":
-    TARGET.parent.mkdir(parents=True, exist_ok=True)
-    TARGET.write_text(prometheusrule(), encoding="utf-8")
+    for name, target in TARGETS.items():
+        target.write_text(prometheusrule(name), encoding="utf-8")

@@ -21,8 +21,7 @@ from verifier.clock import Clock
 from verifier.config import Config
 from verifier.gate import Gate
 from verifier.keys.fetch import Fetch, HttpFetch
-from verifier.keys.jwk import parse_key_set
-from verifier.keys.sets import KeySet, RemoteKeys, StaticKeys, discovered_from, located_at
+from verifier.keys.sets import KeySet, RemoteKeys, discovered_from, keys_of_file, located_at
 from verifier.observe.audit import Audit
 from verifier.observe.batch import Batch
 from verifier.observe.metrics import Metrics
@@ -41,10 +40,13 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 
 class Runtime:
-    """Everything built from one configuration. A reload builds another and takes over unchanged key sets."""
+    """Everything built from one configuration. A reload builds another and takes over unchanged key sets.
+
+    Without ``fetch``, keys are fetched over HTTP with each issuer's own certificate authorities and token.
+    """
 
     def __init__(
-        self, config: Config, metrics: Metrics, *, fetch: Fetch, clock: Clock, previous: Runtime | None = None
+        self, config: Config, metrics: Metrics, *, fetch: Fetch | None, clock: Clock, previous: Runtime | None = None
     ) -> None:
         self.config = config
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -54,10 +56,11 @@ class Runtime:
             if previous is not None and previous.serves(rules):
                 keys = previous.keys[rules.name]
             elif rules.jwks is not None:
-                keys = StaticKeys(parse_key_set(rules.jwks, symmetric=True), clock())
+                keys = keys_of_file(rules.name, rules.jwks, clock())
             else:
                 locate = discovered_from(rules.urls[0]) if rules.key_set_url is None else located_at(rules.key_set_url)
-                keys = RemoteKeys(rules.name, fetch, locate, clock, metrics.refresh_counter(rules.name))
+                counter = metrics.refresh_counter(rules.name)
+                keys = RemoteKeys(rules.name, fetch or http_fetch(rules), locate, clock, counter)
             self.keys[rules.name] = keys
             issuers.append(rules.with_keys(keys))
         verifier = TokenVerifier(
@@ -68,8 +71,14 @@ class Runtime:
             mapped_headers=config.headers,
             observe=metrics.observe_verification,
         )
-        self.cache = CachedVerifier(verifier, size=config.cache_size, ttl=config.cache_ttl, clock=clock)
         self.answers = Answers(tuple(config.headers), config.nginx_cache_ttl, clock, config.max_header_bytes)
+        self.cache = CachedVerifier(
+            verifier,
+            size=config.cache_size,
+            ttl=config.cache_ttl,
+            clock=clock,
+            max_identity_bytes=self.answers.max_identity_bytes,
+        )
         self.gate = Gate(self.cache, config.policies, config.revoked, self.answers.max_identity_bytes)
         policies = config.policies.by_name.values()
         self.documents = ResourceDocuments([policy.resource for policy in policies if policy.resource is not None])
@@ -77,7 +86,7 @@ class Runtime:
     def serves(self, rules: IssuerRules) -> bool:
         """Whether an issuer with the same remote keys is running here."""
         return any(
-            (mine.name, mine.urls, mine.key_set_url) == (rules.name, rules.urls, rules.key_set_url)
+            _key_source(mine) == _key_source(rules)
             for mine in self.config.issuers
             if mine.jwks is None and rules.jwks is None
         )
@@ -104,6 +113,16 @@ class Runtime:
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
 
 
+def _key_source(rules: IssuerRules) -> tuple[object, ...]:
+    return rules.name, rules.urls, rules.key_set_url, rules.ca_file, rules.bearer_token_file
+
+
+def http_fetch(rules: IssuerRules) -> HttpFetch:
+    """What fetches an issuer's keys, with its certificate authorities and token."""
+    trusted = rules.urls if rules.key_set_url is None else (*rules.urls, rules.key_set_url)
+    return HttpFetch(ca_file=rules.ca_file, bearer_token_file=rules.bearer_token_file, trusted_urls=trusted)
+
+
 class Service:
     """One runtime at a time; metrics and audit outlive it."""
 
@@ -111,11 +130,11 @@ class Service:
         self.metrics = Metrics()
         self.audit = Audit(config.audit, on_drop=self.metrics.audit_dropped.inc, lock=audit_lock)
         self.decided = Batch(clock, self.metrics.observe, self.audit.observe)
-        self._http = HttpFetch()  # opens nothing before its first use
-        self._fetch = fetch or self._http
+        self._fetch = fetch
         self._clock = clock
         self.runtime = Runtime(config, self.metrics, fetch=self._fetch, clock=clock)
         self._started = clock()
+        self._was_ready = False
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -128,7 +147,6 @@ class Service:
             yield
         finally:
             await self.runtime.stop()
-            await self._http.close()
             self.decided.flush()
             await asyncio.to_thread(self.audit.stop)
 
@@ -151,10 +169,11 @@ class Service:
         await old.stop()
 
     def ready(self) -> tuple[bool, dict[str, bool]]:
-        """Whether to send traffic here, and which issuers have keys."""
+        """Whether to send traffic here, and which issuers have keys. Once ready, missing keys do not change it."""
         has_keys = {name: len(keys) > 0 for name, keys in self.runtime.keys.items()}
         waited = self._clock() - self._started >= READY_ANYWAY
-        return all(has_keys.values()) or (waited and any(has_keys.values())), has_keys
+        self._was_ready |= all(has_keys.values()) or (waited and any(has_keys.values()))
+        return self._was_ready, has_keys
 
 
 class Application(Starlette):

@@ -5,18 +5,24 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import signal
 import socket
 import sys
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from verifier import __version__, logs
 from verifier.server import signals
 
+if TYPE_CHECKING:
+    from verifier.config import Config
+
 log = logging.getLogger(__name__)
 
-USAGE_ERROR, INTERRUPTED = 2, 130
+USAGE_ERROR, KEYS_MISSING, INTERRUPTED = 2, 2, 130
+UDS_MODE = 0o660
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,11 +63,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="Unix socket instead of host and port, for an nginx on the same machine",
     )
+    serve.add_argument("--uds-mode", type=_mode, metavar="MODE", help="the Unix socket's file mode (0660)")
     serve.add_argument("--metrics-port", type=_port, metavar="N", help="port for Prometheus (M2M_METRICS_PORT, 9090)")
-    serve.add_argument("--workers", type=int, metavar="N", help="number of processes (M2M_WORKERS, 1)")
+    serve.add_argument("--workers", type=_workers, metavar="N", help="number of processes (M2M_WORKERS, 1)")
     serve.set_defaults(command=_serve, log_level=logging.INFO)
 
     check = commands.add_parser("check", parents=[config], help="validate the configuration: exit 0 or 2")
+    check.add_argument("--online", action="store_true", help="also fetch each issuer's keys")
     check.set_defaults(command=_check)
 
     explain = commands.add_parser(
@@ -82,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     lint.add_argument("files", type=Path, nargs="+", metavar="FILE", help="Kubernetes YAML (/dev/stdin for a pipe)")
     lint.set_defaults(command=_lint)
 
+    guard = commands.add_parser("guard", parents=[config], help="print the configuration block that guards an API")
+    guard.add_argument("--proxy", required=True, metavar="NAME", help="nginx or ingress-nginx")
+    guard.add_argument("--policy", required=True, metavar="P", help="policy of the API")
+    guard.set_defaults(command=_guard)
+
     demo = commands.add_parser("demo", help="run issuer, verifier, nginx and an API on this machine")
     demo.add_argument("--port", type=_port, default=8080, metavar="N", help="nginx's port (%(default)s)")
     demo.add_argument("--check", action="store_true", help="run the self-test and exit 0 or 1")
@@ -95,21 +108,47 @@ def _port(written: str) -> int:
     return int(written)
 
 
+def _workers(written: str) -> int:
+    if not written.isdecimal() or not 1 <= int(written) <= 64:
+        raise argparse.ArgumentTypeError("must be a number from 1 to 64")
+    return int(written)
+
+
+def _mode(written: str) -> int:
+    if not re.fullmatch("0?[0-7]{3}", written):
+        raise argparse.ArgumentTypeError("must be an octal file mode, as in 0660")
+    return int(written, 8)
+
+
+class _ListenError(Exception):
+    """An address cannot be used. The text names it."""
+
+
 def _serve(options: argparse.Namespace) -> int:
     from verifier.config import ConfigError
+    from verifier.config.environment import read_environment
     from verifier.config.load import load
     from verifier.server import run, workers
 
-    config = load(options.config)
-    given = {name: value for name, value in vars(options).items() if value is not None}
-    listen = replace(config.listen, **{name: given[name] for name in vars(config.listen) if name in given})
-    if listen.workers < 1:
-        raise ConfigError(["--workers: must be at least 1"])
+    if options.uds_mode is not None and not options.uds:
+        raise ConfigError(["--uds-mode: needs --uds"])
+    names = ("host", "port", "metrics_port", "workers")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.uds:
+        given = {"port": 0, **given}
+        if os.environ.get("M2M_PORT"):
+            log.warning("M2M_PORT has no effect: --uds is given")
+    config = load(options.config, read_environment(given))
+    listen = config.listen
     try:
-        http = run.listen_unix(options.uds) if options.uds else run.listen(listen.host, listen.port)
-        metrics = run.listen(listen.host, listen.metrics_port)
-    except (OSError, OverflowError) as error:
-        print(f"cannot listen: {error}", file=sys.stderr)
+        metrics = _listening(f"{listen.host}:{listen.metrics_port}", run.listen, listen.host, listen.metrics_port)
+        if options.uds:
+            mode = UDS_MODE if options.uds_mode is None else options.uds_mode
+            http = _listening(options.uds, run.listen_unix, options.uds, mode)
+        else:
+            http = _listening(f"{listen.host}:{listen.port}", run.listen, listen.host, listen.port)
+    except _ListenError as error:
+        print(error, file=sys.stderr)
         return 1
     log.info("listening on %s, metrics on %s", _address(http), _address(metrics))
     sockets = run.Sockets(http, metrics)
@@ -122,6 +161,17 @@ def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
+def _listening(address: str | Path, listen: Callable[..., socket.socket], *arguments: Any) -> socket.socket:
+    try:
+        return listen(*arguments)
+    except (OSError, OverflowError, ValueError) as error:
+        if isinstance(address, Path) and not address.parent.is_dir():
+            cause = f"there is no folder {address.parent}"
+        else:
+            cause = getattr(error, "strerror", None) or str(error)
+        raise _ListenError(f"cannot listen on {address}: {cause}") from error
+
+
 def _address(sock: socket.socket) -> str:
     address = sock.getsockname()
     return address if isinstance(address, str) else "{}:{}".format(*address)
@@ -129,26 +179,48 @@ def _address(sock: socket.socket) -> str:
 
 def _check(options: argparse.Namespace) -> int:
     from verifier.config.load import load
+    from verifier.identity import IDENTITY_HEADERS
 
     config = load(options.config)
     issuers = ", ".join(issuer.name for issuer in config.issuers)
     print(f"ok: issuers {issuers}; policies {', '.join(config.policies.by_name)}")
+    print("An Ingress must list every identity header, because a client can forge one that is not listed:")
+    print(f'nginx.ingress.kubernetes.io/auth-response-headers: "{",".join((*IDENTITY_HEADERS, *config.headers))}"')
+    if options.online:
+        from verifier.app import http_fetch
+        from verifier.tools import online
+
+        return 0 if online.run(config, http_fetch, sys.stdout) else KEYS_MISSING
     return 0
 
 
-def _explain(options: argparse.Namespace) -> int:
+def _load_without_address(options: argparse.Namespace) -> Config:
+    """The configuration for a command that listens nowhere: variables about addresses may be invalid."""
+    from verifier.config.environment import read_environment
     from verifier.config.load import load
+
+    return load(options.config, read_environment({"host": "", "port": 0, "metrics_port": 0, "workers": 1}))
+
+
+def _explain(options: argparse.Namespace) -> int:
     from verifier.tools import explain
 
-    return explain.run(load(options.config), options, sys.stdin.buffer.read(), sys.stdout)
+    return explain.run(_load_without_address(options), options, sys.stdin.buffer.read(), sys.stdout)
 
 
 def _lint(options: argparse.Namespace) -> int:
-    from verifier.config.load import load
     from verifier.tools import lint
 
-    known = lint.Known.of(load(options.config)) if options.config else None
+    known = lint.Known.of(_load_without_address(options)) if options.config else None
     return lint.main(options.files, known, sys.stdout)
+
+
+def _guard(options: argparse.Namespace) -> int:
+    from verifier.config.load import load
+    from verifier.tools import guard
+
+    config = load(options.config) if options.config or os.environ.get("M2M_CONFIG") else None
+    return guard.main(options.proxy, options.policy, config, sys.stdout)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -10,10 +10,12 @@ from verifier.identity import VerifiedToken
 from verifier.policy.clients import Revoked
 from verifier.policy.policies import Policies, Policy
 from verifier.reasons import Reason, Rejected
-from verifier.request import AuthRequest, bearer_token, is_url
+from verifier.request import AuthRequest, credentials, is_url
 from verifier.tokens.cache import CachedVerifier
 
 log = logging.getLogger(__name__)
+
+_NOT_BOUND = "the token is not bound to a key (it has no cnf), so its scheme is Bearer and not DPoP"
 
 
 class Gate:
@@ -33,9 +35,14 @@ class Gate:
         try:
             policy = self._policies.find(request.policy, request.query)
             _check_auth_request(request, policy)
-            bearer = bearer_token(request)
+            if _needs_no_token(request, policy):
+                return Decision(Reason.OK, policy.name, policy.report)
+            presented = credentials(request)
             cached = False
-            token, cached = self._verifier.verify(bearer)
+            verified, cached = self._verifier.verify(presented.token)
+            if presented.is_dpop:  # a token that is bound to a key has not come this far: no proof is supported
+                raise Rejected(Reason.BAD_PROOF, _NOT_BOUND, issuer=verified.principal.issuer)
+            token = verified
             principal = token.principal
             if self._revoked.covers(principal, token.jti):
                 raise Rejected(Reason.REVOKED, "the token or its client was revoked")
@@ -47,7 +54,7 @@ class Gate:
             return _refusal(rejected, policy or self._policies.by_name.get(request.policy), token, cached)
         except Exception as error:  # fail closed; the text of a defect may quote the token
             _log_defect(error)
-            defect = Rejected(Reason.KEYS_UNAVAILABLE, "an internal error: the decision is indeterminate")
+            defect = Rejected(Reason.INTERNAL_ERROR, "an internal error: the decision is indeterminate")
             return _refusal(defect, policy, token, cached)
         return Decision(Reason.OK, policy.name, policy.report, principal.issuer, token, cached)
 
@@ -57,6 +64,15 @@ def _check_auth_request(request: AuthRequest, policy: Policy) -> None:
         raise Rejected(Reason.BAD_AUTH_REQUEST, "the proxy named the original request twice")
     if policy.rules and not (request.method and is_url(request.url)):
         raise Rejected(Reason.BAD_AUTH_REQUEST, "the proxy did not name the original request's method and URL")
+
+
+def _needs_no_token(request: AuthRequest, policy: Policy) -> bool:
+    """Whether a ``token: none`` rule decides. An auth URL that asks for more, or a hidden method, needs a token."""
+    return (
+        policy.has_open_rules
+        and not (request.query or request.method_override)
+        and not policy.needs_token(request.method, request.url)
+    )
 
 
 def _refusal(rejected: Rejected, policy: Policy | None, token: VerifiedToken | None, cached: bool | None) -> Decision:

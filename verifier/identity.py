@@ -39,10 +39,8 @@ class Principal:
     role: str
     listed: bool
     """Whether the issuer's own list of clients, where it has one, holds this client."""
-    headers: Headers
-    """The identity headers of an answer."""
     header_lines: bytes
-    """The same as they are sent."""
+    """The identity headers of an answer, as they are sent."""
 
 
 class VerifiedToken(NamedTuple):
@@ -65,3 +63,8 @@ def encode_headers(pairs: list[tuple[str, str]]) -> Headers:
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Headers in the form of RFC 9112 section 5."""
     return b"".join([b"%b: %b\r\n" % pair for pair in headers])
+
+
+def split_headers(lines: bytes) -> Headers:
+    """The inverse of ``header_lines``."""
+    return tuple((name, value) for name, _, value in (line.partition(b": ") for line in lines.split(b"\r\n")[:-1]))

@@ -48,6 +48,7 @@ class Reason(StrEnum):
     HEADERS_TOO_LARGE = "headers_too_large", 403
 
     KEYS_UNAVAILABLE = "keys_unavailable", 503
+    INTERNAL_ERROR = "internal_error", 503
 
 
 class Rejected(Exception):

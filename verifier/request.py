@@ -26,6 +26,8 @@ class AuthRequest(NamedTuple):
     remote_addr: str = ""
     body_announced: bool = False
     """Whether a body may follow on the connection. It is never read."""
+    method_override: bool = False
+    """Whether a header asks the API to act upon another method than ``method``."""
 
 
 def is_url(url: bytes) -> bool:
@@ -33,17 +35,28 @@ def is_url(url: bytes) -> bool:
     return url.startswith((b"http://", b"https://"))
 
 
-def bearer_token(request: AuthRequest) -> bytes:
-    """The one bearer token of a request (RFC 6750 section 2.1), its form still unchecked. Raises Rejected.
+class Credentials(NamedTuple):
+    """The content of an ``Authorization`` header."""
 
-    The scheme counts in any case, before one or more spaces (RFC 9110 section 11.1).
+    is_dpop: bool
+    """Whether the scheme is DPoP (RFC 9449 section 7.1), else it is Bearer (RFC 6750 section 2.1)."""
+    token: bytes
+    """The access token, its form still unchecked."""
+
+
+def credentials(request: AuthRequest) -> Credentials:
+    """The one access token of a request. Raises Rejected.
+
+    The scheme counts in any case, before one or more spaces (RFC 9110 section 11.1); white space around the field value
+    is no part of it (section 5.5).
     """
     value = request.authorization
     if value is None:
         raise Rejected(Reason.MISSING_TOKEN, "there is no Authorization header")
     if "authorization" in request.repeated:
         raise Rejected(Reason.MALFORMED_TOKEN, "there is more than one Authorization header")
-    scheme, _, token = value.partition(b" ")
-    if scheme.lower() != b"bearer":
-        raise Rejected(Reason.MISSING_TOKEN, "the Authorization header's scheme is not Bearer")
-    return token.lstrip(b" ")
+    scheme, _, token = value.strip(b" \t").partition(b" ")
+    scheme = scheme.lower()
+    if scheme not in (b"bearer", b"dpop"):
+        raise Rejected(Reason.MISSING_TOKEN, "the Authorization header's scheme is neither Bearer nor DPoP")
+    return Credentials(scheme == b"dpop", token.lstrip(b" "))

@@ -110,12 +110,14 @@ def route(lab: Issuer, serve: Serve, tmp_path_factory: pytest.TempPathFactory) -
         yield functools.partial(_route, gateway.port, log, token)
 
 
-def _route(port: int, log: Path, token: str, targets: list[bytes], hosts: list[bytes] | None = None) -> list[Routed]:
+def _route(
+    port: int, log: Path, token: str, targets: list[bytes], hosts: list[bytes | None] | None = None
+) -> list[Routed]:
     heads = []
     for number, target in enumerate(targets):
         host = hosts[number] if hosts else b"api.example"
-        lines = (b"GET %b HTTP/1.1" % target, b"Host: " + host, b"X-N: %d" % number)
-        heads.append(b"\r\n".join([*lines, b"Authorization: Bearer " + token.encode(), b"", b""]))
+        lines = [b"GET %b HTTP/1.0" % target] if host is None else [b"GET %b HTTP/1.1" % target, b"Host: " + host]
+        heads.append(b"\r\n".join([*lines, b"X-N: %d" % number, b"Authorization: Bearer " + token.encode(), b"", b""]))
     log.write_text("")
     statuses: list[int] = [0] * len(heads)
 
@@ -292,7 +294,8 @@ AMBIGUOUS = [
     "/db/a%2fb", "/public/..%2fdb/private/x", "/db/a\\b", "/db/a%5Cb", "/db/a%0ab", "/db/a%C2%85b",
     "/db/%252e%252e/private", "/db/%2541", "/db/..;/private", "/db/.;x/y", "/db/%ff", "/db/%c0%ae%c0%ae/private",
     "/db//../private/x", "/db/x#y", "/db/#/../../admin", "/public/../db/x", "/db/private/../x", "/db//private/x",
-    "//db/x", "/db;x/private",
+    "//db/x", "/db;x/private", "//db/private/x", "//x/db/y", "///db/x", "//u@h:80/db/x", "/db/a;x/./b",
+    "/db;x/../public/x", "/;x/db/y", "/db/%2e/../public/x", "/db" + "/x" * 256,
     "/public/;/../admin/x",  # a server that removes parameters and merges slashes reads /admin/x
     "/public/;x=1/../../public/x",
 ]  # fmt: skip
@@ -321,6 +324,11 @@ def test_no_host_moves_the_place_where_the_path_begins(route: Route, policy: Pol
         assert_safe(one, policy)
     allowed = {one.raw for one in routed if one.status == 204}
     assert allowed >= {f"http://{host}/db/x".encode() for host in PLAIN_HOSTS}
+
+
+def test_a_request_without_a_host_is_allowed(route: Route) -> None:
+    (one,) = route([b"/db/x"], [None])
+    assert (one.raw, one.status) == (b"http:///db/x", 204)
 
 
 @pytest.mark.parametrize("host", HIDING_HOSTS)

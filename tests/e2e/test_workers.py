@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.stage import Load, Serve, command_line, configuration, entry, eventually, total
+from tests.e2e.stage import Load, Serve, Wire, command_line, configuration, entry, eventually, request, total
 from verifier.demo.issuer import Issuer
 
 
@@ -32,7 +32,7 @@ def shared(lab: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 @pytest.fixture
 def serve(shared: Serve) -> Serve:
-    """Two workers, both of which answer: a test may kill them, but not their parent."""
+    """Two workers that both answer: a test may kill them, but not their supervisor."""
     for _ in range(2):
         eventually(lambda: len(shared.workers()) == 2, "two workers run")
         for pid in shared.workers():
@@ -43,7 +43,7 @@ def serve(shared: Serve) -> Serve:
 
 @contextlib.contextmanager
 def only(serve: Serve, pid: int) -> Iterator[None]:
-    """Requests go to this worker: the others stand still meanwhile."""
+    """Requests go to this worker: the others are stopped."""
     others = [other for other in serve.workers() if other != pid]
     for other in others:
         os.kill(other, signal.SIGSTOP)
@@ -74,7 +74,7 @@ def decisions(serve: Serve) -> float:
     return serve.total("decisions_total")
 
 
-def test_metrics_tell_every_request_of_every_worker_once(serve: Serve, token: str) -> None:
+def test_metrics_count_every_request_of_every_worker_once(serve: Serve, token: str) -> None:
     before = serve.metrics()
     for pid in serve.workers():
         with only(serve, pid):
@@ -145,7 +145,7 @@ def test_a_worker_that_dies_during_a_scrape_is_counted_once(serve: Serve, token:
     assert decisions(serve) == before
 
 
-def test_workers_end_when_their_parent_is_killed(lab: Issuer, tmp_path: Path) -> None:
+def test_workers_end_when_their_supervisor_is_killed(lab: Issuer, tmp_path: Path) -> None:
     with Serve(configuration(entry(lab)), tmp_path, workers=2) as serve:
         workers = eventually(lambda: len(serve.workers()) == 2 and serve.workers(), "two workers run")
         os.kill(serve.process.pid, signal.SIGKILL)
@@ -192,3 +192,19 @@ def test_a_worker_is_replaced_also_while_the_file_is_broken(lab: Issuer, token: 
         for pid in serve.workers():
             with only(serve, pid):
                 assert serve.ask(token).status_code == 200
+
+
+def test_all_workers_together_name_no_more_clients_than_one(serve: Serve, lab: Issuer) -> None:
+    """Each worker names its first 1,000 clients."""
+    numbers = iter(range(1500))
+    for pid in serve.workers():
+        with only(serve, pid), Wire(serve.port) as wire:
+            for _ in range(15):
+                tokens = [lab.mint(lab.machine_claims(f"client-{next(numbers)}", [])) for _ in range(50)]
+                wire.send(b"".join(request("/verify", token=token) for token in tokens))
+                assert {answer and answer.status for answer in (wire.read() for _ in tokens)} == {200}
+    counted = [value for (name, _), value in serve.metrics().items() if name == "m2m_verifier_client_decisions_total"]
+
+    assert len(counted) <= 1001
+    assert sum(counted) >= 1500
+    assert serve.total("client_decisions_total", client_id="other") >= 499

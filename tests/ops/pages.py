@@ -1,4 +1,4 @@
-"""What the pages say, as a reader's browser would take it."""
+"""The pages as Markdown renders them: code blocks, links, anchors."""
 
 import re
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class Page:
         ]
 
     def spans(self) -> list[str]:
-        """What stands in backticks."""
+        """The texts in backticks."""
         return [token.content for token in self._inline if token.type == "code_inline"]
 
     def links(self) -> list[str]:
@@ -47,8 +47,8 @@ class Page:
         return [str(target) for target in found if target]
 
     def anchors(self) -> set[str]:
-        """What GitHub makes of the headings."""
-        tokens, made = self._tokens, set()
+        """The anchors that GitHub makes of the headings."""
+        tokens, made = self._tokens, set[str]()
         for opening, inline in pairwise(tokens):
             if opening.type == "heading_open":
                 text = "".join(child.content for child in inline.children or ())
@@ -58,7 +58,7 @@ class Page:
         return made
 
     def missing(self, target: str) -> str:
-        """Why a link leads nowhere, or nothing. Other sites are not asked."""
+        """Why a link is broken, or an empty string. Links to other sites are not followed."""
         parts = urlsplit(target)
         if parts.scheme or parts.netloc:
             return ""
@@ -72,4 +72,4 @@ class Page:
 
 README = Page(ROOT / "README.md")
 DOCS = {path.stem: Page(path) for path in sorted((ROOT / "docs").glob("*.md"))}
-PAGES = [README, Page(ROOT / "AGENTS.md"), Page(ROOT / "SECURITY.md"), *DOCS.values()]
+PAGES = [*map(Page, sorted(ROOT.glob("*.md"))), Page(ROOT / "tests" / "README.md"), *DOCS.values()]

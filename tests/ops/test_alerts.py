@@ -98,11 +98,13 @@ def test_the_runbooks_links_meet_a_heading(heading: str) -> None:
     assert targets <= {name.lower() for name in runbook()}
 
 
-def test_the_prometheusrule_in_the_manifests_is_what_the_alerts_make() -> None:
-    assert prometheusrule.TARGET.read_text() == prometheusrule.prometheusrule(), "run `make manifests`"
+def test_every_file_of_rules_has_its_prometheusrule() -> None:
+    assert set(prometheusrule.TARGETS) == {path.stem for path in RULE_FILES}
 
 
-def test_the_prometheusrule_holds_every_rule() -> None:
-    manifest = yaml.safe_load(prometheusrule.prometheusrule())
-    assert manifest["kind"] == "PrometheusRule"
-    assert [rule for group in manifest["spec"]["groups"] for rule in group["rules"]] == rules()
+@pytest.mark.parametrize("name", prometheusrule.TARGETS)
+def test_a_prometheusrule_in_the_manifests_holds_the_rules_of_its_file(name: str) -> None:
+    text = prometheusrule.TARGETS[name].read_text()
+
+    assert text == prometheusrule.prometheusrule(name), "run `make manifests`"
+    assert yaml.safe_load(text)["spec"] == yaml.safe_load((prometheusrule.ALERTS / f"{name}.yaml").read_text())

@@ -4,20 +4,22 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 from pages import DOCS, PAGES, README, ROOT, Page
 from pydantic import BaseModel
 
+from grafana.live import binary
 from verifier import app
 from verifier.config import model
 from verifier.config.environment import Environment
 from verifier.decision import Decision
-from verifier.identity import IDENTITY_HEADERS
 from verifier.keys import sets
 from verifier.observe import audit, metrics
 from verifier.observe.batch import Observation
@@ -26,10 +28,19 @@ from verifier.reasons import Reason
 from verifier.request import AuthRequest
 from verifier.server import connection, run
 from verifier.tokens.profiles import PROFILES
-from verifier.tools import lint
+from verifier.tools import guard, lint
 
 EXAMPLES = ROOT / "docs" / "examples"
-NAMES = ("configuration", "threat-model", "onboarding", "ingress", "operations", "secret-rotation", "moving")
+NAMES = (
+    "configuration",
+    "threat-model",
+    "onboarding",
+    "ingress",
+    "operations",
+    "secret-rotation",
+    "moving",
+    "monitoring",
+)
 CHECKED = [README, *(DOCS[name] for name in NAMES)]
 
 
@@ -127,9 +138,17 @@ def options_of(command: str) -> set[str]:
 
 
 def commands(page: Page) -> list[list[str]]:
+    """Words of each command of the program, the ones that `kubectl exec` or a pipe starts included."""
     blocks = [line.strip() for block in [*page.blocks(""), *page.blocks("bash")] for line in block.splitlines()]
-    found = [line for line in [*blocks, *page.spans()] if re.match(r"m2m-verifier [a-z]", line)]
-    return [shlex.split(re.split(r" +[#<|]", line)[0])[1:] for line in found]
+    found = [re.search(r"(?:^|-- |\| )m2m-verifier ([a-z].*)", line) for line in [*blocks, *page.spans()]]
+    return [shlex.split(re.split(r" +[#<|]", line[1])[0]) for line in found if line]
+
+
+def test_the_runbook_starts_every_command_where_it_can_run() -> None:
+    lines = [line.strip() for line in [*DOCS["runbook"].blocks(""), *DOCS["runbook"].spans()]]
+    on_a_file = [line for line in lines if line.startswith("m2m-verifier ")]
+    assert [line for line in on_a_file if "FILE" not in line] == []
+    assert [line for line in lines if "-- m2m-verifier explain" in line and "exec -i" in line and "< token" in line]
 
 
 @pytest.mark.parametrize("page", [*CHECKED, DOCS["runbook"]], ids=ids)
@@ -145,8 +164,10 @@ def test_every_command_line_has_a_command_and_options_that_the_program_has(page:
 FOREIGN = {
     *("auth_request", "proxy_set_header", "add_header", "proxy_buffer_size"),
     *("client_secret", "token_url", "invalid_client", "invalid_scope", "error_description", "token_use", "device_key"),
+    *("id_token", "session_state", "auth_time", "may_act"),
     *("preferred_username", "failure_mode_allow", "ext_authz", "aws_secretsmanager_secret_version"),
     "would_deny",  # an audit line's event
+    *("runbook_url", "rule_files"),  # Prometheus and Alertmanager
 }
 
 
@@ -169,7 +190,7 @@ def test_every_word_of_the_configuration_and_every_reason_that_is_named_exists(p
         ("operations", "Cache-Control", f"every {sets.REFRESH_DEFAULT / 60:g} minutes"),
         ("operations", "Cache-Control", f"{sets.REFRESH_MIN / 60:g} minute"),
         ("operations", "Cache-Control", f"{sets.REFRESH_MAX / 3600:g} hour"),
-        ("operations", "key id", f"every {sets.UNKNOWN_KID_COOLDOWN:g} s"),
+        ("operations", "key id", f"every {sets.COOLDOWN:g} s"),
         ("operations", "last success", f"{sets.MAX_STALE / 3600:g} h"),
         ("operations", "new key", f"up to {sets.MAX_WAIT:g} s"),
         ("operations", "slow reader", f"{audit.MAX_PENDING:,} of them or {audit.MAX_PENDING_BYTES // 2**20} MiB"),
@@ -202,6 +223,32 @@ def test_the_first_configuration_on_a_page_is_accepted(page: Page, environment: 
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_prometheus_accepts_the_scrape_configuration_with_the_rules(number: int, tmp_path: Path) -> None:
+    configuration = yaml.safe_load(DOCS["monitoring"].blocks("yaml")[number])
+    for job in configuration["scrape_configs"]:  # Debian builds Prometheus without the discovery of Kubernetes
+        if job.pop("kubernetes_sd_configs", None):
+            job["static_configs"] = [{"targets": ["127.0.0.1:9090"]}]
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+    shutil.copytree(ROOT / "grafana" / "alerts", tmp_path / "rules")
+    command = [binary("promtool"), "check", "config", str(tmp_path / "prometheus.yml")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, "SUCCESS" in result.stdout) == (0, True), result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_scrape_configuration_has_the_job_that_its_rules_ask_for(number: int) -> None:
+    configuration = yaml.safe_load(DOCS["monitoring"].blocks("yaml")[number])
+    rules = "".join((ROOT / "grafana" / "alerts" / Path(path).name).read_text() for path in configuration["rule_files"])
+    assert set(re.findall(r'job="([^"]+)"', rules)) == {job["job_name"] for job in configuration["scrape_configs"]}
+
+
+def test_the_monitoring_page_names_every_rule_file_and_dashboard() -> None:
+    text = DOCS["monitoring"].path.read_text()
+    files = [*(ROOT / "grafana" / "alerts").glob("*.yaml"), *(ROOT / "grafana" / "dashboards").glob("*.json")]
+    assert [path.name for path in files if f"{path.parent.name}/{path.name}" not in text] == []
+
+
 def test_lint_finds_nothing_in_the_pages_ingress(tmp_path: Path) -> None:
     (tmp_path / "ingress.yaml").write_text(DOCS["ingress"].blocks("yaml")[1])
     assert lint.lint_files([tmp_path / "ingress.yaml"], lint.Known(frozenset({"orders"}))) == []
@@ -214,5 +261,11 @@ def test_the_ingress_page_has_a_row_for_every_rule_of_lint() -> None:
     assert (sorted(rows), len(rules) > 15) == (sorted(rules), True)
 
 
-def test_the_ingress_page_lists_every_identity_header_as_the_program_writes_it() -> None:
-    assert ", ".join(IDENTITY_HEADERS) in DOCS["ingress"].blocks("yaml")[1]
+@pytest.mark.parametrize(
+    ("language", "number", "proxy", "made_for"),
+    [("yaml", 1, "ingress-nginx", guard.Guard("orders", resource=False)), ("nginx", 0, "nginx", guard.Guard("api"))],
+)
+def test_a_block_of_the_ingress_page_is_what_guard_prints(
+    language: str, number: int, proxy: str, made_for: guard.Guard
+) -> None:
+    assert DOCS["ingress"].blocks(language)[number] == guard.PROXIES[proxy](made_for)

@@ -18,8 +18,9 @@ import httpx
 import pytest
 import yaml
 from aws import POOL, Aws
-from pages import ROOT
+from pages import DOCS, ROOT
 
+from verifier.config.load import load as load_configuration
 from verifier.demo.oauth import OAuthError
 from verifier.demo.serving import Background, free_port
 from verifier.demo.stack import Stack
@@ -143,6 +144,18 @@ class Refusing:
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body"})
+
+
+# --- configuration
+
+
+@pytest.mark.parametrize("number", range(len(DOCS["configuration"].blocks("yaml"))))
+def test_every_configuration_on_the_page_is_accepted(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COGNITO_USER_POOL_ID", "us-east-1_Example")  # for a block without issuers
+    (tmp_path / "m2m.yaml").write_text(DOCS["configuration"].blocks("yaml")[number])
+    load_configuration(tmp_path / "m2m.yaml")
 
 
 # --- an agent, in either language

@@ -282,11 +282,22 @@ def test_the_api_server_takes_every_dashboard(overlay: list[Manifest]) -> None:
     assert max(len(json.dumps(manifest)) for manifest in of_kind(overlay, "ConfigMap")) < 2**20
 
 
-def test_the_prometheus_operator_selects_rules_and_monitors_by_one_label(overlay: list[Manifest]) -> None:
-    found = of_kind(overlay, "PrometheusRule") + of_kind(overlay, "ServiceMonitor")
+@pytest.mark.parametrize(("folder", "name"), WORKLOADS)
+def test_the_prometheus_operator_selects_rules_and_monitors_by_one_label(build: Build, folder: Path, name: str) -> None:
+    found = [named(build(folder), kind, name) for kind in ("PrometheusRule", "ServiceMonitor")]
 
     assert {manifest["metadata"]["labels"]["release"] for manifest in found} == {"kube-prometheus-stack"}
-    assert len(found) == 2
+
+
+@pytest.mark.parametrize(("folder", "name"), WORKLOADS)
+def test_rules_ship_with_what_they_watch(build: Build, folder: Path, name: str) -> None:
+    # Elsewhere an alert on a missing job would fire for ever.
+    [rules] = of_kind(build(folder), "PrometheusRule")
+
+    assert rules["metadata"]["name"] == name
+    assert set(re.findall(r'job=\\?"([^"\\]+)', json.dumps(rules))) == {
+        monitor["metadata"]["name"] for monitor in of_kind(build(folder), "ServiceMonitor")
+    }
 
 
 def test_the_jobs_that_dashboards_and_alerts_name_are_services(build: Build) -> None:

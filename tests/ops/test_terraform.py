@@ -1,7 +1,6 @@
-"""terraform/, as far as it can be read without its provider: no plan is made and nothing is applied here."""
+"""terraform/, read without its provider: nothing is planned or applied."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -33,9 +32,8 @@ def blocks(kind: str) -> dict[str, Any]:
     for path in FILES:
         for block in plain(hcl2.loads(path.read_text())).get(kind, []):
             for label, body in block.items():
-                found |= (
-                    {f"{label}.{name}": inner for name, inner in body.items()} if kind == "resource" else {label: body}
-                )
+                nested = kind == "resource"
+                found |= {f"{label}.{name}": inner for name, inner in body.items()} if nested else {label: body}
     return found
 
 
@@ -46,22 +44,18 @@ def client() -> dict[str, Any]:
 
 
 def formatted(tool: Callable[..., str], path: Path) -> bool:
-    """Whether `terraform fmt` leaves it as it is; where there is none, the formatter that it is built on."""
+    """Whether `terraform fmt`, or the formatter that it is built on, leaves the file unchanged."""
     program = tool("terraform", "tofu", "hclfmt")
     arguments = [] if Path(program).name == "hclfmt" else ["fmt", "-"]
     done = subprocess.run([program, *arguments], input=path.read_bytes(), capture_output=True, timeout=60, check=True)
     return done.stdout == path.read_bytes()
 
 
-def test_it_is_formatted(tool: Callable[..., str]) -> None:
+def test_the_files_are_formatted_and_the_formatter_notices_if_not(tool: Callable[..., str], tmp_path: Path) -> None:
     assert [path.name for path in FILES if not formatted(tool, path)] == []
-
-
-def test_the_formatter_would_say_so(tool: Callable[..., str], tmp_path: Path) -> None:
-    crooked = shutil.copy(FOLDER / "main.tf", tmp_path / "crooked.tf")
-    crooked.write_text(crooked.read_text().replace("name                = var.name", "name = var.name"))
-
-    assert not formatted(tool, crooked)
+    changed = tmp_path / "main.tf"
+    changed.write_text((FOLDER / "main.tf").read_text().replace("name                = var.name", "name = var.name"))
+    assert not formatted(tool, changed)
 
 
 def test_every_name_that_is_used_is_declared() -> None:
@@ -79,45 +73,37 @@ def test_every_variable_and_output_is_described() -> None:
 
 
 def test_a_client_may_fetch_tokens_for_itself_and_nothing_else(client: dict[str, Any]) -> None:
-    assert client["allowed_oauth_flows_user_pool_client"] is True
-    assert client["allowed_oauth_flows"] == ["client_credentials"]
-    assert client["generate_secret"] is True
+    expected = {
+        "allowed_oauth_flows_user_pool_client": True,
+        "allowed_oauth_flows": ["client_credentials"],
+        "generate_secret": True,
+        "explicit_auth_flows": ["ALLOW_CUSTOM_AUTH"],  # which no trigger answers: no person signs in, no refresh token
+        "access_token_validity": 1,
+        "token_validity_units": [{"access_token": "hours"}],
+        "enable_token_revocation": True,
+        "for_each": "var.clients",
+    }
+    assert {name: client[name] for name in expected} == expected
 
 
-def test_no_flow_signs_a_person_in_or_gives_a_refresh_token(client: dict[str, Any]) -> None:
-    assert client["explicit_auth_flows"] == ["ALLOW_CUSTOM_AUTH"]
-    assert "lambda_config" not in blocks("resource")["aws_cognito_user_pool.this"]
+def test_no_person_can_sign_up_or_sign_in() -> None:
+    pool = blocks("resource")["aws_cognito_user_pool.this"]
+    assert pool["admin_create_user_config"] == [{"allow_admin_create_user_only": True}]
+    assert "lambda_config" not in pool
 
 
-def test_nobody_signs_up() -> None:
-    [users] = blocks("resource")["aws_cognito_user_pool.this"]["admin_create_user_config"]
+def test_scopes_and_clients_come_from_the_maps_and_only_etl_may_write() -> None:
+    [scope] = blocks("resource")["aws_cognito_resource_server.api"]["dynamic"]
+    variables = blocks("variable")
 
-    assert users == {"allow_admin_create_user_only": True}
-
-
-def test_a_token_lives_an_hour_and_can_be_revoked(client: dict[str, Any]) -> None:
-    assert (client["access_token_validity"], client["token_validity_units"]) == (1, [{"access_token": "hours"}])
-    assert client["enable_token_revocation"] is True
-
-
-def test_the_scopes_are_read_write_admin() -> None:
-    assert blocks("variable")["scopes"]["default"].keys() == {"read", "write", "admin"}
-
-
-def test_only_the_etl_may_write() -> None:
-    assert blocks("variable")["clients"]["default"] == {
+    assert scope["scope"]["for_each"] == "var.scopes"
+    assert variables["scopes"]["default"].keys() == {"read", "write", "admin"}
+    assert variables["clients"]["default"] == {
         "etl": ["read", "write"],
         "reporting": ["read"],
         "monitoring": ["read"],
         "agent": ["read"],
     }
-
-
-def test_every_client_and_each_scope_is_made_from_the_maps(client: dict[str, Any]) -> None:
-    [scope] = blocks("resource")["aws_cognito_resource_server.api"]["dynamic"]
-
-    assert scope["scope"]["for_each"] == "var.scopes"
-    assert client["for_each"] == "var.clients"
 
 
 def test_ids_are_plain_and_secrets_are_not() -> None:

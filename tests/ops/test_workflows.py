@@ -1,4 +1,4 @@
-""".github/workflows: linted, pinned, and allowed no more than they need."""
+""".github/workflows: they are linted, pinned, and have only the permissions that they need."""
 
 import re
 import subprocess
@@ -29,7 +29,7 @@ def steps() -> Iterator[dict[str, Any]]:
 
 
 def test_actionlint_finds_nothing(tool: Callable[..., str]) -> None:
-    # Without its helpers, which would find something on one machine and nothing on the next.
+    # Without its helpers, which not every machine has.
     done = subprocess.run(
         [tool("actionlint"), "-shellcheck=", "-pyflakes=", *PATHS], capture_output=True, text=True, timeout=60
     )
@@ -45,7 +45,7 @@ def test_zizmor_finds_nothing() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_every_action_is_pinned_by_a_commit_that_names_its_version() -> None:
+def test_every_action_is_pinned_by_commit_with_its_version_in_a_comment() -> None:
     uses = [line for path in PATHS for line in path.read_text().splitlines() if re.search(r"uses: [^.]", line)]
 
     assert uses
@@ -105,7 +105,7 @@ def test_the_images_tag_is_the_one_that_the_manifests_name(tmp_path: Path) -> No
     assert output.read_text() == f"version={__version__}\n"
 
 
-def test_what_they_make_is_in_the_makefile() -> None:
+def test_each_make_target_of_a_workflow_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     made = {step["run"].removeprefix("make ") for step in steps() if step.get("run", "").startswith("make ")}
 

@@ -139,8 +139,9 @@ PATHS = [
         /open/../shut/x /shut/../open/x /open/%2e%2e/shut/x /shut/%2E%2E/open/x /open/.%2e/shut/x
         /files/../files/7/raw /files//7/raw
     """),
-    *hosts(R.AMBIGUOUS_PATH, [b"h?", b"h#", b"u@h", b"u:p@h", b"a\\b", b"h?x=/", b"", b"h:", b"h:80:80", b"h\xc3\xa9"]),
+    *hosts(R.AMBIGUOUS_PATH, [b"h?", b"h#", b"u@h", b"u:p@h", b"a\\b", b"h?x=/", b"h:", b"h:80:80", b"h\xc3\xa9"]),
     *hosts(R.AMBIGUOUS_PATH, [b"h:8a", b"[::1]x", b"[::1", b"::1", b"h%2f", b"h%00", b"h h", b"h\t", b"h;x", b"h,i"]),
+    *hosts(R.OK, [b""]),
     *hosts(R.OK, b"h H.example.COM h:8443 10.0.0.1 [::1] [2001:db8::1]:8443 a_b.svc".split()),
     *cases(R.OK, {"ambiguous path where no rule reads it": Token()}, url=HOST + b"/open/../%2f\\"),
 ]

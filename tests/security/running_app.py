@@ -33,7 +33,7 @@ _REASONS = {
     "not_yet_valid wrong_audience invalid_claims bad_proof revoked",
     403: "not_m2m client_not_allowed issuer_not_allowed insufficient_scope no_role no_matching_rule ambiguous_path "
     "unknown_policy bad_auth_request headers_too_large",
-    503: "keys_unavailable",
+    503: "keys_unavailable internal_error",
 }
 STATUS = {reason: status for status, reasons in _REASONS.items() for reason in reasons.split()}
 IDENTITY = ("x-m2m-client-id", "x-m2m-scope", "x-m2m-role", "x-m2m-issuer", "x-tenant-id", "x-level", "x-groups")

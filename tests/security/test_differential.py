@@ -197,6 +197,8 @@ class Mutator:
                 edited.pop(name, None)
             else:
                 edited[name] = self.choice(self.choice(VALUES))
+        if edited.get("kid", "") is None:  # null counts as absent here; joserfc refuses it
+            del edited["kid"]
         return edited
 
     def edit_text(self) -> bytes:

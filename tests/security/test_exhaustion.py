@@ -22,7 +22,7 @@ from verifier.policy.paths import AmbiguousPathError, PathPattern, parse_url
 from verifier.policy.policies import MAX_REMEMBERED, Policies, Policy
 from verifier.proxies import nginx
 from verifier.reasons import Reason, Rejected
-from verifier.request import AuthRequest, bearer_token
+from verifier.request import AuthRequest, credentials
 from verifier.tokens.jws import parse_compact
 
 from .running_app import MAIN, RunningApp, key_sets
@@ -76,7 +76,7 @@ def test_a_large_url_is_read_in_linear_time() -> None:
 def test_a_large_authorization_header_is_read_in_linear_time() -> None:
     fillers = filled(b" ", b"a", b"a ", b",", b".", b"a.", b"=", b"\t", b"Bearer ")
     requests = [AuthRequest("default", b"", b"Bearer " + filler, "GET", b"") for filler in fillers]
-    assert sum(len(bearer_token(request)) > LARGE // 2 for request in requests) == len(requests) - 1
+    assert sum(len(credentials(request).token) > LARGE // 2 for request in requests) == len(requests) - 2
 
 
 def test_a_large_token_is_refused_for_its_size_before_it_is_parsed() -> None:
@@ -151,6 +151,27 @@ def test_refused_tokens_are_not_cached(app: RunningApp) -> None:
         app.ask(Token("es", claims={"jti": str(place)}, signature=lambda _: bytes(64)))
         app.ask(Token("ed", claims={"jti": str(place), "aud": "api://other"}))
         app.ask(Token("ed", claims={"jti": str(place), "exp": 1}))
+    assert cached(app) == before
+
+
+def test_clients_that_are_not_on_their_issuer_s_list_leave_no_series_and_no_cached_token(app: RunningApp) -> None:
+    def send(place: int) -> None:
+        token = Token("github", claims={"sub": f"repo:unlisted/{place}:ref:refs/heads/main"})
+        assert app.ask(token).reason == "client_not_allowed"
+
+    send(0)
+    before = app.exposition().count(b"\n"), cached(app)
+    for place in range(1, 50):
+        send(place)
+    assert (app.exposition().count(b"\n"), cached(app)) == before
+    assert b"repo:unlisted" not in app.exposition()
+
+
+def test_tokens_whose_headers_are_too_large_leave_no_cached_token(app: RunningApp) -> None:
+    before = cached(app)
+    scope = " ".join(f"{one:0100d}" for one in range(40))
+    for place in range(10):
+        assert app.ask(Token("ed", claims={"jti": str(place), "scope": scope})).reason == "headers_too_large"
     assert cached(app) == before
 
 

@@ -36,7 +36,7 @@ def test_the_reasons_and_their_statuses_are_those_of_the_contract() -> None:
 
 
 def test_every_reason_occurs_in_the_table() -> None:
-    assert {case.reason for case in TABLE} == set(Reason)
+    assert {case.reason for case in TABLE} == set(Reason) - {Reason.INTERNAL_ERROR}  # no request reaches a known defect
 
 
 def test_every_decision_is_counted_once_under_its_reason(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_the_same_request_gets_the_same_answer_again(main: RunningApp) -> None:
 
 def test_the_starlette_application_gives_the_same_answers(main: RunningApp) -> None:
     one_of_each = {case.reason: case for case in reversed(ROWS)}.values()
-    assert len(one_of_each) >= len(Reason) - 1  # one reason needs another configuration
+    assert len(one_of_each) >= len(Reason) - 2  # no_role needs another configuration, internal_error a defect
     for case in one_of_each:
         over_connection = case.ask(main)
         assert case.ask(main, asgi=True) == over_connection, case.name

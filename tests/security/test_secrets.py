@@ -18,7 +18,7 @@ import pytest
 from verifier.config import ConfigError
 from verifier.config.environment import Environment
 from verifier.config.load import load
-from verifier.keys.jwk import parse_key, parse_key_set
+from verifier.keys.jwk import parse_key, parse_key_file
 from verifier.tools import explain
 
 from .running_app import MAIN, Request, RunningApp, configure
@@ -191,7 +191,7 @@ BROKEN_FILES = {
 def test_an_error_about_a_key_does_not_quote_it(jwk: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with pytest.raises(ValueError, match=r".") as caught:
-        parse_key_set(json.dumps({"keys": [jwk]}).encode(), symmetric=True)
+        parse_key_file(json.dumps({"keys": [jwk]}).encode())
     output = "".join(traceback.format_exception(caught.value)) + caplog.text + repr(caught.value)
     assert not any(secret in output for secret in (SHORT, b64(SECRET).decode(), "secret-value"))
 

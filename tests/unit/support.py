@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import selectors
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -16,8 +17,14 @@ from verifier.identity import IDENTITY_HEADERS, Principal, VerifiedToken, encode
 from verifier.keys.fetch import Fetched, FetchError
 from verifier.keys.jwk import Key
 from verifier.keys.sets import KeySet, StaticKeys
-from verifier.tokens.profiles import PROFILES
+from verifier.tokens.profiles import PROFILES, Profile
 from verifier.tokens.verify import Issuer
+
+
+def show(value: object) -> str:
+    """A test id: the repr without addresses, because pytest-xdist needs the same ids in each process."""
+    return re.sub(r" at 0x\w+", "", repr(value))
+
 
 NOW = 1_800_000_000.0
 ISSUER = "https://issuer.example"
@@ -148,14 +155,14 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def make_issuer(keys: KeySet | Iterable[Key], *, profile: str = "generic", **changes: Any) -> Issuer:
+def make_issuer(keys: KeySet | Iterable[Key], *, profile: str | Profile = "generic", **changes: Any) -> Issuer:
     """An issuer as the configuration would build it."""
     given: dict[str, Any] = {
         "name": "lab",
         "urls": (ISSUER,),
         "key_set_url": JWKS_URL,
         "jwks_file": None,
-        "profile": PROFILES[profile],
+        "profile": PROFILES[profile] if isinstance(profile, str) else profile,
         "algorithms": frozenset({"RS256", "ES256", "EdDSA"}),
         "audience": frozenset({"api"}),
     } | changes
@@ -174,9 +181,9 @@ def make_principal(
     """A verified caller."""
     granted = scope.split()
     bare = [held.removeprefix(prefix) for held in granted if prefix and held.startswith(prefix)]
-    headers = encode_headers([*zip(IDENTITY_HEADERS, (client_id, scope, role, issuer), strict=True)])
+    lines = header_lines(encode_headers([*zip(IDENTITY_HEADERS, (client_id, scope, role, issuer), strict=True)]))
     scopes = frozenset(granted + bare)
-    return Principal(issuer, client_id, scope, scopes, prefix, role, listed, headers, header_lines(headers))
+    return Principal(issuer, client_id, scope, scopes, prefix, role, listed, lines)
 
 
 def make_token(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import httpx
 import pytest
 from prometheus_client import Metric
 
+from tests.unit.keys.servers import answer_with, make_certificate, server
 from tests.unit.support import JWKS_URL, FakeFetch, SigningKey, claims, jwks, loop_clock, settle
-from verifier.app import Service, create_app
+from verifier.app import Runtime, Service, create_app
 from verifier.config import Config
 from verifier.keys.fetch import FetchError
+from verifier.observe.metrics import Metrics
 
 Mint = Callable[..., bytes]
 MakeConfig = Callable[..., Config]
@@ -41,7 +44,7 @@ class Client:
         return await self.http.get(path, headers=headers)
 
     async def reason(self, token: bytes | None = None) -> str:
-        return (await self.verify(token)).headers.get("X-M2M-Reason", "ok")
+        return str((await self.verify(token)).headers.get("X-M2M-Reason", "ok"))
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of all samples with these labels."""
@@ -140,6 +143,18 @@ async def test_ready_once_every_issuer_has_keys_or_after_30_seconds_one(
     assert answer.json()["issuers"] == {"lab": True, "other": other_has_keys}
 
 
+async def test_once_ready_it_stays_so_without_keys(two: Config, fetch: FakeFetch, other_signer: SigningKey) -> None:
+    fetch.answers[OTHER_URL] = jwks(other_signer)
+    async with serving(two, fetch) as client:
+        assert (await client.get("/ready")).status_code == 200
+        fetch.answers[JWKS_URL] = fetch.answers[OTHER_URL] = jwks()
+        await asyncio.sleep(301)
+        answer = await client.get("/ready")
+
+    assert answer.status_code == 200
+    assert answer.json()["issuers"] == {"lab": False, "other": False}
+
+
 async def test_never_ready_without_any_keys(config: Config) -> None:
     async with serving(config, FakeFetch()) as client:
         await asyncio.sleep(3600)
@@ -210,6 +225,43 @@ async def test_a_cached_token_is_refused_when_its_key_leaves(
         await asyncio.sleep(301)
 
         assert await client.reason(mint()) == "unknown_key"
+
+
+async def test_an_emptied_key_set_is_a_503_until_it_has_keys_again(
+    config: Config, fetch: FakeFetch, mint: Mint
+) -> None:
+    good = fetch.answers[JWKS_URL]
+    async with serving(config, fetch) as client:
+        await client.verify(mint())
+        fetch.answers[JWKS_URL] = jwks()
+        await asyncio.sleep(301)
+        assert await client.reason(mint()) == "keys_unavailable"
+        fetch.answers[JWKS_URL] = good
+        await asyncio.sleep(10)
+
+        assert await client.reason(mint()) == "ok"
+
+
+async def test_a_key_replaced_under_its_kid_counts_for_the_first_token(
+    config: Config, fetch: FakeFetch, signer: SigningKey, other_signer: SigningKey
+) -> None:
+    async with serving(config, fetch) as client:
+        fetch.answers[JWKS_URL] = jwks(other_signer.jwk(kid=signer.kid))
+        token = other_signer.sign(claims(), header={"kid": signer.kid}).encode()
+
+        assert await client.reason(token) == "ok"
+        assert len(fetch.asked) == 2
+
+
+async def test_bad_signatures_cause_one_fetch_in_10_seconds(
+    config: Config, fetch: FakeFetch, signer: SigningKey, other_signer: SigningKey
+) -> None:
+    async with serving(config, fetch) as client:
+        for number in range(20):
+            token = other_signer.sign(claims(jti=str(number)), header={"kid": signer.kid}).encode()
+            assert await client.reason(token) == "bad_signature"
+
+        assert len(fetch.asked) == 2
 
 
 async def test_a_cached_token_is_refused_when_another_key_takes_its_kid(
@@ -291,6 +343,45 @@ async def test_a_reload_keeps_the_keys_that_it_has_and_their_refresh(
         assert len(fetch.asked) == 1
         fetch.answers[JWKS_URL] = good
         await asyncio.sleep(301)
+        assert len(fetch.asked) == 2
+
+
+@pytest.mark.parametrize("keys", ["discovered", "given"])
+def test_keys_are_fetched_with_the_issuers_own_authority_and_token(
+    make_config: MakeConfig, signer: SigningKey, tmp_path: Path, keys: str
+) -> None:
+    """As a Kubernetes API server requires it."""
+    (tmp_path / "token").write_text("s3cret")
+    certificate = make_certificate(tmp_path, "ca")
+
+    async def fetch() -> tuple[int, list[bytes]]:
+        async def answer(writer: asyncio.StreamWriter) -> None:
+            document = {"issuer": root, "jwks_uri": url} | json.loads(jwks(signer))
+            await answer_with(body=json.dumps(document).encode())(writer)
+
+        async with server(answer, certificate) as (url, requests):
+            root = url.removesuffix("/keys")
+            issuer = {"name": "lab", "issuer": root, "audience": "api"}
+            issuer |= {"ca_file": "ca.pem", "bearer_token_file": "token"}
+            if keys == "given":
+                issuer |= {"issuer": "kubernetes/serviceaccount", "jwks_url": url}
+            runtime = Runtime(make_config({"issuers": [issuer]}), Metrics(), fetch=None, clock=time.time)
+            await runtime.keys["lab"].refresh()
+            return len(runtime.keys["lab"]), requests
+
+    found, requests = asyncio.run(fetch())
+    assert found == 1
+    assert len(requests) == (2 if keys == "discovered" else 1)
+    assert all(b"authorization: bearer s3cret\r\n" in request.lower() for request in requests)
+
+
+@pytest.mark.parametrize("key", ["ca_file", "bearer_token_file"])
+async def test_a_reload_fetches_again_where_keys_are_fetched_in_another_way(
+    make_config: MakeConfig, lab: dict[str, Any], config: Config, fetch: FakeFetch, key: str
+) -> None:
+    async with serving(config, fetch) as client:
+        await client.service.take(make_config({"issuers": [{**lab["issuers"][0], key: "file"}]}))
+
         assert len(fetch.asked) == 2
 
 

@@ -63,8 +63,8 @@ def serving(good: str, *arguments: str, command: list[str] = MODULE, cwd: Path |
             while found is None:
                 line = process.stderr.readline()
                 assert line, "it ended before it listened"
-                found = re.search(r"listening on \S*?:(\d+), metrics on \S*?:(\d+)", line)
-            yield process, int(found[1]), int(found[2])
+                found = re.search(r"listening on (?:\S*?:(\d+)|/\S+), metrics on \S*?:(\d+)", line)
+            yield process, int(found[1] or 0), int(found[2])
         finally:
             process.terminate()
 
@@ -83,6 +83,18 @@ def test_check_of_a_valid_configuration_exits_0(good: str, capfd: pytest.Capture
     assert re.search(r"ok: .*lab.*default, api", capfd.readouterr().out)
 
 
+def test_check_names_the_headers_that_a_guard_must_list(
+    write_config: WriteConfig, lab: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config({**lab, "headers": {"X-User-ID": "sub"}})
+    main(["check", "--config", str(path)])
+
+    assert capfd.readouterr().out.splitlines()[-1] == (
+        "nginx.ingress.kubernetes.io/auth-response-headers: "
+        '"X-M2M-Client-ID,X-M2M-Scope,X-M2M-Role,X-M2M-Issuer,X-User-ID"'
+    )
+
+
 def test_check_of_a_broken_configuration_exits_2_and_prints_every_error(
     write_config: WriteConfig, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,6 +108,19 @@ def test_check_of_a_broken_configuration_exits_2_and_prints_every_error(
 def test_check_without_a_configuration_says_which_variables_to_set(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["check"]) == 2
     assert "COGNITO_USER_POOL_ID" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("key_file", "status"), [("keys.json", 0), (None, 2)])
+def test_check_online_exits_2_where_an_issuer_has_no_keys(
+    write_config: WriteConfig, tmp_path: Path, signer: SigningKey, capfd: pytest.CaptureFixture[str],
+    key_file: str | None, status: int,
+) -> None:  # fmt: skip
+    (tmp_path / "keys.json").write_bytes(jwks(signer))
+    where = {"jwks_file": key_file} if key_file else {"jwks_url": "http://127.0.0.1:1/keys"}
+    path = write_config({"issuers": [{"name": "lab", "issuer": "https://a.example", "audience": "any", **where}]})
+
+    assert main(["check", "--online", "--config", str(path)]) == status
+    assert "issuer lab: " in capfd.readouterr().out
 
 
 def test_version_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
@@ -116,18 +141,57 @@ def test_version_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
         "explain --url https://h/ eyJhbGciOiJSUzI1NiJ9.e30.x",  # it would be visible in the list of processes
         "serve --port http",
         "serve --workers 0",
+        "serve --workers 65",
+        "serve --uds /nowhere/m2m.sock --uds-mode 888",
+        "serve --uds /nowhere/m2m.sock --uds-mode rw",
     ],
 )
-def test_wrong_arguments_exit_2(arguments: str, good: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("M2M_CONFIG", good)
+def test_wrong_arguments_exit_2(arguments: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments.split())
 
-    assert run(*arguments.split()).returncode == 2
+    assert caught.value.code == 2
+
+
+def test_a_socket_mode_needs_a_socket(good: str) -> None:
+    done = run("serve", "--config", good, "--uds-mode", "0660")
+
+    assert (done.returncode, done.stderr) == (2, "--uds-mode: needs --uds\n")
 
 
 def test_serve_on_an_address_of_another_machine_exits_1(good: str) -> None:
     done = run("serve", "--config", good, "--host", "192.0.2.1", "--port", "0")
 
-    assert (done.returncode, "cannot listen" in done.stderr) == (1, True)
+    assert (done.returncode, "cannot listen on 192.0.2.1:" in done.stderr) == (1, True)
+
+
+def test_serve_names_the_missing_folder_of_a_unix_socket(good: str, tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "m2m.sock"
+    done = run("serve", "--config", good, "--uds", str(path), "--host", "127.0.0.1", "--metrics-port", "0")
+
+    assert done.returncode == 1
+    assert done.stderr == f"cannot listen on {path}: there is no folder {path.parent}\n"
+
+
+@pytest.mark.parametrize(("arguments", "mode"), [([], 0o660), (["--uds-mode", "0606"], 0o606)])
+def test_the_mode_of_a_unix_socket_is_0660_or_the_given_one(
+    good: str, tmp_path: Path, arguments: list[str], mode: int
+) -> None:
+    path = tmp_path / "m2m.sock"
+    with serving(good, "--uds", str(path), *arguments):
+        assert path.stat().st_mode & 0o777 == mode
+
+
+def test_an_option_takes_precedence_over_an_invalid_variable(good: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M2M_PORT", "tcp://10.96.0.1:80")
+    with serving(good) as (_, port, _):
+        assert get(port, "/health")[0] == 200
+
+
+def test_explain_needs_no_valid_address(good: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M2M_PORT", "tcp://10.96.0.1:80")
+
+    assert run("explain", "--config", good, "--url", "https://api.example/", given="no.token\n").returncode == 1
 
 
 def test_explain_reads_the_token_from_stdin_and_exits_1_when_it_is_denied(good: str) -> None:
@@ -149,18 +213,25 @@ def test_serve_answers_and_exits_0_on_a_signal(good: str, number: signal.Signals
 # --- the working directory ---
 
 
-@pytest.fixture
-def planted(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def folder_with_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a module for each name that may be imported; each leaves a file ``executed`` behind."""
-    folder = tmp_path / "planted"
+    folder = tmp_path_factory.mktemp("planted")
     names = set(sys.stdlib_module_names) | set(importlib.metadata.packages_distributions()) | {"sitecustomize"}
     code = f"import _io; _io.open({str(folder / 'executed')!r}, 'a').write(__name__ + ' ')\n"
-    (folder / "verifier").mkdir(parents=True)
+    (folder / "verifier").mkdir()
     for name in sorted(name for name in names if name.isidentifier()):
         (folder / f"{name}.py").write_text(code)
     for name in ("__init__", "__main__", "cli"):
         (folder / "verifier" / f"{name}.py").write_text(code)
     return folder
+
+
+@pytest.fixture
+def planted(folder_with_modules: Path) -> Path:
+    """That folder, from which nothing has been executed yet."""
+    (folder_with_modules / "executed").unlink(missing_ok=True)
+    return folder_with_modules
 
 
 COMMANDS = [

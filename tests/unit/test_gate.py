@@ -26,6 +26,7 @@ POLICIES = [
     Policy("api", needs=(("read",),), rules=(Rule(PathPattern("/db/**")),)),
     Policy("report", needs=(("admin",),), report=True),
     Policy("role", role_required=True),
+    Policy("open", needs=(("read",),), rules=(Rule(PathPattern("/health"), needs_token=False),), report=True),
 ]
 
 
@@ -36,7 +37,7 @@ def make_gate(signer: SigningKey, clock: Clock) -> MakeGate:
             [make_issuer([signer.public()])], clock=clock, leeway=10, role_of=lambda *_: "", mapped_headers={}
         )
         return Gate(
-            CachedVerifier(verifier, size=10, ttl=300, clock=clock),
+            CachedVerifier(verifier, size=10, ttl=300, clock=clock, max_identity_bytes=max_identity_bytes),
             Policies({policy.name: policy for policy in POLICIES}, ClientIds(("lab",))),
             revoked or Revoked(),
             max_identity_bytes,
@@ -161,8 +162,40 @@ def test_two_authorization_headers_are_a_malformed_token(make_gate: MakeGate, mi
     assert make_gate().decide(ask(mint(), repeated=frozenset({"authorization"}))).reason is Reason.MALFORMED_TOKEN
 
 
+def test_a_token_without_cnf_under_the_scheme_dpop_is_a_bad_proof(make_gate: MakeGate, mint: Mint) -> None:
+    decision = make_gate().decide(ask(None, authorization=b"DPoP " + mint()))
+
+    assert (decision.reason, decision.issuer, decision.token) == (Reason.BAD_PROOF, "lab", None)
+
+
 def test_a_token_is_checked_before_the_path(make_gate: MakeGate, mint: Mint) -> None:
     assert make_gate().decide(ask(mint(exp=1), "api", "/a%2fb")).reason is Reason.EXPIRED
+
+
+@pytest.mark.parametrize("token", [None, b"a.b.c"], ids=["no token", "a malformed token"])
+def test_a_rule_without_a_token_allows_before_a_token_is_looked_at(make_gate: MakeGate, token: bytes | None) -> None:
+    decision = make_gate().decide(ask(token, "open", "/health"))
+
+    assert decision == (Reason.OK, "open", True, "", None, None, "", "", "", None)
+
+
+def test_a_rule_without_a_token_gives_no_identity_to_a_valid_one(make_gate: MakeGate, mint: Mint) -> None:
+    assert make_gate().decide(ask(mint(), "open", "/health")).token is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({"query": b"scope=read"}, Reason.MISSING_TOKEN, id="a parameter on the auth URL"),
+        pytest.param({"query": b"x=1"}, Reason.BAD_AUTH_REQUEST, id="an unknown parameter"),
+        pytest.param({"method_override": True}, Reason.MISSING_TOKEN, id="a method override"),
+        pytest.param({"url": b"https://h/health/../x"}, Reason.MISSING_TOKEN, id="another reading of the path"),
+        pytest.param({"url": b""}, Reason.BAD_AUTH_REQUEST, id="no URL"),
+        pytest.param({"repeated": frozenset({"x-original-method"})}, Reason.BAD_AUTH_REQUEST, id="two methods"),
+    ],
+)
+def test_a_token_becomes_necessary_again(make_gate: MakeGate, changes: dict[str, Any], expected: Reason) -> None:
+    assert make_gate().decide(ask(None, "open", "/health", **changes)).reason is expected
 
 
 @pytest.mark.parametrize(("spare", "expected"), [(0, Reason.OK), (-1, Reason.HEADERS_TOO_LARGE)])
@@ -179,6 +212,19 @@ def test_the_size_of_headers_is_the_last_check(make_gate: MakeGate, mint: Mint) 
     assert make_gate(max_identity_bytes=10).decide(ask(mint(), "role")).reason is Reason.NO_ROLE
 
 
+@pytest.mark.parametrize("policy", ["default", "report"])
+def test_a_token_that_is_not_bound_to_a_key_does_not_come_with_the_scheme_dpop(
+    make_gate: MakeGate, mint: Mint, policy: str
+) -> None:
+    """Cached or not. It identifies nobody, in report mode neither."""
+    gate, token = make_gate(), mint()
+    decisions = [gate.decide(ask(policy=policy, authorization=b"DPoP " + token)) for _ in range(2)]
+
+    assert [(one.reason, one.issuer, one.token, one.cached) for one in decisions] == [
+        (Reason.BAD_PROOF, "lab", None, False), (Reason.BAD_PROOF, "lab", None, True),
+    ]  # fmt: skip
+
+
 class Broken:
     """A verifier with a defect, whose message quotes the token."""
 
@@ -193,10 +239,10 @@ def defect_log(make_gate: MakeGate, mint: Mint, caplog: pytest.LogCaptureFixture
     return caplog.text
 
 
-def test_a_defect_is_a_503(make_gate: MakeGate, mint: Mint) -> None:
+def test_a_defect_is_an_internal_error(make_gate: MakeGate, mint: Mint) -> None:
     decision = make_gate(verifier=Broken()).decide(ask(mint()))
 
-    assert (decision.reason, decision.policy) == (Reason.KEYS_UNAVAILABLE, "default")
+    assert (decision.reason, decision.policy) == (Reason.INTERNAL_ERROR, "default")
 
 
 def test_a_defect_is_described_without_the_token(make_gate: MakeGate, mint: Mint, defect_log: str) -> None:

@@ -10,7 +10,7 @@ CONTRACT = {
     "not_yet_valid wrong_audience invalid_claims bad_proof revoked",
     403: "not_m2m client_not_allowed issuer_not_allowed insufficient_scope no_role no_matching_rule ambiguous_path "
     "unknown_policy bad_auth_request headers_too_large",
-    503: "keys_unavailable",
+    503: "keys_unavailable internal_error",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from verifier.reasons import Reason, Rejected
-from verifier.request import AuthRequest, bearer_token, is_url
+from verifier.request import AuthRequest, credentials, is_url
 from verifier.tokens.jws import parse_compact
 
 
@@ -16,20 +16,31 @@ def asked(authorization: bytes | None, *repeated: str) -> AuthRequest:
 def reason(request: AuthRequest) -> Reason:
     """Of the token's form, wherever it is looked at."""
     with pytest.raises(Rejected) as caught:
-        parse_compact(bearer_token(request))
+        parse_compact(credentials(request).token)
     return caught.value.reason
 
 
-@pytest.mark.parametrize("value", [b"Bearer a.b.c", b"bearer a.b.c", b"BEARER a.b.c", b"Bearer   a.b.c"])
-def test_the_scheme_counts_in_any_case_before_one_or_more_spaces(value: bytes) -> None:
-    assert bearer_token(asked(value)) == b"a.b.c"
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"Bearer a.b.c", b"bearer a.b.c", b"BEARER a.b.c", b"Bearer   a.b.c", b" Bearer a.b.c", b"\tBearer a.b.c",
+        b"Bearer a.b.c ", b"Bearer a.b.c\t \t",
+    ],
+)  # fmt: skip
+def test_the_scheme_counts_in_any_case_and_white_space_around_the_value_does_not(value: bytes) -> None:
+    assert credentials(asked(value)) == (False, b"a.b.c")
+
+
+@pytest.mark.parametrize("value", [b"DPoP a.b.c", b"dpop  a.b.c", b" DPOP a.b.c "])
+def test_a_token_may_come_with_the_scheme_dpop(value: bytes) -> None:
+    assert credentials(asked(value)) == (True, b"a.b.c")
 
 
 def test_nothing_but_spaces_is_taken_off_a_token() -> None:
-    assert bearer_token(asked(b"Bearer Xey.Bearer.yX")) == b"Xey.Bearer.yX"
+    assert credentials(asked(b"Bearer Xey.Bearer.yX")).token == b"Xey.Bearer.yX"
 
 
-@pytest.mark.parametrize("value", [None, b"", b"Basic abc", b"DPoP a.b.c", b"Bearerx a.b.c", b"a.b.c", b"Token a"])
+@pytest.mark.parametrize("value", [None, b"", b"Basic a", b"DPoPx a.b.c", b"Bearerx a.b.c", b"Bearer\ta.b.c", b"a.b.c"])
 def test_no_header_or_another_scheme_is_a_missing_token(value: bytes | None) -> None:
     assert reason(asked(value)) is Reason.MISSING_TOKEN
 
@@ -38,7 +49,7 @@ def test_no_header_or_another_scheme_is_a_missing_token(value: bytes | None) -> 
     "value",
     [
         b"Bearer a.b.c d.e.f", b"Bearer a.b.c,d.e.f", b"Bearer a.b.c, Bearer d.e.f", b"Bearer Bearer a.b.c",
-        b'Bearer "a.b.c"', b"Bearer \xff", b"Bearer a.b.c\t",
+        b'Bearer "a.b.c"', b"Bearer \xff", b"Bearer \ta.b.c", b"Bearer a.b.c\x0b", b"Bearer", b"Bearer ", b"DPoP",
     ],
 )  # fmt: skip
 def test_two_tokens_or_a_decorated_one_are_malformed(value: bytes) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from verifier.policy.clients import Revoked, Roles
 from verifier.policy.policies import Policies
+from verifier.tokens.claims import ClaimName
 from verifier.tokens.verify import IssuerRules
 
 
@@ -41,7 +42,7 @@ class Config:
     policies: Policies
     roles: Roles
     revoked: Revoked
-    headers: Mapping[str, str]
+    headers: Mapping[str, ClaimName]
     """Response headers and the claims whose values they carry."""
     leeway: float
     """Seconds."""

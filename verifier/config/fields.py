@@ -12,6 +12,8 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
+    PlainValidator,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -19,10 +21,11 @@ from pydantic import (
 
 from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS, VISIBLE
 from verifier.keys.fetch import require_secure
-from verifier.keys.jwk import parse_key_set
-from verifier.policy.clients import ClientIds
+from verifier.keys.jwk import parse_key_file
+from verifier.policy.clients import NO_PATTERN, ClientIds
 from verifier.policy.paths import PathPattern
 from verifier.policy.policies import SCOPE_TOKEN
+from verifier.tokens import claims
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ def matching(pattern: re.Pattern[str], message: str) -> AfterValidator:
     return AfterValidator(validate)
 
 
-def _secure(url: str) -> str:
+def secure_url(url: str) -> str:
     require_secure(url)
     if not VISIBLE.fullmatch(url) or any(mark in url for mark in '"\\#'):
         raise ValueError("has characters that are not allowed in a URL")
@@ -54,11 +57,19 @@ class Context(TypedDict):
 def key_file(path: Path, info: ValidationInfo[Context]) -> Path:
     found = info.context["folder"] / path
     try:
-        parse_key_set(found.read_bytes(), symmetric=True)
+        parse_key_file(found.read_bytes())
     except OSError as error:
         raise ValueError(f"{found}: {error.strerror}") from error
     except ValueError as error:
         raise ValueError(f"{found}: {error}") from error
+    return found
+
+
+def file_read_later(path: Path, info: ValidationInfo[Context]) -> Path:
+    """A file that is read for each fetch of keys. It may not exist where the configuration is only checked."""
+    found = info.context["folder"] / path
+    if not found.is_file():
+        log.warning("%s: %s is not there yet: keys cannot be fetched without it", info.field_name, found)
     return found
 
 
@@ -80,9 +91,27 @@ def _free_header(name: str) -> str:
     return name
 
 
+def _no_pattern(client_id: str) -> str:
+    if "*" in client_id:
+        raise ValueError(NO_PATTERN)
+    return client_id
+
+
 def path_pattern(path: str) -> str:
     PathPattern(path)
     return path
+
+
+_Text = Annotated[str, Field(min_length=1)]
+
+
+def _claim_name(value: Any) -> claims.ClaimName:
+    """A text, or a list that spells the steps into nested objects."""
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, list) and value and all(isinstance(step, str) and step for step in value):
+        return tuple(value)
+    raise ValueError("must be the name of a claim, or a list of names for one that is nested")
 
 
 def _list_of_one(value: Any) -> Any:
@@ -97,12 +126,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _METHOD = re.compile(r"[A-Z][A-Z_-]*")
 REGION = re.compile(r"[a-z0-9-]+")
-POOL = re.compile(r"[A-Za-z0-9_-]+")
+POOL = re.compile(r"[a-z0-9-]+_[A-Za-z0-9]+")
 COGNITO_ISSUER = re.compile(r"https://(?:issuer-)?cognito-idp\.([a-z0-9-]+)\.amazonaws\.com/([\w-]+)", re.ASCII)
 
 Name = Annotated[str, matching(_NAME, "must be letters, digits, dots, dashes or underscores")]
-Url = Annotated[str, AfterValidator(_secure)]
-ClientId = Annotated[str, matching(VISIBLE, "must be visible ASCII characters without spaces")]
+Url = Annotated[str, AfterValidator(secure_url)]
+ClientId = Annotated[
+    str, matching(VISIBLE, "must be visible ASCII characters without spaces"), AfterValidator(_no_pattern)
+]
 IssuerName = Annotated[str, AfterValidator(_known_issuer)]
 ClientReference = Annotated[ClientId, AfterValidator(_known_client)]
 Scope = Annotated[str, matching(SCOPE_TOKEN, "must be one scope: visible ASCII without spaces, quotes, backslashes")]
@@ -111,9 +142,15 @@ Method = Annotated[str, matching(_METHOD, "must be an HTTP method in upper case,
 HeaderName = Annotated[
     str, matching(_HEADER_NAME, "must be a header name of letters, digits and dashes"), AfterValidator(_free_header)
 ]
+ClaimName = Annotated[
+    claims.ClaimName,
+    PlainValidator(_claim_name, json_schema_input_type=_Text | Annotated[list[_Text], Field(min_length=1)]),
+]
+TypName = Annotated[str, matching(VISIBLE, "must be visible ASCII characters without spaces, as in at+jwt")]
 HeaderValue = Annotated[str, matching(HEADER_SAFE, "must be ASCII without a space at either end")]
 Algorithm = Literal[
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
+    "HS256", "HS384", "HS512",
 ]  # fmt: skip
 ProfileName = Literal["generic", "cognito", "okta", "auth0", "entra", "keycloak", "kubernetes", "github", "rfc9068"]
 

@@ -30,10 +30,9 @@ def load(path: Path | None, environment: Environment | None = None) -> Config:
     document = _Document(path)
     given = document.content
     variables: Mapping[str, str] = {}
-    if "issuers" in given:
-        if environment.cognito_user_pool_id or environment.oauth_issuer:
-            log.warning("%s names issuers: COGNITO_USER_POOL_ID and OAUTH_ISSUER are ignored", path)
-    else:
+    for variable, reason in environment.without_effect(path if "issuers" in given else None):
+        log.warning("%s has no effect: %s", variable, reason)
+    if "issuers" not in given:
         from_environment = environment.issuer()
         if from_environment is not None:
             issuer, variables = from_environment
@@ -44,6 +43,16 @@ def load(path: Path | None, environment: Environment | None = None) -> Config:
     raise ConfigError(
         [f"{_variable(place, variables) or document.at(place)}: {problem}" for place, problem in problems.items()]
     )
+
+
+def key_files(content: bytes, folder: Path) -> list[Path]:
+    """The key files that ``content`` names, as far as it can be read; ``folder`` is the configuration file's."""
+    try:
+        issuers = yaml.load(content, _Loader)["issuers"]  # noqa: S506 - _Loader is a SafeLoader
+        named = [issuer.get("jwks_file") for issuer in issuers if isinstance(issuer, dict)]
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError):
+        return []
+    return [folder / name for name in named if isinstance(name, str)]
 
 
 def _validate(given: Any, folder: Path) -> tuple[Settings | None, dict[Place, str]]:

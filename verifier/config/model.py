@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from verifier.config import Config, Listen
 from verifier.config.fields import (
+    ClaimName,
     ClientId,
     ClientReference,
     HeaderName,
@@ -32,6 +34,8 @@ from verifier.policy.paths import PathPattern
 from verifier.policy.policies import Policies, Policy, Rule, with_prefix
 from verifier.policy.resources import Resource
 
+log = logging.getLogger(__name__)
+
 
 class RuleSettings(Section):
     """One line of a policy's rules."""
@@ -40,11 +44,22 @@ class RuleSettings(Section):
     methods: Annotated[list[Method], Field(min_length=1), OrOne] | None = None
     scope: Annotated[list[Scope], OrOne] = []
     any_scope: Annotated[list[Scope], Field(min_length=1), OrOne] | None = None
+    token: Literal["none"] | None = None
+
+    @model_validator(mode="after")
+    def _no_scope_without_token(self) -> RuleSettings:
+        if self.token is not None and not self.model_fields_set.isdisjoint({"scope", "any_scope"}):
+            raise ValueError(
+                "token: none lets requests pass without a token and so without a scope: remove one of the two"
+            )
+        return self
 
     def build(self) -> Rule:
         """The domain object."""
         needs = tuple((scope,) for scope in self.scope) + ((tuple(self.any_scope),) if self.any_scope else ())
-        return Rule(PathPattern(self.path), frozenset(self.methods) if self.methods else None, needs)
+        return Rule(
+            PathPattern(self.path), frozenset(self.methods) if self.methods else None, needs, self.token is None
+        )
 
 
 class ResourceSettings(Section):
@@ -77,8 +92,8 @@ class PolicySettings(Section):
     resource: ResourceSettings | None = None
 
     def build(self, name: str, client_ids: ClientIds, prefix: str, *, role_required: bool) -> Policy:
-        """The domain object."""
-        return Policy(
+        """The domain object. Logs what a request could evade."""
+        policy = Policy(
             name,
             needs=tuple((scope,) for scope in self.scope),
             rules=tuple(rule.build() for rule in self.rules or ()),
@@ -89,6 +104,13 @@ class PolicySettings(Section):
             challenge_prefix=prefix,
             resource=self.resource.build(prefix) if self.resource is not None else None,
         )
+        for rule, path, other in policy.slash_gaps():
+            log.warning(
+                "policy %s: the rule %s needs more than %s, which decides about %s; many APIs take both paths for one: "
+                "add a rule for %s, or end the path in /**",
+                name, rule.path.text, other.path.text, path, path,
+            )  # fmt: skip
+        return policy
 
 
 class RoleSettings(Section):
@@ -121,7 +143,7 @@ class Settings(Section):
     policies: Annotated[dict[Name, PolicySettings], OrAbsent] = {}
     roles: RoleSettings = RoleSettings()
     revoked: RevokedSettings = RevokedSettings()
-    headers: Annotated[dict[HeaderName, Annotated[str, Field(min_length=1)]], OrAbsent] = {}
+    headers: Annotated[dict[HeaderName, ClaimName], OrAbsent] = {}
     leeway: Annotated[float, Field(strict=True, ge=0, le=300)] = 10.0
     cache: CacheSettings = CacheSettings()
     max_header_bytes: Annotated[int, Field(strict=True, ge=512, le=65_536)] = 3584
@@ -186,7 +208,7 @@ class Settings(Section):
             for key, others, problem in issuer.inconsistencies():
                 if removed.isdisjoint(("issuers", place, name) for name in (key, *others)):
                     yield ("issuers", place, key), problem
-            for url in issuer.urls:
+            for url in () if issuer.url_problem else issuer.urls:
                 if owner.setdefault(url, issuer.name) != issuer.name:
                     yield ("issuers", place), f"issuer {owner[url]} has the same issuer URL"
         headers: set[str] = set()

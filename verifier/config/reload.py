@@ -4,42 +4,112 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from verifier.clock import Clock
 from verifier.config import Config, ConfigError
-from verifier.config.load import load
+from verifier.config.environment import Environment, read_environment
+from verifier.config.load import key_files, load
 
 log = logging.getLogger(__name__)
 
-POLL_INTERVAL = 0.5  # seconds
+POLL_INTERVAL = 0.25  # seconds
+SETTLE = 2.0  # seconds without a change after which a version counts as completely written
+UNSETTLED = 30.0  # seconds of changes after which a warning is logged
+
+_Contents = dict[Path, bytes | None]
+"""The configuration file and the key files that it names; None: it cannot be read."""
 
 
 class Watch:
     """Detects changes of the configuration file and of the key files that it names.
 
-    It compares contents: a ConfigMap's symlink swap is a change, a new modification time is not. A file that is not a
-    regular one, such as a pipe, is never read again.
+    A version is read once all of these files have been unchanged for ``SETTLE`` seconds, so that a file that is written
+    in place does not take effect by halves. Contents are compared: a ConfigMap's symlink swap is a change, a new
+    modification time is not. A file that is not a regular one, such as a pipe, is never read again. ``clock`` gives
+    seconds.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._seen = _contents_read(config)
+    def __init__(
+        self, config: Config, clock: Clock = time.monotonic, read: Callable[[Path, Environment], Config] = load
+    ) -> None:
+        self._path = config.path or Path()
+        self._clock = clock
+        self._read = read
+        self._listen = vars(config.listen)
+        self._handled = _contents_of(config)
+        """The version that is in force or was refused."""
+        self._latest = self._handled
+        self._latest_since = 0.0
+        self._changing_since: float | None = None
+        self._has_warned = False
 
     def __call__(self) -> Config | None:
-        """The changed configuration, None without a change. Raises ConfigError, once for each broken version."""
-        now = _contents_now(self._config)
-        if now == self._seen:
+        """The configuration that was changed, None without a complete change.
+
+        Raises ConfigError, once for each broken version.
+        """
+        now = self._clock()
+        contents = self._contents_on_disk()
+        if contents != self._latest:
+            self._latest, self._latest_since = contents, now
+        if contents == self._handled:
+            self._changing_since = None
             return None
-        self._seen = now
-        changed = load(self._config.path)
-        self._config, self._seen = changed, _contents_read(changed)
-        return changed
+        if self._changing_since is None:
+            self._changing_since, self._has_warned = now, False
+        if now - self._latest_since < SETTLE:
+            if now - self._changing_since >= UNSETTLED and not self._has_warned:
+                self._has_warned = True
+                log.warning(
+                    "%s or a key file that it names has kept changing for %g s: it takes effect after %g s without a "
+                    "change", self._path, UNSETTLED, SETTLE,
+                )  # fmt: skip
+            return None
+        try:
+            config = self._read(self._path, read_environment(self._listen))
+        except Exception:
+            if self._contents_on_disk() != contents:
+                return None  # it changed while it was read: its next version counts
+            self._handled, self._changing_since = contents, None
+            raise
+        if _contents_of(config) != contents:
+            return None
+        self._handled, self._changing_since = contents, None
+        return config
+
+    def _contents_on_disk(self) -> _Contents:
+        content = self._content(self._path)
+        if content == self._latest[self._path]:
+            named = [path for path in self._latest if path != self._path]
+        else:
+            named = key_files(content or b"", self._path.parent)
+        return {self._path: content} | {path: self._content(path) for path in named}
+
+    def _content(self, path: Path) -> bytes | None:
+        try:
+            if path.exists() and not path.is_file():
+                return self._handled.get(path)
+            return path.read_bytes()
+        except (OSError, ValueError):  # ValueError: a NUL in the path
+            return None
 
 
-async def follow(config: Config, take: Callable[[Config], Awaitable[None]], refuse: Callable[[], None]) -> None:
+def _contents_of(config: Config) -> _Contents:
+    keys = {issuer.jwks_file: issuer.jwks for issuer in config.issuers if issuer.jwks_file is not None}
+    return {config.path or Path(): config.content, **keys}
+
+
+async def follow(
+    config: Config,
+    take: Callable[[Config], Awaitable[None]],
+    refuse: Callable[[], None],
+    clock: Clock = time.monotonic,
+) -> None:
     """Call ``take`` with each new configuration and ``refuse`` for each broken one, until cancelled."""
-    watch = Watch(config)
+    watch = Watch(config, clock)
     while config.path is not None:
         await asyncio.sleep(POLL_INTERVAL)
         try:
@@ -52,25 +122,3 @@ async def follow(config: Config, take: Callable[[Config], Awaitable[None]], refu
             log.error(  # noqa: TRY400 - the problems name their place; a traceback would not help
                 "the changed configuration is refused, the old one stays in force: %s", "; ".join(problems)
             )
-
-
-def _key_files(config: Config) -> list[Path]:
-    return [issuer.jwks_file for issuer in config.issuers if issuer.jwks_file is not None]
-
-
-def _contents_read(config: Config) -> list[bytes]:
-    return [config.content, *(issuer.jwks for issuer in config.issuers if issuer.jwks is not None)]
-
-
-def _contents_now(config: Config) -> list[bytes]:
-    files = [config.path, *_key_files(config)]
-    if config.path is not None and config.path.exists() and not config.path.is_file():
-        return _contents_read(config)
-    return [_content(path) for path in files]
-
-
-def _content(path: Path | None) -> bytes:
-    try:
-        return path.read_bytes() if path is not None else b""
-    except OSError:
-        return b""

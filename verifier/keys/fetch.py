@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
+import os
 import re
-from collections.abc import Awaitable, Callable
-from types import TracebackType
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
 
+from verifier import __version__
+from verifier.keys.proxy import Proxy, proxy_for
+
+log = logging.getLogger(__name__)
+
 TIME_LIMIT = 5.0  # seconds for the whole exchange
 SIZE_LIMIT = 512 * 1024  # bytes of body
+TOKEN_LIMIT = 16 * 1024  # bytes of a bearer token
+MAX_LOGGED = 100  # hosts remembered as logged
 
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=\"?(\d{1,9})")
+_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 section 2.1
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",  # not compressed: a small answer must not become a large one
+    "User-Agent": f"m2m-verifier/{__version__}",
+}
 
 
 class FetchError(Exception):
@@ -50,58 +66,129 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class HttpFetch:
-    """Fetches over one pooled client: no redirects, at most 512 KiB, at most 5 s altogether."""
+def origin(url: str) -> tuple[str, str, int] | None:
+    """Scheme, host and port of a URL (RFC 6454 section 4), None for what is not one."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"https": 443, "http": 80}[parts.scheme]
+    except (ValueError, KeyError):
+        return None
+    return (parts.scheme, parts.hostname, port) if parts.hostname else None
 
-    def __init__(self) -> None:
-        # Created at the first fetch: issuers with a key file need no TLS context.
-        self._client: httpx.AsyncClient | None = None
+
+class HttpFetch:
+    """Fetches one issuer's documents: no redirects, at most 512 KiB, at most 5 s altogether.
+
+    ``ca_file`` replaces the certificate authorities of SSL_CERT_FILE or SSL_CERT_DIR, and those of certifi.
+    ``bearer_token_file`` holds a token that is sent to the origins of ``trusted_urls`` only. Both files are read for
+    each fetch, so that a renewed one counts. ``environment`` also names the proxy.
+    """
+
+    def __init__(
+        self,
+        *,
+        ca_file: Path | None = None,
+        bearer_token_file: Path | None = None,
+        trusted_urls: tuple[str, ...] = (),
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._ca_file = ca_file
+        self._bearer_token_file = bearer_token_file
+        self._trusted = frozenset(map(origin, trusted_urls)) - {None}
+        self._environment = environment
+        self._logged: set[str] = set()
 
     async def __call__(self, url: str) -> Fetched:
         """GET ``url``. Raises FetchError."""
         try:
             require_secure(url)
+            proxy = proxy_for(url, self._environment)
+        except ValueError as error:
+            raise FetchError(str(error)) from None
+        through = "" if proxy is None else f" (through {proxy})"
+        try:
             async with asyncio.timeout(TIME_LIMIT):
-                return await self._get(url)
+                # In a thread: reading the certificate authorities takes longer than a request may wait.
+                client = await asyncio.to_thread(self._client, url, proxy)
+                async with client:
+                    return await _get(client, url)
         except TimeoutError:
-            raise FetchError(f"no answer within {TIME_LIMIT:g} s") from None
+            raise FetchError(f"no answer within {TIME_LIMIT:g} s{through}") from None
+        except FetchError as error:
+            raise FetchError(f"{error}{through}") from error
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
-            raise FetchError(f"{type(error).__name__}: {error}") from error
+            raise FetchError(f"{type(error).__name__}: {error}{through}") from error
 
-    async def _get(self, url: str) -> Fetched:
-        if self._client is None:
-            # http is allowed only on loopback, which a proxy cannot reach.
-            direct = httpx.AsyncHTTPTransport()
-            self._client = httpx.AsyncClient(
-                follow_redirects=False,
-                timeout=TIME_LIMIT,
-                mounts={"http://": direct},
-                # Not compressed: a small answer must not become a large one.
-                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-            )
-        async with self._client.stream("GET", url) as response:
-            if response.status_code != 200:
-                raise FetchError(f"status {response.status_code}")
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise FetchError("the answer is compressed, which was not requested")
-            body = bytearray()
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > SIZE_LIMIT:
-                    raise FetchError(f"more than {SIZE_LIMIT // 1024} KiB")
-            cache_control = response.headers.get("cache-control", "").lower()
-        found = _MAX_AGE.search(cache_control)
-        return Fetched(bytes(body), int(found[1]) if found else None)
+    def _client(self, url: str, proxy: Proxy | None) -> httpx.AsyncClient:
+        """A client for one fetch. It reads no variable itself: httpx would read NO_PROXY differently."""
+        secure = urlsplit(url).scheme == "https"
+        if proxy is not None:
+            self._log_proxy(url, proxy)
+        return httpx.AsyncClient(
+            verify=self._tls_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            proxy=None if proxy is None else httpx.Proxy(proxy.url, ssl_context=self._proxy_context(proxy)),
+            trust_env=False,
+            follow_redirects=False,
+            timeout=TIME_LIMIT,
+            headers=_HEADERS | self._authorization(url),
+        )
 
-    async def close(self) -> None:
-        """Close the pooled connections."""
-        if self._client is not None:
-            await self._client.aclose()
+    def _log_proxy(self, url: str, proxy: Proxy) -> None:
+        host = urlsplit(url).netloc[:200]
+        if host not in self._logged and len(self._logged) < MAX_LOGGED:
+            self._logged.add(host)
+            log.info("keys of %s are fetched through %s", ascii(host)[1:-1], proxy)
 
-    async def __aenter__(self) -> HttpFetch:
-        return self
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._ca_file is not None:
+            return _read_authorities("ca_file", self._ca_file)
+        return self._system_context()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
+    def _proxy_context(self, proxy: Proxy) -> ssl.SSLContext | None:
+        return self._system_context() if urlsplit(proxy.url).scheme == "https" else None
+
+    def _system_context(self) -> ssl.SSLContext:
+        for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+            if path := self._environment.get(variable):
+                return _read_authorities(variable, Path(path))
+        return httpx.create_ssl_context(trust_env=False)
+
+    def _authorization(self, url: str) -> dict[str, str]:
+        if self._bearer_token_file is None or origin(url) not in self._trusted:
+            return {}
+        try:
+            with self._bearer_token_file.open("rb") as file:
+                token = file.read(TOKEN_LIMIT).strip()
+        except OSError as error:
+            raise FetchError(f"bearer_token_file: {self._bearer_token_file}: {error.strerror}") from None
+        if not _TOKEN.fullmatch(token):
+            raise FetchError(f"bearer_token_file: {self._bearer_token_file}: holds no bearer token")
+        return {"Authorization": f"Bearer {token.decode()}"}
+
+
+def _read_authorities(name: str, path: Path) -> ssl.SSLContext:
+    """A TLS context that trusts the certificates in a file or folder. ``name`` is for the error message."""
+    try:
+        if path.is_dir():
+            return ssl.create_default_context(capath=path)
+        return ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        raise FetchError(f"{name}: {path}: holds no certificate that can be read") from None
+    except OSError as error:
+        raise FetchError(f"{name}: {path}: {error.strerror}") from None
+
+
+async def _get(client: httpx.AsyncClient, url: str) -> Fetched:
+    async with client.stream("GET", url) as response:
+        if response.status_code != 200:
+            raise FetchError(f"status {response.status_code}")
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise FetchError("the answer is compressed, which was not requested")
+        body = bytearray()
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > SIZE_LIMIT:
+                raise FetchError(f"more than {SIZE_LIMIT // 1024} KiB")
+        cache_control = response.headers.get("cache-control", "").lower()
+    found = _MAX_AGE.search(cache_control)
+    return Fetched(bytes(body), int(found[1]) if found else None)

@@ -6,21 +6,33 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import islice
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from verifier.clock import Clock
 from verifier.keys.fetch import Fetch, Fetched, FetchError, require_secure
-from verifier.keys.jwk import Key, parse_key_set
+from verifier.keys.jwk import (
+    NOT_FOR_SIGNATURES,
+    Key,
+    ParsedKeys,
+    Thumbprint,
+    UnusableKey,
+    parse_key_file,
+    parse_key_set,
+)
 from verifier.strict_json import parse_object
 
 log = logging.getLogger(__name__)
 
 MAX_STALE = 24 * 3600.0  # seconds that keys stay in force without a successful refresh
 COOLDOWN = 10.0  # seconds between fetches that requests cause
+EMPTY_RETRY = 10.0  # seconds after which a set without usable keys is fetched again
 REFRESH_DEFAULT, REFRESH_MIN, REFRESH_MAX = 300.0, 60.0, 3600.0  # seconds between background fetches
 BACKOFF_MAX = 60.0  # seconds between failing background fetches
 MAX_WAIT = 2.0  # seconds that a request waits for a fetch
+MAX_CANDIDATES = 4  # keys tried for one token
+MAX_LOGGED = 1000  # unusable keys remembered as logged
 
 
 class KeySet(Protocol):
@@ -31,11 +43,15 @@ class KeySet(Protocol):
 
     def __len__(self) -> int: ...
 
-    def find(self, kid: str | None, algorithm: str) -> Key | None:
-        """The key of a token, without a fetch.
+    def candidates(self, kid: str | None, thumbprints: tuple[Thumbprint, ...], algorithm: str) -> tuple[Key, ...]:
+        """The keys to try for a token, at most ``MAX_CANDIDATES``: those with its ``kid``, or all where it has none.
 
-        A token without ``kid`` finds a key only where exactly one fits its algorithm.
+        Where some of them have one of its thumbprints, only these. They fit ``algorithm``, unless no key that the token
+        names does: then one of them is returned, for the right reason of the refusal.
         """
+
+    def cause_of(self, kid: str | None) -> str | None:
+        """Why the published key with this ``kid`` cannot be used, None where there is no such key."""
 
     def may_refresh(self) -> bool:
         """Whether a fetch is in progress, or may start now."""
@@ -47,27 +63,34 @@ class KeySet(Protocol):
 class StaticKeys:
     """Keys that do not change: those of a file."""
 
-    def __init__(self, keys: Iterable[Key], loaded_at: float | None = None) -> None:
+    def __init__(
+        self, keys: Iterable[Key], unusable: Iterable[UnusableKey] = (), *, loaded_at: float | None = None
+    ) -> None:
         self.last_success = loaded_at
-        self._replace(keys)
+        self._replace(tuple(keys), unusable)
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def _replace(self, keys: Iterable[Key]) -> None:
-        self._keys = tuple(keys)
+    def _replace(self, keys: tuple[Key, ...], unusable: Iterable[UnusableKey]) -> None:
+        self._keys = keys
         self._by_kid: dict[str | None, list[Key]] = {}
-        for key in self._keys:
+        for key in keys:
             self._by_kid.setdefault(key.kid, []).append(key)
+        self._causes = {key.kid: key.cause for key in unusable}
 
-    def find(self, kid: str | None, algorithm: str) -> Key | None:
+    def candidates(self, kid: str | None, thumbprints: tuple[Thumbprint, ...], algorithm: str) -> tuple[Key, ...]:
         """See KeySet."""
         named = self._keys if kid is None else self._by_kid.get(kid, ())
-        fitting = [key for key in named if key.fits(algorithm)]
-        if kid is None:
-            return fitting[0] if len(fitting) == 1 else None
-        # A known kid whose key does not fit is returned all the same, so that the caller can give the right reason.
-        return fitting[0] if fitting else next(iter(named), None)
+        certified = [key for key in named if not set(thumbprints).isdisjoint(key.thumbprints)] if thumbprints else []
+        fitting = tuple(islice((key for key in certified or named if key.fits(algorithm)), MAX_CANDIDATES))
+        if not fitting and (certified or kid is not None):
+            return tuple(certified or named)[:1]
+        return fitting
+
+    def cause_of(self, kid: str | None) -> str | None:
+        """See KeySet."""
+        return self._causes.get(kid)
 
     def may_refresh(self) -> bool:
         """Never: there is nothing newer."""
@@ -77,8 +100,18 @@ class StaticKeys:
         """Do nothing: there is nothing newer."""
 
 
+def keys_of_file(issuer: str, content: bytes, now: float) -> StaticKeys:
+    """The keys of a file, which may hold shared secrets. Raises ValueError where none is usable."""
+    parsed = parse_key_file(content)
+    for key in parsed.unusable:
+        _log_unusable(issuer, key)
+    return StaticKeys(parsed.usable, parsed.unusable, loaded_at=now)
+
+
 class RemoteKeys(StaticKeys):
     """Keys that the issuer publishes: one fetch at a time; a failed one leaves the old keys in force.
+
+    A well-formed set is authoritative, even an empty one: keys that are not in it are retired.
 
     ``locate`` gives the URL of the key set; it may fetch the issuer's discovery document. ``on_fetch`` is called with
     the success of each fetch. ``jitter`` draws the part of each wait that is used. The application runs ``run`` as a
@@ -103,24 +136,24 @@ class RemoteKeys(StaticKeys):
         self._on_fetch = on_fetch
         self._clock = clock
         self._jitter = jitter
-        self._in_progress: asyncio.Task[float | None] | None = None
+        self._failures = 0
+        self._empty = False
+        self._logged: set[int] = set()
+        self._in_progress: asyncio.Task[float] | None = None
+        self._in_background = False
+        self._next: asyncio.TimerHandle | None = None
         self._last_requested = float("-inf")
 
     async def run(self) -> None:
-        """Fetch now, and then repeatedly until cancelled."""
-        failures = 0
+        """Fetch now, and repeatedly until cancelled: the end of each fetch, whatever caused it, schedules the next."""
+        self._in_background = True
         try:
-            while True:
-                lifetime = await asyncio.shield(self._share_fetch())
-                if lifetime is None:
-                    failures += 1
-                    wait = min(2.0 ** min(failures - 1, 10), BACKOFF_MAX)  # a float holds no 2.0 ** 1024
-                else:
-                    failures = 0
-                    wait = min(max(lifetime, REFRESH_MIN), REFRESH_MAX)
-                # Many replicas must not fetch at the same moment.
-                await asyncio.sleep(wait * self._jitter(0.8, 1.0))
+            self._share_fetch()
+            await asyncio.get_running_loop().create_future()
         finally:
+            self._in_background = False
+            if self._next is not None:
+                self._next.cancel()
             if self._in_progress is not None:
                 self._in_progress.cancel()
 
@@ -140,50 +173,78 @@ class RemoteKeys(StaticKeys):
         # wait() does not cancel the fetch when one waiter reaches its limit: others still wait for it.
         await asyncio.wait((self._share_fetch(),), timeout=MAX_WAIT)
 
-    def _share_fetch(self) -> asyncio.Task[float | None]:
+    def _share_fetch(self) -> asyncio.Task[float]:
         if self._in_progress is None:
             self._in_progress = asyncio.create_task(self._refresh())
             self._in_progress.add_done_callback(self._end_fetch)
         return self._in_progress
 
-    def _end_fetch(self, _: asyncio.Task[float | None]) -> None:
+    def _end_fetch(self, fetch: asyncio.Task[float]) -> None:
         self._in_progress = None
         self.tried.set()
+        if self._in_background and not fetch.cancelled():
+            if self._next is not None:
+                self._next.cancel()
+            # Jitter: many replicas must not fetch at the same moment.
+            wait = fetch.result() * self._jitter(0.8, 1.0)
+            self._next = asyncio.get_running_loop().call_later(wait, self._share_fetch)
 
-    async def _refresh(self) -> float | None:
-        """Fetch once. For how many seconds the answer may be kept, None after a failure."""
+    async def _refresh(self) -> float:
+        """Fetch once. The seconds until the next background fetch."""
         where = ""
         try:
             url = await self._locate(self._fetch)
             where = f"{_shown(url)}: "
             fetched = await self._fetch(url)
             # In a thread: parsing a hundred keys takes milliseconds.
-            keys = await asyncio.to_thread(parse_key_set, fetched.body)
+            parsed = await asyncio.to_thread(parse_key_set, fetched.body)
         except Exception as error:  # the old keys stay in force, and the next refresh follows
             self._on_fetch(False)
             cause = error if isinstance(error, (FetchError, ValueError)) else type(error).__name__
             log.warning("issuer %s: its keys could not be fetched: %s%s", self._issuer, where, cause)
             self._drop_if_stale()
-            return None
+            self._failures += 1
+            return min(2.0 ** min(self._failures - 1, 10), BACKOFF_MAX)  # a float holds no 2.0 ** 1024
         self._on_fetch(True)
+        self._failures = 0
         self.last_success = self._clock()
-        self._take(keys)
-        return REFRESH_DEFAULT if fetched.max_age is None else float(fetched.max_age)
+        self._take(parsed)
+        self._report(parsed)
+        if not parsed.usable:
+            return EMPTY_RETRY
+        return REFRESH_DEFAULT if fetched.max_age is None else min(max(fetched.max_age, REFRESH_MIN), REFRESH_MAX)
 
     def _drop_if_stale(self) -> None:
         if self._keys and self.last_success is not None and self._clock() - self.last_success > MAX_STALE:
             log.error("issuer %s: its keys are older than %g h: no longer in force", self._issuer, MAX_STALE / 3600)
-            self._take([])
+            self._take(ParsedKeys(()))
 
-    def _take(self, keys: list[Key]) -> None:
+    def _take(self, parsed: ParsedKeys) -> None:
         known = {key.identity: key for key in self._keys}
-        listed = {key.identity: key for key in keys}  # a key that is listed twice counts once
-        kept = [known.pop(identity, key) for identity, key in listed.items()]
+        kept = tuple(known.pop(key.identity, key) for key in parsed.usable)
         for key in known.values():
             key.retired = True
         if known or len(kept) != len(self._keys):
             log.info("issuer %s: %d keys in force, %d retired", self._issuer, len(kept), len(known))
-        self._replace(kept)
+        self._replace(kept, parsed.unusable)
+
+    def _report(self, parsed: ParsedKeys) -> None:
+        """Log what is wrong with the set, each problem once and not after each fetch."""
+        for key in parsed.unusable:
+            if hash(key) not in self._logged:
+                if len(self._logged) >= MAX_LOGGED:
+                    self._logged.clear()
+                self._logged.add(hash(key))
+                _log_unusable(self._issuer, key)
+        if not parsed.usable and not self._empty:
+            log.warning("issuer %s: its key set holds no usable key: its tokens get 503", self._issuer)
+        self._empty = not parsed.usable
+
+
+def _log_unusable(issuer: str, key: UnusableKey) -> None:
+    level = logging.INFO if key.cause == NOT_FOR_SIGNATURES else logging.WARNING
+    name = "without kid" if key.kid is None else f"with kid {key.kid[:100]!a}"
+    log.log(level, "issuer %s: the key %s cannot be used: %s", issuer, name, key.cause)
 
 
 def _shown(url: str) -> str:
@@ -203,8 +264,8 @@ def located_at(url: str) -> Callable[[Fetch], Awaitable[str]]:
 
 def discovered_from(issuer: str) -> Callable[[Fetch], Awaitable[str]]:
     """Locate a key set by the issuer's metadata: OpenID Connect Discovery 1.0 section 4, else RFC 8414 section 3."""
-    origin, slash, path = issuer.removeprefix("https://").removeprefix("http://").partition("/")
-    scheme = issuer.split("://", 1)[0]
+    scheme, _, rest = issuer.partition("://")
+    origin, slash, path = rest.partition("/")
     documents = (
         issuer.rstrip("/") + "/.well-known/openid-configuration",
         f"{scheme}://{origin}/.well-known/oauth-authorization-server{slash}{path}".rstrip("/"),
@@ -224,10 +285,15 @@ def discovered_from(issuer: str) -> Callable[[Fetch], Awaitable[str]]:
 
 def _key_set_url(document: Fetched, issuer: str) -> str:
     metadata = parse_object(document.body)
-    if metadata.get("issuer") != issuer:  # RFC 8414 section 3.3: an issuer must not name keys for another one
-        raise ValueError("it names another issuer")
-    url = metadata.get("jwks_uri")
+    named, url = metadata.get("issuer"), metadata.get("jwks_uri")
+    if not isinstance(named, str):
+        raise ValueError("it names no issuer")
+    if named != issuer:  # RFC 8414 section 3.3: an issuer must not name keys for another one
+        slash = ", which differs in the final slash" if named.rstrip("/") == issuer.rstrip("/") else ""
+        raise ValueError(f"it names the issuer {named[:200]!a}, the configuration {issuer!a}{slash}")
     if not isinstance(url, str):
         raise ValueError("it names no jwks_uri")
     require_secure(url)
+    if urlsplit(issuer).scheme == "https" != urlsplit(url).scheme:
+        raise ValueError("it was fetched over https and names a jwks_uri that is not https")
     return url

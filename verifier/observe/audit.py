@@ -121,6 +121,10 @@ def line(observation: Observation) -> bytes:
     now, request, decision, seconds = observation
     reason, token = decision.reason, decision.token
     host, path = _host_and_path(request.url)
+    chosen: tuple[str, ...] = (request.method, host, path, request.request_id, request.remote_addr)
+    text = "\n".join(chosen)
+    if len(text) > MAX_TEXT or "ey" in text or "ew" in text:  # every token begins so: to search for one costs more
+        chosen = tuple(map(_safe, chosen))
     client_id = scope = role = jti = ""
     if token is not None:
         principal = token.principal
@@ -129,18 +133,18 @@ def line(observation: Observation) -> bytes:
         "time": f"{_second(int(now))}.{int(now % 1 * 1e6):06d}Z",
         "event": "allow" if reason is Reason.OK else "would_deny" if decision.report else "deny",
         "status": reason.status,
-        "reason": reason.value,
+        "reason": reason._value_,  # `value` is a property in Python
         "policy": decision.policy,
         "issuer": decision.issuer,
         "client_id": client_id,
         "scope": scope,
         "role": role,
         "jti": jti,
-        "method": _safe(request.method),
-        "host": _safe(host),
-        "path": _safe(path),
-        "request_id": _safe(request.request_id),
-        "remote_addr": _safe(request.remote_addr),
+        "method": chosen[0],
+        "host": chosen[1],
+        "path": chosen[2],
+        "request_id": chosen[3],
+        "remote_addr": chosen[4],
         "duration_us": round(seconds * 1e6),
         "cached": bool(decision.cached),
     }
@@ -172,7 +176,5 @@ def _host_and_path(url: bytes) -> tuple[str, str]:
 def _safe(value: str) -> str:
     """A text that a client chose, bounded and without a token."""
     if len(value) >= SHORTEST_TOKEN:
-        if "ey" in value or "ew" in value:  # as every token begins: the pattern costs more than all the rest
-            value = _TOKEN.sub("[token]", value)
-        value = value[:MAX_TEXT]
+        value = _TOKEN.sub("[token]", value)[:MAX_TEXT]
     return value

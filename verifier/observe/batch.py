@@ -14,7 +14,8 @@ from verifier.clock import Clock
 from verifier.decision import Decision
 from verifier.request import AuthRequest
 
-MAX_PENDING = 64  # decisions; a batch takes well under a millisecond
+BATCH = 64  # decisions that are handed over as soon as the answers of this turn of the loop are sent
+MAX_PENDING = 512  # decisions
 INTERVAL = 0.05  # seconds that a decision waits at most
 
 
@@ -41,10 +42,13 @@ class Batch:
     def add(self, request: AuthRequest, decision: Decision, seconds: float) -> None:
         """Queue one decision."""
         self._pending.append(Observation(self._clock(), request, decision, seconds))
-        if len(self._pending) >= MAX_PENDING:
-            self.flush()
-        elif self._timer is None:
+        pending = len(self._pending)
+        if pending == 1 and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._on_timer)
+        elif pending == BATCH:
+            asyncio.get_running_loop().call_soon(self.flush)
+        elif pending >= MAX_PENDING:
+            self.flush()
 
     def flush(self) -> None:
         """Hand over what is pending now."""

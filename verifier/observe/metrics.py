@@ -49,7 +49,7 @@ class Metrics:
         )  # fmt: skip
         self._clients = Counter(
             "m2m_verifier_client_decisions",
-            f"Decisions about verified clients: the first {MAX_CLIENTS}, then `other`.",
+            f"Decisions about verified clients that their issuer lists: the first {MAX_CLIENTS}, then `other`.",
             ("issuer", "client_id", "status"), registry=registry,
         )  # fmt: skip
         self._would_deny = Counter(
@@ -105,7 +105,7 @@ class Metrics:
             if decision.cached is not None:
                 counter = self._lookup_of[decision.cached]
                 counts[counter] = counts.get(counter, 0) + 1
-            if token is not None:
+            if token is not None and token.principal.listed:  # others could fill the label with names of their choice
                 counter = self._client(decision.issuer, token.principal.client_id, reason.status)
                 counts[counter] = counts.get(counter, 0) + 1
             if decision.report and reason is not Reason.OK:

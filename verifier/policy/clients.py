@@ -10,6 +10,8 @@ from verifier.identity import Principal
 Client = tuple[str, str]
 """An issuer's configured name and a client id: two issuers may use the same id."""
 
+NO_PATTERN = "holds a *, but a client id is no pattern: list each client"
+
 
 @dataclass(frozen=True, slots=True)
 class ClientIds:
@@ -18,13 +20,16 @@ class ClientIds:
     issuers: tuple[str, ...]
 
     def parse(self, written: str) -> Client:
-        """``issuer-name/client-id``, or the id alone where there is one issuer. Raises ValueError."""
+        """``issuer-name/client-id``, or an id without a slash where there is one issuer. Raises ValueError."""
         name, slash, client_id = written.partition("/")
+        if "*" in written:
+            raise ValueError(NO_PATTERN)
         if slash and name in self.issuers and client_id:
             return name, client_id
-        if len(self.issuers) == 1:
+        if len(self.issuers) == 1 and not slash:
             return self.issuers[0], written
-        raise ValueError(f"must be written issuer-name/client-id, with one of {', '.join(self.issuers)}")
+        unknown = f"no issuer is named {name}: " if name and client_id and name not in self.issuers else ""
+        raise ValueError(f"{unknown}must be written issuer-name/client-id, with one of {', '.join(self.issuers)}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

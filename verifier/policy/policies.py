@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote_to_bytes
 
@@ -35,6 +35,11 @@ class Rule:
     path: PathPattern
     methods: frozenset[str] | None = None
     needs: tuple[AnyOf, ...] = ()
+    needs_token: bool = True
+
+    def needs_less_than(self, other: Rule) -> bool:
+        """Whether a request may pass here and not there."""
+        return (other.needs_token and not self.needs_token) or not set(other.needs) <= set(self.needs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +56,11 @@ class Policy:
     resource: Resource | None = None
     challenge_prefix: str = ""
     """The scope prefix of a challenge where the token's issuer is not known."""
+    has_open_rules: bool = field(init=False)
+    """Whether there is a rule that needs no token."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "has_open_rules", not all(rule.needs_token for rule in self.rules))
 
     @property
     def resource_metadata(self) -> str:
@@ -69,6 +79,32 @@ class Policy:
                 return rule
         return None
 
+    def slash_gaps(self) -> Iterator[tuple[Rule, str, Rule]]:
+        """Rules that a final slash, or its absence, evades: the rule, the other path, and the rule that needs less."""
+        named = frozenset[str]().union({""}, *(rule.methods or () for rule in self.rules))  # "": any other method
+        for rule in self.rules:
+            path = rule.path.example
+            if path == "/" or rule.path.text.endswith("/**"):
+                continue
+            for method in sorted(rule.methods or named):
+                other = self.rule_for(method, path.removesuffix("/") if path.endswith("/") else path + "/")
+                if other is not None and self.rule_for(method, path) is rule and other.needs_less_than(rule):
+                    text = rule.path.text
+                    yield rule, text.removesuffix("/") if text.endswith("/") else text + "/", other
+                    break
+
+    def needs_token(self, method: str, url: bytes) -> bool:
+        """False where each reading of the path meets a rule that needs no token."""
+        if not self.has_open_rules:
+            return True
+        try:
+            target = parse_url(url)
+        except AmbiguousPathError:
+            return True
+        rules = {self.rule_for(method, reading) for reading in (target.path, *target.other_readings)}
+        rules |= {self.rule_for(method, reading) for reading in target.rare_readings} - {None}
+        return any(rule is None or rule.needs_token for rule in rules)
+
     def authorize(self, principal: Principal, method: str, url: bytes) -> None:
         """Client, issuer, rule, scope, role: raise Rejected at the first that fails."""
         if not principal.listed or (
@@ -77,9 +113,10 @@ class Policy:
             raise Rejected(Reason.CLIENT_NOT_ALLOWED, "this client is not on the list")
         if self.issuers is not None and principal.issuer not in self.issuers:
             raise Rejected(Reason.ISSUER_NOT_ALLOWED, "tokens of this issuer are not accepted here")
-        needs = self.needs
+        needs, rare_needs = self.needs, frozenset[AnyOf]()
         if self.rules:
-            needs += self._matching_rule(method, url).needs
+            rule, rare_needs = self._matching_rule(method, url)
+            needs += rule.needs
         for alternatives in needs:
             if principal.scopes.isdisjoint(alternatives):
                 raise Rejected(
@@ -87,14 +124,17 @@ class Policy:
                     f"needs the scope {' or '.join(alternatives)}",
                     scope=scopes_to_request(needs, principal.scope_prefix, principal.scopes),
                 )
+        if any(map(principal.scopes.isdisjoint, rare_needs)):
+            raise Rejected(Reason.AMBIGUOUS_PATH, "the path meets a stricter rule where it is decoded in another way")
         if self.role_required and not principal.role:
             raise Rejected(Reason.NO_ROLE, "no role is mapped to this client or its scopes")
 
-    def _matching_rule(self, method: str, url: bytes) -> Rule:
+    def _matching_rule(self, method: str, url: bytes) -> tuple[Rule, frozenset[AnyOf]]:
+        """The rule that decides, and what the rules of rare readings need. Raises Rejected."""
         try:
             target = parse_url(url)
         except AmbiguousPathError as error:
-            raise Rejected(Reason.AMBIGUOUS_PATH, f"the path can be read in two ways: {error}") from error
+            raise Rejected(Reason.AMBIGUOUS_PATH, f"the path is ambiguous: {error}") from error
         rule = self.rule_for(method, target.path)
         for reading in target.other_readings:
             # nginx routes by one reading and hands the API the raw path: both must mean the same.
@@ -104,7 +144,8 @@ class Policy:
                 )
         if rule is None:
             raise Rejected(Reason.NO_MATCHING_RULE, "no rule allows this method on this path")
-        return rule
+        rare = [self.rule_for(method, reading) for reading in target.rare_readings]
+        return rule, frozenset(needs for other in rare if other is not None for needs in other.needs)
 
 
 def scopes_to_request(needs: Iterable[AnyOf], prefix: str, held: frozenset[str] = frozenset()) -> str:

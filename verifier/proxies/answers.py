@@ -11,16 +11,13 @@ from typing import NamedTuple
 
 from verifier.clock import Clock
 from verifier.decision import Decision
-from verifier.identity import IDENTITY_HEADERS, Headers, Principal, encode_headers, header_lines
+from verifier.identity import IDENTITY_HEADERS, Headers, Principal, encode_headers, header_lines, split_headers
 from verifier.reasons import Reason
 
 RETRY_AFTER = 5  # seconds: a failed fetch of keys has been repeated by then
 
 MAX_DESCRIPTION = 500  # characters
 
-_NO_STORE = (b"cache-control", b"no-store")
-_NO_BODY = (b"content-length", b"0")
-_JSON = (b"content-type", b"application/json")
 # RFC 6750 section 3: the characters that error_description may hold.
 _NOT_DESCRIPTION = re.compile(r"[^ !#-\[\]-~]")
 
@@ -35,10 +32,14 @@ class Answer(NamedTuple):
     """A response without the headers that the server adds."""
 
     status: int
-    headers: Headers
     head: bytes
-    """The status line and ``headers``, as they are sent."""
+    """The status line and the headers, as they are sent."""
     body: bytes = b""
+
+    @property
+    def headers(self) -> Headers:
+        """The headers in pairs, for ASGI."""
+        return split_headers(self.head.partition(b"\r\n")[2])
 
 
 class Answers:
@@ -50,8 +51,7 @@ class Answers:
 
     def __init__(self, mapped: tuple[str, ...], nginx_cache_ttl: int, clock: Clock, max_header_bytes: int) -> None:
         self.max_identity_bytes = max_header_bytes - OTHER_HEADER_BYTES
-        self._no_identity = encode_headers([(name, "") for name in (*IDENTITY_HEADERS, *mapped)])
-        self._no_identity_lines = header_lines(self._no_identity)
+        self._no_identity = header_lines(encode_headers([(name, "") for name in (*IDENTITY_HEADERS, *mapped)]))
         self._ttl = nginx_cache_ttl
         self._clock = clock
         # Refusals repeat: a flood of bad tokens is of few kinds.
@@ -60,8 +60,11 @@ class Answers:
     def render(self, decision: Decision) -> Answer:
         """The answer to a decision; in report mode it is always 200."""
         token = decision.token
-        if decision.reason is Reason.OK and token is not None:
-            return self._allow(token.principal, self._max_age(token.exp) if self._ttl else 0)
+        if decision.reason is Reason.OK:
+            if token is None:  # a rule that needs none: no exp would end a cached answer
+                return self._allow(None)
+            may_cache = self._ttl and not decision.report  # a report-mode policy may be enforced at any time
+            return self._allow(token.principal, self._max_age(token.exp) if may_cache else 0)
         if decision.report:
             # Identity only from a token that is valid, and only where it fits.
             if token is None or decision.reason is Reason.REVOKED or not self._fits(token.principal):
@@ -78,15 +81,9 @@ class Answers:
         return min(self._ttl, math.floor(exp - self._clock()))
 
     def _allow(self, principal: Principal | None, max_age: int = 0) -> Answer:
-        headers, lines = self._no_identity, self._no_identity_lines
-        if principal is not None:
-            headers, lines = principal.headers, principal.header_lines
-        if max_age > 0:
-            control = b"max-age=%d" % max_age
-            head = b"HTTP/1.1 200 OK\r\n%bcache-control: %b\r\ncontent-length: 0\r\n" % (lines, control)
-            return Answer(200, (*headers, (b"cache-control", control), _NO_BODY), head)
-        head = b"HTTP/1.1 200 OK\r\n%bcache-control: no-store\r\ncontent-length: 0\r\n" % lines
-        return Answer(200, (*headers, _NO_STORE, _NO_BODY), head)
+        identity = self._no_identity if principal is None else principal.header_lines
+        control = b"max-age=%d" % max_age if max_age > 0 else b"no-store"
+        return Answer(200, b"HTTP/1.1 200 OK\r\n%bcache-control: %b\r\ncontent-length: 0\r\n" % (identity, control))
 
     def _render_refusal(self, reason: Reason, policy: str, description: str, scope: str, metadata: str) -> Answer:
         description = _NOT_DESCRIPTION.sub("?", description)[:MAX_DESCRIPTION]
@@ -99,9 +96,9 @@ class Answers:
             challenge = challenge.partition(", scope=")[0]
         if challenge:
             extra.append(("WWW-Authenticate", challenge))
-        headers = self._no_identity + encode_headers(extra) + (_JSON, _NO_STORE)
+        extra += [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
         status_line = b"HTTP/1.1 %d %b\r\n" % (reason.status, HTTPStatus(reason.status).phrase.encode("ascii"))
-        return Answer(reason.status, headers, status_line + header_lines(headers), body)
+        return Answer(reason.status, status_line + self._no_identity + header_lines(encode_headers(extra)), body)
 
 
 def _error(reason: Reason) -> str:
@@ -112,6 +109,8 @@ def _error(reason: Reason) -> str:
         return "insufficient_scope"
     if reason is Reason.BAD_AUTH_REQUEST:
         return "invalid_request"
+    if reason is Reason.INTERNAL_ERROR:
+        return "server_error"
     return {401: "invalid_token", 403: "access_denied", 503: "temporarily_unavailable"}[reason.status]
 
 

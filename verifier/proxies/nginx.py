@@ -15,6 +15,8 @@ _BELOW_PREFIX = PREFIX + "/"
 # forged them. A second one of these would leave open which one counts.
 _ONCE = (b"authorization", b"x-original-url", b"x-original-method")
 
+# Frameworks that know one of these route by the method that it names.
+_METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
 
 # Printable, without escapes in the path, without a fragment.
 _PLAIN_URL = re.compile(rb"/[!-\"$&->@-~]*(?:\?[!-\"$-~]*)?")
@@ -59,6 +61,7 @@ def parse(policy: str, query: bytes, pairs: Sequence[tuple[bytes, bytes]], peer:
         get(b"x-request-id", b"").decode("latin-1"),
         get(b"x-real-ip", b"").decode("latin-1") or peer,
         b"content-length" in headers or b"transfer-encoding" in headers,
+        not headers.keys().isdisjoint(_METHOD_OVERRIDES),
     )
 
 

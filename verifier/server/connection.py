@@ -8,7 +8,7 @@ uvicorn's that writes to the same transport; the limits of the connection stay i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from math import inf
 from time import perf_counter
@@ -30,8 +30,8 @@ MAX_HEAD = 64 * 1024  # bytes of request line and headers
 HEAD_TIME = 10.0  # seconds for the first request after connecting, for a later one after its first byte
 IDLE_TIME = 75.0  # seconds; nginx keeps an idle connection for 60 and must be the one that closes it
 UNREAD_TIME = 10.0  # seconds for a client to read its answers
-LAST_REQUEST_TIME = 1.0  # seconds for the request of a new connection while the server stops
-SWEEP_INTERVAL = 0.5  # seconds between two checks of all deadlines
+LAST_REQUEST_TIME = 1.0  # seconds, while the server stops, for the request of a new connection and to read its answer
+TICK = 0.5  # seconds between two checks of all deadlines
 
 
 class Listener:
@@ -43,50 +43,33 @@ class Listener:
     def __init__(self, service: Service | None) -> None:
         self.service = service
         self.is_stopping = False
-        self._is_sweeping = False
-        self._open: set[Connection] = set()
-        self._headers: Any = None
-        self._header_lines = b""
+        self.default_lines = b""
+        """The headers that uvicorn adds to every answer, the date among them."""
+        self._is_ticking = False
 
     def __call__(
         self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
     ) -> Connection:
         """The protocol of one connection."""
-        self.state = server_state
-        self.loop = _loop or asyncio.get_running_loop()
-        self.make_uvicorn: Callable[[], HttpToolsProtocol] = lambda: HttpToolsProtocol(
-            config, server_state, app_state, _loop
-        )
+        if not self._is_ticking:
+            self.state = server_state
+            self.loop = _loop or asyncio.get_running_loop()
+            self.make_uvicorn = partial(HttpToolsProtocol, config, server_state, app_state, _loop)
+            self._is_ticking = True
+            self.default_lines = header_lines(server_state.default_headers)
+            self.loop.call_later(TICK, self._tick)
         return Connection(self)
 
-    def add(self, connection: Connection) -> None:
-        """Check the connection's deadline from now on, and let a graceful shutdown wait for it."""
-        if not self._is_sweeping:
-            self._is_sweeping = True
-            self.loop.call_later(SWEEP_INTERVAL, self._sweep)
-        self._open.add(connection)
-        self.state.connections.add(connection)  # type: ignore[arg-type] # uvicorn calls its shutdown()
-
-    def discard(self, connection: Connection) -> None:
-        """The connection has ended."""
-        self._open.discard(connection)
-        self.state.connections.discard(connection)
-
-    def default_lines(self) -> bytes:
-        """The headers that uvicorn adds to every answer: the date, in a list that is replaced each second."""
-        headers = self.state.default_headers
-        if headers is not self._headers:
-            self._headers, self._header_lines = headers, header_lines(headers)
-        return self._header_lines
-
-    def _sweep(self) -> None:
+    def _tick(self) -> None:
         # One timer for all connections: to set and cancel one for each request costs more than to parse it.
+        self.default_lines = header_lines(self.state.default_headers)
         now = self.loop.time()
-        for connection in [one for one in self._open if one.deadline < now]:
-            connection.expire()
-        self._is_sweeping = bool(self._open)
-        if self._is_sweeping:
-            self.loop.call_later(SWEEP_INTERVAL, self._sweep)
+        for connection in list(self.state.connections):
+            if isinstance(connection, Connection) and connection.deadline < now:
+                connection.expire()
+        self._is_ticking = bool(self.state.connections)
+        if self._is_ticking:
+            self.loop.call_later(TICK, self._tick)
 
 
 class Connection(asyncio.Protocol):
@@ -106,10 +89,11 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         self._set_deadline(HEAD_TIME)
-        self._listener.add(self)
+        # A graceful shutdown waits for what is in here, and calls its shutdown().
+        self._listener.state.connections.add(self)  # type: ignore[arg-type] # all it needs is shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._listener.discard(self)
+        self._listener.state.connections.discard(self)
         if self._uvicorn is not None:
             self._uvicorn.connection_lost(exc)
 
@@ -143,14 +127,14 @@ class Connection(asyncio.Protocol):
     def shutdown(self) -> None:
         """uvicorn is stopping: end after the request under way."""
         self._listener.is_stopping = True
+        if self._task is None and self._uvicorn is None:
+            self._set_deadline(LAST_REQUEST_TIME)
         if self._is_idle:
             self._transport.close()
-        elif self._task is None and not self._is_last:
-            self._set_deadline(LAST_REQUEST_TIME)
 
     def expire(self) -> None:
         """The deadline has passed."""
-        if self._is_last or self._is_full:
+        if self._is_last or self._is_full or self._transport.is_closing():
             self._transport.abort()
         elif self._buffer:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
@@ -236,11 +220,11 @@ class Connection(asyncio.Protocol):
         if not (self._is_last or self._listener.is_stopping):
             self._is_idle = True
             self._set_deadline(IDLE_TIME)  # before the write, which may call pause_writing()
-            self._transport.write(b"%b%b\r\n%b" % (head, self._listener.default_lines(), body))
+            self._transport.write(b"%b%b\r\n%b" % (head, self._listener.default_lines, body))
             return
         self._is_last, self._is_idle = True, False
-        self._set_deadline(UNREAD_TIME)
-        self._transport.write(b"%b%bconnection: close\r\n\r\n%b" % (head, self._listener.default_lines(), body))
+        self._set_deadline(LAST_REQUEST_TIME if self._listener.is_stopping else UNREAD_TIME)
+        self._transport.write(b"%b%bconnection: close\r\n\r\n%b" % (head, self._listener.default_lines, body))
         if may_have_input:  # to close now would reset the connection, and the answer might be lost
             self._transport.write_eof()
         else:

@@ -45,8 +45,8 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=BACKLOG)
 
 
-def listen_unix(path: Path) -> socket.socket:
-    """A listening Unix socket that every user of this machine may connect to. Raises OSError.
+def listen_unix(path: Path, mode: int = 0o660) -> socket.socket:
+    """A listening Unix socket; ``mode``, its file mode, decides which users may connect. Raises OSError.
 
     A socket that an earlier process left behind is replaced; anything else at ``path`` is not.
     """
@@ -55,7 +55,7 @@ def listen_unix(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.bind(str(path))
-        path.chmod(0o666)
+        path.chmod(mode)
         sock.listen(BACKLOG)
     except OSError:
         sock.close()
@@ -129,7 +129,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
-        signals.block()  # the loop's handlers are about to go, and a signal would change the exit status
+        signals.ignore()
 
 
 async def run_single(config: Config, sockets: Sockets) -> None:

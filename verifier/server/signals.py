@@ -41,12 +41,19 @@ def blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def ignore() -> None:
+    """Ignore signals from now on: the process is about to end with status 0."""
+    # To block them would not do: a thread that does not block them would still take them.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def stop_event() -> asyncio.Event:
-    """An event of the running loop that a signal sets, also a pending one."""
+    """An event of the running loop that a signal sets, also a pending one. Afterwards, call ``ignore``."""
     import asyncio  # late: it takes time in which a signal would not be handled yet
 
-    stop = asyncio.Event()
-    for number in SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in SIGNALS:  # not with add_signal_handler: to close the loop would bring back the default action
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     unblock()
     return stop

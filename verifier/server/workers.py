@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import DupFd
 from typing import Any
@@ -76,6 +77,7 @@ class Supervisor:
         self._own = Metrics()
         self._threads = ThreadPoolExecutor(2 * count)  # for each worker one that receives and one that sends
         self._is_stopping = False
+        resource_tracker.ensure_running()  # it unblocks signals, which must not happen while a worker is being started
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""

@@ -10,18 +10,20 @@ from typing import NamedTuple
 from cachetools import LRUCache, TTLCache
 
 from verifier.clock import Clock
-from verifier.identity import VerifiedToken
+from verifier.identity import Principal, VerifiedToken
 from verifier.reasons import Reason, Rejected
 from verifier.tokens.verify import Verifier
 
-ENTRY_BYTES = 2048
+ENTRY_BYTES = 4096
 """The memory that each of ``cache.size`` tokens may take on average; a larger token takes the place of several."""
-OVERHEAD = 1024  # bytes of an entry beside its texts: objects, key and places in three dictionaries
+OVERHEAD = 1280  # bytes of an entry and its principal beside their texts: objects, and places in four dictionaries
+PER_TEXT = 56  # bytes of a string beside its characters
 
 MAX_REFUSALS = 1024
 REFUSAL_TTL = 10.0  # seconds; as long as an unknown key may wait for the next fetch
 
-# Nothing but the token's bytes, or a signature, decides these: the same bytes are refused again without a check.
+# Nothing but the token's bytes, or a signature, decides these: the same bytes are refused again without a check. One
+# that newer keys may change is not remembered before they have been fetched.
 _REMEMBERED = frozenset(
     {Reason.MALFORMED_TOKEN, Reason.UNSUPPORTED_ALGORITHM, Reason.UNKNOWN_ISSUER, Reason.BAD_SIGNATURE}
 )
@@ -39,14 +41,23 @@ class CachedVerifier:
     """Keeps what a Verifier verified: at most ``size`` tokens and ``size * ENTRY_BYTES`` bytes, the last used ones.
 
     ``ttl`` is in seconds; 0 for either turns it off. Tokens are found by their SHA-256 and are not stored themselves.
-    Only verified tokens are kept, so that unauthenticated clients cannot fill it. A few refusals are kept apart, so
-    that a client that repeats a bad token costs no second signature check.
+    Only verified tokens that a policy could allow are kept, so that other clients cannot fill it: their issuer lists
+    the client, and they have at most ``max_identity_bytes`` of identity headers. A few refusals are kept apart, so that
+    a client that repeats a bad token costs no second signature check.
     """
 
     def __init__(
-        self, verifier: Verifier, *, size: int, ttl: float, clock: Clock, timer: Clock = time.monotonic
+        self,
+        verifier: Verifier,
+        *,
+        size: int,
+        ttl: float,
+        clock: Clock,
+        max_identity_bytes: int,
+        timer: Clock = time.monotonic,
     ) -> None:
         self._verifier = verifier
+        self._max_identity_bytes = max_identity_bytes
         self._tokens: LRUCache[bytes, VerifiedToken] = LRUCache(size * ENTRY_BYTES if ttl > 0 else 0, memory_of)
         refusals = MAX_REFUSALS if self._tokens.maxsize else 0
         self._refusals: TTLCache[bytes, _Refusal] = TTLCache(refusals, REFUSAL_TTL, timer)
@@ -59,7 +70,10 @@ class CachedVerifier:
     def verify(self, token: bytes) -> tuple[VerifiedToken, bool]:
         """The verified token, and whether it was found here. Raises Rejected."""
         digest = hashlib.sha256(token).digest()
-        known = self._tokens.get(digest)
+        try:
+            known = self._tokens[digest]  # half the calls of get()
+        except KeyError:
+            known = None
         if known is not None and not known.key.retired:
             now = self._clock()
             if now < known.exp and now - known.checked_at < self._ttl:
@@ -70,16 +84,21 @@ class CachedVerifier:
         try:
             verified = self._verifier.verify(token)
         except Rejected as rejected:
-            if rejected.reason in _REMEMBERED and self._refusals.maxsize:
+            if rejected.reason in _REMEMBERED and rejected.refresh is None and self._refusals.maxsize:
                 self._refusals[digest] = _Refusal(rejected.reason, rejected.description, rejected.issuer)
             raise
-        if memory_of(verified) <= self._tokens.maxsize:
+        if self._may_be_allowed(verified.principal) and memory_of(verified) <= self._tokens.maxsize:
             self._tokens[digest] = verified
         return verified, False
 
+    def _may_be_allowed(self, principal: Principal) -> bool:
+        return principal.listed and len(principal.header_lines) <= self._max_identity_bytes
+
 
 def memory_of(token: VerifiedToken) -> int:
-    """The bytes that an entry is counted with, its principal included: at least ``ENTRY_BYTES``."""
+    """The bytes that an entry is counted with: at least ``ENTRY_BYTES``, and as if nothing of it were shared."""
     principal = token.principal
-    texts = 3 * len(principal.header_lines) + getsizeof(principal.scopes) + len(principal.scopes) * 64
-    return max(ENTRY_BYTES, OVERHEAD + texts + len(token.jti) * 4)
+    scope_bytes = len(principal.scope) * (2 if principal.scope_prefix else 1)  # with and without the prefix
+    strings = len(principal.scopes) + principal.header_lines.count(b"\n")
+    own = getsizeof(token.jti) + getsizeof(principal.scopes) + strings * PER_TEXT
+    return max(ENTRY_BYTES, OVERHEAD + own + 2 * len(principal.header_lines) + scope_bytes)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from verifier.keys.jwk import Thumbprint, thumbprints
 from verifier.reasons import Reason, Rejected
 from verifier.strict_json import parse_object
-
-Claims = Mapping[str, Any]
-"""A token's claims as parsed: their types are checked where they are read."""
+from verifier.tokens.claims import Claims
 
 MAX_TOKEN_BYTES = 16 * 1024
 
@@ -28,7 +26,10 @@ class Header(NamedTuple):
 
     algorithm: str
     kid: str | None
-    typ: str
+    typ: str | None
+    """As ``media_type`` gives it, None where absent."""
+    thumbprints: tuple[Thumbprint, ...] = ()
+    """Of the certificate of its key (RFC 7515 sections 4.1.7 and 4.1.8)."""
 
 
 class UnverifiedToken(NamedTuple):
@@ -77,14 +78,20 @@ def _parse_header(part: bytes) -> Header:
     except ValueError as error:
         raise _malformed("the token's header is not canonical base64url of a JSON object") from error
     algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "")
-    if not isinstance(algorithm, str) or not isinstance(typ, str) or not isinstance(header.get("kid", ""), str):
+    if not isinstance(algorithm, str) or not isinstance(typ, str) or not (kid is None or isinstance(kid, str)):
         raise _malformed("alg, kid or typ in the token's header is missing or not a string")
     if "crit" in header or header.get("b64", True) is not True:
         # RFC 7515 section 4.1.11: extensions that we do not know must fail the token; RFC 7797 section 6 asks for crit.
         raise _malformed("the token's header asks for an extension")
     if "enc" in header:
-        raise _malformed("the token is encrypted")  # RFC 7516 section 9: enc tells a JWE
-    return Header(algorithm, kid, typ.lower())
+        raise _malformed("the token is encrypted")  # RFC 7516 section 9: enc marks a JWE
+    return Header(algorithm, kid, media_type(typ) if "typ" in header else None, thumbprints(header))
+
+
+def media_type(typ: str) -> str:
+    """A ``typ`` in lower case and without ``application/``, which may be left out (RFC 7515 section 4.1.9)."""
+    short = typ.lower().removeprefix("application/")
+    return typ.lower() if "/" in short else short
 
 
 def _malformed(description: str) -> Rejected:

@@ -2,57 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from verifier.reasons import Reason, Rejected
-from verifier.tokens.jws import Claims
+from verifier.reasons import Rejected
+from verifier.tokens.claims import ABSENT, ClaimName, Claims, find_claim, text
 
 Check = Callable[[Claims, str], str | None]
 """Given the claims and the client id: why the token fails, or None."""
 
-
-def text(claims: Claims, name: str) -> str | None:
-    """The string claim ``name``, None where absent. Raises Rejected where it is anything but a string."""
-    value = claims.get(name)
-    if (value is None and name not in claims) or isinstance(value, str):
-        return value
-    raise Rejected(Reason.INVALID_CLAIMS, f"the claim {name} is not a string")
-
-
-def scope_values(claims: Claims, name: str) -> list[str]:
-    """The scopes of ``name``, which is one string (RFC 8693 section 4.2) or a list of strings. Raises Rejected."""
-    value = claims.get(name, "")
-    if isinstance(value, str):
-        return value.split(" ") if value else []
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return value
-    raise Rejected(Reason.INVALID_CLAIMS, f"the claim {name} is neither a string nor a list of strings")
+ACCESS_TOKEN = frozenset({None, "jwt", "jose", "at+jwt"})
+"""Values of the header's ``typ``, as ``jws`` gives them, that a token may have: none says that it is another kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """The rules of one kind of issuer. ``client_id`` names the claims that may hold the id, the first present wins."""
 
-    client_id: tuple[str, ...]
-    scope: str
+    name: str
+    client_id: tuple[ClaimName, ...]
+    scope: ClaimName
     access: Check
     """Why it is no access token at all; people's tokens must pass it too."""
     machine: Check
     """Why it is not a machine's token."""
-    typ: tuple[str, ...] = ()
-    """The header's ``typ`` has to be one of these; empty: see ``verify.check_typ``."""
+    typ: frozenset[str | None] = ACCESS_TOKEN
     audience_optional: bool = False
     """These issuers leave ``aud`` out."""
+    product: str = ""
+    """The name of the product, for ``suggest``; empty: this profile is not suggested."""
+    signs: frozenset[str] = frozenset()
+    """Claims that all machines' tokens of this product have, and hardly any other product's."""
 
-    def with_claims(self, client_id: str | None, scope: str | None) -> Profile:
+    def with_claims(self, client_id: ClaimName | None, scope: ClaimName | None) -> Profile:
         """The same rules, reading other claims."""
         return replace(self, client_id=(client_id,) if client_id else self.client_id, scope=scope or self.scope)
 
     def client_of(self, claims: Claims) -> str | None:
         """The client id, None where no claim holds one. Raises Rejected where it is not a string."""
         for name in self.client_id:
-            if name in claims:
+            if find_claim(claims, name) is not ABSENT:
                 return text(claims, name)
         return None
 
@@ -80,8 +70,11 @@ def _cognito(claims: Claims, _: str) -> str | None:
     return f"it carries {found[0]}, so it was issued for a person" if found else None
 
 
-def _auth0(claims: Claims, _: str) -> str | None:
-    return None if claims.get("gty") == "client-credentials" else "gty is not client-credentials"
+def _auth0(claims: Claims, client_id: str) -> str | None:
+    """Auth0's own profile has ``azp`` and ``gty``, its RFC 9068 profile ``client_id`` and neither of them."""
+    if "gty" in claims or "azp" in claims:
+        return None if claims.get("gty") == "client-credentials" else "gty is not client-credentials"
+    return None if text(claims, "sub") == f"{client_id}@clients" else "sub is not the client"
 
 
 def _entra(claims: Claims, _: str) -> str | None:
@@ -94,30 +87,80 @@ def _keycloak_access(claims: Claims, _: str) -> str | None:
     return None if claims.get("typ", "Bearer") == "Bearer" else "the claim typ is not Bearer"
 
 
+# Session, token and grant in two letters each; `cc` is the client credentials grant.
+_KEYCLOAK_GRANT = re.compile(r"[a-z]{4}([a-z]{2}):")
+_OF_PERSONS = ("sid", "session_state", "auth_time", "preferred_username", "name", "email", "act", "may_act")
+
+
 def _keycloak(claims: Claims, client_id: str) -> str | None:
-    # Keycloak writes user names in lower case.
-    if text(claims, "preferred_username") == f"service-account-{client_id}".lower():
+    """The service account's user name; without one (no ``profile`` scope, lightweight tokens), the grant.
+
+    Keycloak 26.2 and later write the grant into ``jti`` (DefaultTokenContextEncoderProvider), and only that of client
+    credentials counts: after a token exchange a person's token may lack ``sid`` and ``auth_time`` too. Before, only
+    this grant sets the session note that the ``service_account`` scope copies to the claim ``client_id``.
+    """
+    if text(claims, "preferred_username") is not None:
+        # Keycloak writes user names in lower case.
+        is_machine = claims["preferred_username"] == f"service-account-{client_id}".lower()
+        return None if is_machine else "preferred_username is not the client's service account"
+    grant = _KEYCLOAK_GRANT.match(text(claims, "jti") or "")
+    if grant is not None:
+        return None if grant[1] == "cc" else "jti names another grant than client credentials"
+    if claims.get("client_id") == client_id and not any(name in claims for name in _OF_PERSONS):
         return None
-    return "preferred_username is not the client's service account"
+    return "neither preferred_username nor jti nor client_id says that it was issued for the client itself"
 
 
-def _kubernetes(claims: Claims, client_id: str) -> str | None:
-    return None if client_id.startswith("system:serviceaccount:") else "sub is not a service account"
+def _kubernetes(claims: Claims, _: str) -> str | None:
+    is_account = (text(claims, "sub") or "").startswith("system:serviceaccount:")
+    return None if is_account else "sub is not a service account"
 
 
-PROFILES: Mapping[str, Profile] = {
-    "generic": Profile(("client_id", "azp"), "scope", _no_check, _generic),
-    "cognito": Profile(("client_id",), "scope", _cognito_access, _cognito, audience_optional=True),
-    "okta": Profile(("cid",), "scp", _no_check, _subject_is_client),
-    "auth0": Profile(("azp",), "scope", _no_check, _auth0),
-    "entra": Profile(("azp", "appid"), "roles", _no_check, _entra),
-    "keycloak": Profile(("azp",), "scope", _keycloak_access, _keycloak),
+_ALL = (
+    Profile("generic", ("client_id", "azp"), "scope", _no_check, _generic),
+    Profile(
+        "cognito", ("client_id",), "scope", _cognito_access, _cognito, audience_optional=True,
+        product="Cognito", signs=frozenset({"token_use"}),
+    ),
+    Profile("okta", ("cid",), "scp", _no_check, _subject_is_client, product="Okta", signs=frozenset({"cid"})),
+    Profile("auth0", ("azp", "client_id"), "scope", _no_check, _auth0, product="Auth0"),
+    Profile(
+        "entra", ("azp", "appid"), "roles", _no_check, _entra, product="Entra", signs=frozenset({"tid", "oid"})
+    ),
+    Profile(
+        "keycloak", ("azp",), "scope", _keycloak_access, _keycloak, product="Keycloak", signs=frozenset({"typ"})
+    ),
     # A service account's token names no client: its subject is the account (Kubernetes: ServiceAccount token).
-    "kubernetes": Profile(("sub",), "scope", _no_check, _kubernetes),
+    Profile(
+        "kubernetes", ("sub",), "scope", _no_check, _kubernetes,
+        product="Kubernetes", signs=frozenset({"kubernetes.io"}),
+    ),
     # GitHub Actions: the subject names repository and ref or environment; every repository there is may ask for one.
-    "github": Profile(("sub",), "scope", _no_check, _no_check),
-    "rfc9068": Profile(("client_id",), "scope", _no_check, _subject_is_client, typ=("at+jwt", "application/at+jwt")),
-}
+    Profile(
+        "github", ("sub",), "scope", _no_check, _no_check,
+        product="GitHub Actions", signs=frozenset({"repository", "workflow"}),
+    ),
+    Profile("rfc9068", ("client_id",), "scope", _no_check, _subject_is_client, typ=frozenset({"at+jwt"})),
+)  # fmt: skip
+
+PROFILES: Mapping[str, Profile] = {profile.name: profile for profile in _ALL}
 
 SHARED_ISSUERS = frozenset({"github"})
 """Profiles of issuers that unrelated parties share: they need an allow-list of clients."""
+
+
+def suggest(claims: Claims, typ: str | None, configured: Profile) -> str:
+    """What to set where a token is a machine's by another profile than the configured one; else empty."""
+    for profile in PROFILES.values():
+        fits = profile.product not in ("", configured.product) and profile.signs <= claims.keys()
+        if fits and typ in profile.typ and _passes(profile, claims):
+            return f"this looks like {profile.product}: set profile: {profile.name}"
+    return ""
+
+
+def _passes(profile: Profile, claims: Claims) -> bool:
+    try:
+        client_id = profile.client_of(claims)
+        return client_id is not None and not (profile.access(claims, client_id) or profile.machine(claims, client_id))
+    except Rejected:
+        return False

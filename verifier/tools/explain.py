@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TextIO
 from verifier.app import Runtime
 from verifier.config import Config, ConfigError
 from verifier.decision import Decision
-from verifier.keys.fetch import TIME_LIMIT, HttpFetch
+from verifier.keys.fetch import TIME_LIMIT
 from verifier.observe.metrics import Metrics
 from verifier.policy.paths import AmbiguousPathError, parse_url
 from verifier.proxies import nginx
@@ -24,7 +24,7 @@ ALLOWED, DENIED, INDETERMINATE = 0, 1, 2
 
 # The steps of a decision in their order, and the reasons that end it at each.
 STEPS: dict[str, tuple[Reason, ...]] = {
-    "auth request": (Reason.UNKNOWN_POLICY, Reason.BAD_AUTH_REQUEST),
+    "auth request": (Reason.UNKNOWN_POLICY, Reason.BAD_AUTH_REQUEST, Reason.INTERNAL_ERROR),
     "token": (Reason.MISSING_TOKEN, Reason.MALFORMED_TOKEN),
     "algorithm": (Reason.UNSUPPORTED_ALGORITHM,),
     "issuer": (Reason.UNKNOWN_ISSUER,),
@@ -58,7 +58,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.INVALID_CLAIMS: "correct the claims at the issuer; RFC 7519 section 4.1 gives their types",
     Reason.BAD_PROOF: "ask for a token without `cnf`",
     Reason.REVOKED: "remove the client or the `jti` from `revoked`, if it is there by mistake",
-    Reason.NOT_M2M: "fetch it with the client credentials grant, or set `allow_users` for this issuer",
+    Reason.NOT_M2M: "fetch it with the client credentials grant; if it was, set the issuer's `profile`",
     Reason.CLIENT_NOT_ALLOWED: "add the client to `clients` of the issuer, the policy or the auth URL",
     Reason.ISSUER_NOT_ALLOWED: "add the issuer to the policy's `issuers`, or to the auth URL's",
     Reason.INSUFFICIENT_SCOPE: "grant the client the scope, and fetch a new token that asks for it",
@@ -69,6 +69,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.BAD_AUTH_REQUEST: "correct the auth URL's query: it takes scope, client and issuer",
     Reason.HEADERS_TOO_LARGE: "grant fewer scopes, map fewer claims, or raise `max_header_bytes` and nginx's buffer",
     Reason.KEYS_UNAVAILABLE: "see whether the issuer's key set can be fetched from here",
+    Reason.INTERNAL_ERROR: "report this defect of the verifier: its log names the place in the code",
 }
 
 
@@ -119,18 +120,17 @@ def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
 
 
 async def _decide(config: Config, request: AuthRequest) -> Decision:
-    async with HttpFetch() as fetch:
-        runtime = Runtime(config, Metrics(), fetch=fetch, clock=time.time)
-        try:
-            runtime.start()
-            await runtime.first_keys(2 * TIME_LIMIT)
+    runtime = Runtime(config, Metrics(), fetch=None, clock=time.time)
+    try:
+        runtime.start()
+        await runtime.first_keys(2 * TIME_LIMIT)
+        decision = runtime.gate.decide(request)
+        if decision.refresh is not None:
+            await decision.refresh()
             decision = runtime.gate.decide(request)
-            if decision.refresh is not None:
-                await decision.refresh()
-                decision = runtime.gate.decide(request)
-            return decision
-        finally:
-            await runtime.stop()
+        return decision
+    finally:
+        await runtime.stop()
 
 
 def _facts(config: Config, request: AuthRequest, decision: Decision) -> dict[str, str]:
@@ -194,6 +194,7 @@ def _write_text(decision: Decision, steps: list[Step], out: TextIO) -> None:
     verdict = {200: "allowed", 503: "indeterminate"}.get(decision.reason.status, "denied")
     out.write(f"\n{decision.reason.status} {decision.reason}: {verdict}\n")
     if decision.reason is not Reason.OK:
+        out.write(f"because: {decision.description}\n")
         out.write(f"to change it: {REMEDIES[decision.reason]}\n")
         if decision.reason is Reason.INSUFFICIENT_SCOPE:
             out.write(f"scope needed: {decision.scope}\n")

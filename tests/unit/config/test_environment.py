@@ -30,53 +30,53 @@ def from_environment(monkeypatch: pytest.MonkeyPatch) -> FromEnvironment:
     return make
 
 
-def test_a_user_pool_is_enough(from_environment: FromEnvironment) -> None:
-    config = from_environment(COGNITO_USER_POOL_ID=POOL)
-    issuer = config.issuers[0]
+def aws(pool: str) -> str:
+    return f"https://cognito-idp.{pool.partition('_')[0]}.amazonaws.com/{pool}"
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"COGNITO_USER_POOL_ID": POOL}, ("cognito", aws(POOL), f"{aws(POOL)}/.well-known/jwks.json", "cognito", None)),
+        ({"COGNITO_USER_POOL_ID": "eu-west-1_p", "COGNITO_REGION": "eu-west-1", "COGNITO_CLIENT_IDS": "a, b"},
+         ("cognito", aws("eu-west-1_p"), f"{aws('eu-west-1_p')}/.well-known/jwks.json", "cognito", {"a", "b"})),
+        ({"OAUTH_ISSUER": URL}, ("oauth", URL, None, "generic", None)),
+        ({"OAUTH_ISSUER": URL, "OAUTH_JWKS_URL": f"{URL}/keys"}, ("oauth", URL, f"{URL}/keys", "generic", None)),
+        ({"OAUTH_ISSUER": URL, "OAUTH_PROFILE": "okta"}, ("oauth", URL, None, "okta", None)),
+        ({"OAUTH_ISSUER": URL, "OAUTH_PROFILE": "rfc9068"}, ("oauth", URL, None, "rfc9068", None)),
+        ({"OAUTH_ISSUER": aws(POOL)}, ("oauth", aws(POOL), None, "cognito", None)),
+        ({"OAUTH_ISSUER": aws(POOL), "OAUTH_PROFILE": "generic"}, ("oauth", aws(POOL), None, "generic", None)),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_variables_describe_one_issuer(
+    from_environment: FromEnvironment, variables: dict[str, str], expected: tuple[Any, ...]
+) -> None:
+    config = from_environment(**variables)
+    [issuer] = config.issuers
+    name, url, keys, profile, clients = expected
 
     assert config.path is None
-    assert (issuer.name, issuer.profile, issuer.clients) == ("cognito", PROFILES["cognito"], None)
-    assert issuer.urls[0] == f"https://cognito-idp.us-east-1.amazonaws.com/{POOL}"
+    assert (issuer.name, issuer.urls[0], issuer.key_set_url) == (name, url, keys)
+    assert (issuer.profile, issuer.clients) == (PROFILES[profile], clients)
 
 
-def test_a_user_pools_region_and_clients_may_be_named(from_environment: FromEnvironment) -> None:
-    config = from_environment(COGNITO_USER_POOL_ID="eu-west-1_p", COGNITO_REGION="eu-west-1", COGNITO_CLIENT_IDS="a, b")
-
-    assert config.issuers[0].urls[0] == "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_p"
-    assert config.issuers[0].clients == {"a", "b"}
-
-
-def test_an_oauth_issuer_is_enough_and_accepts_no_audience(from_environment: FromEnvironment) -> None:
-    issuer = from_environment(OAUTH_ISSUER=URL).issuers[0]
-
-    assert (issuer.urls, issuer.key_set_url, issuer.profile) == ((URL,), None, PROFILES["generic"])
-    assert issuer.audience == frozenset()
+@pytest.mark.parametrize(("written", "audience"), [("", set()), ("a,b", {"a", "b"}), ("any", None)])
+def test_no_audience_is_accepted_unless_it_is_named(
+    from_environment: FromEnvironment, written: str, audience: set[str] | None
+) -> None:
+    assert from_environment(OAUTH_ISSUER=URL, OAUTH_AUDIENCE=written).issuers[0].audience == audience
 
 
-def test_an_oauth_issuers_keys_and_audience_may_be_named(from_environment: FromEnvironment) -> None:
-    issuer = from_environment(OAUTH_ISSUER=URL, OAUTH_JWKS_URL=f"{URL}/keys", OAUTH_AUDIENCE="a,b").issuers[0]
-
-    assert (issuer.key_set_url, issuer.audience) == (f"{URL}/keys", {"a", "b"})
-
-
-def test_an_oauth_issuer_that_is_a_user_pool_has_cognitos_profile(from_environment: FromEnvironment) -> None:
-    issuer = from_environment(OAUTH_ISSUER=f"https://cognito-idp.us-east-1.amazonaws.com/{POOL}").issuers[0]
-
-    assert issuer.profile == PROFILES["cognito"]
-
-
-def test_the_addresses_have_defaults(from_environment: FromEnvironment) -> None:
-    listen = from_environment(OAUTH_ISSUER=URL).listen
-
-    assert (listen.host, listen.port, listen.metrics_port, listen.workers) == ("0.0.0.0", 8000, 9090, 1)
-
-
-def test_the_addresses_may_be_named(from_environment: FromEnvironment) -> None:
-    listen = from_environment(
-        OAUTH_ISSUER=URL, M2M_HOST="127.0.0.1", M2M_PORT="1", M2M_METRICS_PORT="2", M2M_WORKERS="3"
-    ).listen
-
-    assert (listen.host, listen.port, listen.metrics_port, listen.workers) == ("127.0.0.1", 1, 2, 3)
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [({}, ("0.0.0.0", 8000, 9090, 1)),
+     ({"M2M_HOST": "::1", "M2M_PORT": "1", "M2M_METRICS_PORT": "2", "M2M_WORKERS": "3"}, ("::1", 1, 2, 3))],
+)  # fmt: skip
+def test_the_addresses_have_defaults_and_may_be_named(
+    from_environment: FromEnvironment, variables: dict[str, str], expected: tuple[Any, ...]
+) -> None:
+    assert tuple(vars(from_environment(OAUTH_ISSUER=URL, **variables).listen).values()) == expected
 
 
 def test_m2m_config_names_the_file(
@@ -96,13 +96,51 @@ def test_a_file_may_leave_the_issuer_to_the_environment(
     assert (config.issuers[0].name, "api" in config.policies.by_name) == ("oauth", True)
 
 
-def test_the_files_issuers_take_precedence_and_the_log_names_the_unused_variable(
-    from_environment: FromEnvironment, write_config: WriteConfig, lab: dict[str, Any], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("variables", "warning"),
+    [
+        (
+            {"COGNITO_REGOIN": "us-east-1"},
+            "COGNITO_REGOIN is not a variable of the verifier: did you mean COGNITO_REGION?",
+        ),
+        ({"OAUTH_AUDIENC": "api"}, "did you mean OAUTH_AUDIENCE?"),
+        ({"OAUTH_AUDIENCES": "api"}, "did you mean OAUTH_AUDIENCE?"),
+        ({"AUTH_ISSUER": URL}, "did you mean OAUTH_ISSUER?"),
+        ({"M2M-PORT": "8000"}, "did you mean M2M_PORT?"),
+        ({"M2M_WORKERZ": "4"}, "did you mean M2M_WORKERS?"),
+        ({"COGNITO_REGION": "us-east-1"}, "COGNITO_REGION has no effect: COGNITO_USER_POOL_ID is not set"),
+        ({"COGNITO_CLIENT_IDS": "a"}, "COGNITO_CLIENT_IDS has no effect: COGNITO_USER_POOL_ID is not set"),
+    ],
+)
+def test_a_variable_without_effect_is_a_warning(
+    from_environment: FromEnvironment, caplog: pytest.LogCaptureFixture, variables: dict[str, str], warning: str
 ) -> None:
-    config = from_environment(M2M_CONFIG=str(write_config(lab)), OAUTH_ISSUER="https://other.example")
+    from_environment(OAUTH_ISSUER=URL, OAUTH_AUDIENCE="any", **variables)
+
+    assert [warning in record.getMessage() for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("name", ["OAUTH_ISSUER", "OAUTH_JWKS_URL", "OAUTH_AUDIENCE", "OAUTH_PROFILE"])
+def test_issuers_in_the_file_leave_the_issuers_variables_without_effect(
+    from_environment: FromEnvironment, write_config: WriteConfig, lab: dict[str, Any], caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:  # fmt: skip
+    path = write_config(lab)
+    config = from_environment(M2M_CONFIG=str(path), **{name: "https://other.example"})
 
     assert [issuer.urls for issuer in config.issuers] == [(URL,)]
-    assert "OAUTH_ISSUER" in caplog.text
+    assert [record.getMessage() for record in caplog.records] == [f"{name} has no effect: {path} names issuers"]
+
+
+def test_variables_with_effect_and_of_other_programs_are_no_warning(
+    from_environment: FromEnvironment, caplog: pytest.LogCaptureFixture
+) -> None:
+    from_environment(
+        COGNITO_USER_POOL_ID=POOL, COGNITO_REGION="us-east-1", M2M_PORT="8000", M2M_SERVICE_HOST="10.0.0.1",
+        M2M_PORT_8000_TCP="tcp://10.0.0.1:8000", OAUTH_CLIENT_SECRET="x", COGNITO_REGOIN="",
+    )  # fmt: skip
+
+    assert not caplog.records
 
 
 def test_an_empty_variable_counts_as_unset(from_environment: FromEnvironment) -> None:
@@ -123,8 +161,22 @@ def test_an_empty_variable_counts_as_unset(from_environment: FromEnvironment) ->
         pytest.param({"COGNITO_USER_POOL_ID": "a/b"}, "COGNITO_USER_POOL_ID: must be", id="pool"),
         pytest.param({"COGNITO_USER_POOL_ID": POOL, "COGNITO_REGION": "a.b"}, "COGNITO_REGION: must", id="region"),
         pytest.param({"COGNITO_USER_POOL_ID": POOL, "COGNITO_CLIENT_IDS": "é"}, "COGNITO_CLIENT_IDS: ", id="client"),
-        pytest.param({"M2M_PORT": "65536"}, "M2M_PORT: ", id="port too large"),
-        pytest.param({"M2M_WORKERS": "0"}, "M2M_WORKERS: ", id="no workers"),
+        pytest.param(
+            {"COGNITO_USER_POOL_ID": POOL, "COGNITO_REGION": "eu-west-1"},
+            "COGNITO_REGION: is eu-west-1, but the pool id names us-east-1",
+            id="another region",
+        ),
+        pytest.param({"OAUTH_ISSUER": URL, "OAUTH_PROFILE": "oktaa"}, "OAUTH_PROFILE: ", id="profile"),
+        pytest.param({"OAUTH_ISSUER": URL, "OAUTH_PROFILE": "github"}, "needs a file with `clients`", id="github"),
+        pytest.param({"M2M_PORT": "65536"}, "M2M_PORT: must be a number from 0 to 65535, not '65536'", id="too large"),
+        pytest.param({"M2M_WORKERS": "0"}, "M2M_WORKERS: must be a number from 1 to 64, not '0'", id="no workers"),
+        pytest.param(
+            {"M2M_PORT": "tcp://10.96.0.1:80"},
+            "M2M_PORT: must be a number from 0 to 65535, not 'tcp://10.96.0.1:80': Kubernetes sets this for a Service "
+            "named m2m",
+            id="a Service's port",
+        ),
+        pytest.param({"M2M_METRICS_PORT": "tcp://10.96.0.1:80"}, "a Service named m2m-metrics", id="another Service's"),
         pytest.param({"M2M_CONFIG": "/nowhere.yaml"}, "/nowhere.yaml: No such file", id="no such file"),
     ],
 )
@@ -135,6 +187,23 @@ def test_a_variable_that_cannot_work_is_named(
         from_environment(**variables)
 
     assert message in "\n".join(caught.value.problems)
+
+
+def test_a_value_of_the_command_line_takes_precedence_even_over_an_invalid_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("M2M_PORT", "tcp://10.96.0.1:80")
+    monkeypatch.setenv("M2M_WORKERS", "2")
+    listen = read_environment({"port": 8001}).listen()
+
+    assert (listen.port, listen.workers) == (8001, 2)
+
+
+def test_a_long_value_is_cut(from_environment: FromEnvironment) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_environment(M2M_PORT="x" * 1000)
+
+    assert len(caught.value.problems[0]) < 200
 
 
 def test_every_wrong_variable_is_reported(from_environment: FromEnvironment) -> None:

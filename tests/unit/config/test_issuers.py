@@ -32,9 +32,17 @@ def cognito(**changes: Any) -> dict[str, Any]:
         pytest.param({"cognito": {"user_pool_id": "eu-west-1_P"}}, "issuer (a URL) or cognito", id="both"),
         pytest.param({"issuer": "http://issuer.example"}, "must be https", id="plain http"),
         pytest.param({"issuer": "issuer.example"}, "https URL", id="no URL"),
+        pytest.param(
+            cognito(cognito={"region": "us-east-1", "user_pool_id": "eu-west-1_Pool"}),
+            "cognito.region: is us-east-1, but the pool id names eu-west-1",
+            id="a pool of another region",
+        ),
+        pytest.param(cognito(cognito={"user_pool_id": "Pool"}), "must be a user pool id", id="a pool without region"),
+        pytest.param({"issuer": COGNITO.replace("west", "east", 1)}, "no such pool", id="a URL with another region"),
         pytest.param({"jwks_url": "http://issuer.example/k"}, "must be https", id="keys over plain http"),
         pytest.param({"jwks_url": "https://u:p@issuer.example/k"}, "user or password", id="a password in a URL"),
         pytest.param({"jwks_file": "nowhere.json"}, "No such file", id="no such file"),
+        pytest.param({"issuer": "", "jwks_url": "https://a.example/k"}, "issuers[0].issuer", id="an empty issuer"),
         pytest.param({"audience": None}, "audience: is missing", id="no audience"),
         pytest.param({"audience": [""]}, "audience[0]", id="an empty audience"),
         pytest.param({"audience": ["api", "any"]}, "leave the others out", id="any beside another audience"),
@@ -84,6 +92,10 @@ def test_both_forms_of_a_cognito_issuer_count(rules: MakeRules, settings: dict[s
     assert set(rules(**settings).urls) == {COGNITO, OTHER_COGNITO}
 
 
+def test_a_pools_region_is_in_its_id(rules: MakeRules) -> None:
+    assert rules(**cognito(cognito={"user_pool_id": "eu-west-1_Pool"})).urls == (COGNITO, OTHER_COGNITO)
+
+
 def test_a_cognito_pools_keys_are_at_aws(rules: MakeRules) -> None:
     assert rules(**cognito()).key_set_url == f"{COGNITO}/.well-known/jwks.json"
 
@@ -104,6 +116,38 @@ def test_an_audience_is_a_list_a_text_or_any(rules: MakeRules, given: Any, audie
 
 def test_without_a_key_url_the_keys_are_discovered(rules: MakeRules) -> None:
     assert rules().key_set_url is None
+
+
+@pytest.mark.parametrize("name", ["kubernetes/serviceaccount", "http://issuer.example", "Zoë"])
+@pytest.mark.parametrize("keys", [{"jwks_url": "https://keys.example/k"}, {"jwks_file": "keys.json"}], ids=repr)
+def test_where_the_keys_are_given_an_issuer_may_be_any_text(
+    rules: MakeRules, tmp_path: Path, signer: SigningKey, name: str, keys: dict[str, str]
+) -> None:
+    (tmp_path / "keys.json").write_bytes(jwks(signer))
+
+    assert rules(issuer=name, **keys).urls == (name,)
+
+
+@pytest.mark.parametrize("key", ["ca_file", "bearer_token_file"])
+def test_a_file_for_fetching_keys_is_relative_and_may_be_missing_with_a_warning(
+    rules: MakeRules, tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str
+) -> None:
+    path = tmp_path / "file"
+    assert getattr(rules(**{key: "file"}), key) == path
+    assert set(caplog.messages) == {f"{key}: {path} is not there yet: keys cannot be fetched without it"}
+    caplog.clear()
+    path.write_text("")
+    assert getattr(rules(**{key: "file"}), key) == path
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("key", ["ca_file", "bearer_token_file"])
+def test_a_file_for_fetching_keys_has_no_effect_beside_a_key_file(
+    problems: Problems, tmp_path: Path, signer: SigningKey, key: str
+) -> None:
+    (tmp_path / "keys.json").write_bytes(jwks(signer))
+
+    assert f"{key}: has no effect with jwks_file" in "\n".join(problems(issuer(jwks_file="keys.json", **{key: "file"})))
 
 
 def test_http_on_loopback_is_allowed(rules: MakeRules) -> None:

@@ -125,15 +125,15 @@ def test_an_error_neither_hides_another_nor_causes_one(problems: Problems, setti
     assert {place.removeprefix("issuers[0].") for place in places(found)} == expected
 
 
-def test_a_wrong_issuer_url_is_neither_missing_nor_a_duplicate(problems: Problems) -> None:
-    assert problems("""\
+def test_two_wrong_issuer_urls_are_neither_missing_nor_the_same(problems: Problems) -> None:
+    found = problems("""\
 issuers:
   - {name: a, issuer: 'http://a.example', audience: any}
   - {name: b, issuer: 'http://a.example', audience: any}
-""") == [
-        "m2m.yaml:2: issuers[0].issuer: must be https (http only on loopback)",
-        "m2m.yaml:3: issuers[1].issuer: must be https (http only on loopback)",
-    ]
+""")
+
+    assert places(found) == ["issuers[0].issuer", "issuers[1].issuer"]
+    assert all("must be https" in problem for problem in found)
 
 
 def test_a_required_list_with_wrong_items_is_not_missing(problems: Problems) -> None:

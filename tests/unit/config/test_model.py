@@ -245,7 +245,10 @@ def test_with_several_issuers_a_client_id_names_its_own(make_config: MakeConfig,
 def test_with_several_issuers_a_bare_client_id_is_an_error(
     problems: Problems, two: dict[str, Any], place: str, changes: dict[str, Any]
 ) -> None:
-    assert f"{place}: must be written issuer-name" in "".join(problems({**two, **changes}))
+    found = "".join(problems({**two, **changes}))
+
+    assert f"{place}: " in found
+    assert "must be written issuer-name" in found
 
 
 def test_a_bare_revoked_client_counts_for_all_issuers(make_config: MakeConfig, two: dict[str, Any]) -> None:

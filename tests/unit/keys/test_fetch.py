@@ -3,40 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.unit.keys.servers import Script, answer_with, make_certificate, server
 from tests.unit.support import JumpingLoop
-from verifier.keys.fetch import SIZE_LIMIT, TIME_LIMIT, Fetched, FetchError, HttpFetch, require_secure
-
-Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
-
-
-@contextlib.asynccontextmanager
-async def server(script: Script) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A server that reads a request and runs ``script``; its URL, and the requests that it received."""
-    requests: list[bytes] = []
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            requests.append(await reader.readuntil(b"\r\n\r\n"))
-            await script(writer)
-            await writer.drain()
-        writer.close()
-
-    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with listening:
-        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/keys", requests
-
-
-def answer_with(head: str = "", body: bytes = b"{}", status: str = "200 OK") -> Script:
-    async def script(writer: asyncio.StreamWriter) -> None:
-        fields = f"content-length: {len(body)}\r\n{head}connection: close\r\n\r\n"
-        writer.write(f"HTTP/1.1 {status}\r\n{fields}".encode() + body)
-
-    return script
+from verifier import __version__
+from verifier.keys.fetch import SIZE_LIMIT, TIME_LIMIT, Fetched, FetchError, HttpFetch, origin, require_secure
 
 
 async def never_answer(_: asyncio.StreamWriter) -> None:
@@ -63,8 +38,8 @@ async def send_nonsense(writer: asyncio.StreamWriter) -> None:
 
 
 async def _fetch(script: Script) -> tuple[Fetched, list[bytes]]:
-    async with server(script) as (url, requests), HttpFetch() as fetch:
-        return await fetch(url), requests
+    async with server(script) as (url, requests):
+        return await HttpFetch()(url), requests
 
 
 def fetch_from(script: Script) -> tuple[Fetched, list[bytes]]:
@@ -92,8 +67,12 @@ def test_the_servers_max_age_is_read(head: str, seconds: int | None) -> None:
     assert fetch_from(answer_with(head))[0].max_age == seconds
 
 
-def test_no_compressed_document_is_requested() -> None:
-    assert b"accept-encoding: identity\r\n" in fetch_from(answer_with())[1][0].lower()
+def test_the_request_names_the_program_and_asks_for_no_compression() -> None:
+    request = fetch_from(answer_with())[1][0].lower()
+
+    assert request.startswith(b"get /keys http/1.1\r\n")
+    assert b"accept-encoding: identity\r\n" in request
+    assert f"user-agent: m2m-verifier/{__version__}\r\n".encode() in request
 
 
 @pytest.mark.parametrize(
@@ -123,16 +102,19 @@ def test_a_refused_connection_is_a_failure() -> None:
     async def closed_port() -> None:
         async with server(answer_with()) as (url, _):
             pass
-        async with HttpFetch() as fetch:
-            await fetch(url)
+        await HttpFetch()(url)
 
     with pytest.raises(FetchError, match="Connect"):
         asyncio.run(closed_port())
 
 
-def test_a_url_that_is_not_secure_is_not_requested() -> None:
-    with pytest.raises(FetchError, match="must be https"):
-        asyncio.run(HttpFetch()("http://issuer.example/keys"))
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [("http://issuer.example/keys", "must be https"), ("https://issuer.example/\x7f", "InvalidURL")],
+)
+def test_a_url_that_is_not_secure_or_not_valid_is_not_requested(url: str, message: str) -> None:
+    with pytest.raises(FetchError, match=message):
+        asyncio.run(HttpFetch(environment={})(url))
 
 
 @pytest.mark.parametrize(
@@ -154,3 +136,208 @@ def test_https_and_http_on_loopback_are_secure(url: str) -> None:
 def test_every_other_url_is_not_secure(url: str) -> None:
     with pytest.raises(ValueError, match="must"):
         require_secure(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://Issuer.Example/a?b", ("https", "issuer.example", 443)),
+        ("http://127.0.0.1", ("http", "127.0.0.1", 80)),
+        ("http://127.0.0.1:8080", ("http", "127.0.0.1", 8080)),
+        ("https://a:b/", None),
+        ("https://[a", None),
+        ("https://", None),
+        ("ftp://a/", None),
+        ("kubernetes/serviceaccount", None),
+    ],
+)
+def test_the_origin_of_a_url_is_scheme_host_and_port(url: str, expected: Any) -> None:
+    assert origin(url) == expected
+
+
+# --- certificate authorities ---
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("certificates")
+    return [make_certificate(folder, name) for name in ("old", "new")]
+
+
+def fetch_over_tls(certificate: Path, **options: Any) -> bytes:
+    async def fetch() -> bytes:
+        async with server(answer_with(), certificate) as (url, _):
+            return (await HttpFetch(**({"environment": {}} | options))(url)).body
+
+    return asyncio.run(fetch())
+
+
+def test_the_issuers_own_authority_replaces_those_of_the_environment(certificates: list[Path]) -> None:
+    old, new = certificates
+    environment = {"SSL_CERT_FILE": str(old)}
+
+    assert fetch_over_tls(new, ca_file=new, environment=environment) == b"{}"
+    with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
+        fetch_over_tls(old, ca_file=new, environment=environment)
+
+
+def test_the_authorities_of_the_environment_are_used(certificates: list[Path]) -> None:
+    assert fetch_over_tls(certificates[0], environment={"SSL_CERT_FILE": str(certificates[0])}) == b"{}"
+
+
+@pytest.mark.parametrize("environment", [{}, {"SSL_CERT_DIR": "/"}], ids=repr)
+def test_an_unknown_authority_is_refused(certificates: list[Path], environment: dict[str, str]) -> None:
+    with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
+        fetch_over_tls(certificates[0], environment=environment)
+
+
+@pytest.mark.parametrize("name", ["ca_file", "SSL_CERT_FILE"])
+def test_a_renewed_bundle_is_read_again(certificates: list[Path], tmp_path: Path, name: str) -> None:
+    bundle = tmp_path / "ca.pem"
+    options = {"ca_file": bundle} if name == "ca_file" else {"environment": {name: str(bundle)}}
+
+    async def renew() -> None:
+        fetch = HttpFetch(**({"environment": {}} | options))
+        for certificate in certificates:
+            bundle.write_bytes(certificate.read_bytes())
+            async with server(answer_with(), certificate) as (url, _):
+                assert (await fetch(url)).body == b"{}"
+
+    asyncio.run(renew())
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(None, "No such file or directory"), ("nonsense", "holds no certificate that can be read")],
+    ids=["missing", "broken"],
+)
+@pytest.mark.parametrize("name", ["ca_file", "SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_an_unusable_bundle_is_reported_with_its_name_and_path(
+    tmp_path: Path, name: str, content: str | None, problem: str
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    if content is not None:
+        bundle.write_text(content)
+    fetch = HttpFetch(
+        ca_file=bundle if name == "ca_file" else None, environment={} if name == "ca_file" else {name: str(bundle)}
+    )
+    with pytest.raises(FetchError) as caught:
+        asyncio.run(fetch("https://127.0.0.1:1/keys"))
+
+    assert str(caught.value) == f"{name}: {bundle}: {problem}"
+
+
+# --- the bearer token ---
+
+
+def test_the_token_is_sent_and_read_again_for_each_fetch(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+
+    async def fetch_twice() -> list[bytes]:
+        async with server(answer_with()) as (url, requests):
+            fetch = HttpFetch(bearer_token_file=file, trusted_urls=("kubernetes/serviceaccount", url))
+            for token in ("first", "second\n"):
+                file.write_text(token)
+                await fetch(url)
+            return requests
+
+    first, second = asyncio.run(fetch_twice())
+    assert b"\r\nauthorization: bearer first\r\n" in first.lower()
+    assert b"\r\nauthorization: bearer second\r\n" in second.lower()
+
+
+@pytest.mark.parametrize("trusted", ["https://127.0.0.1:{port}", "http://localhost:{port}", "http://127.0.0.1", "lab"])
+def test_the_token_is_sent_to_no_other_origin(tmp_path: Path, trusted: str) -> None:
+    (tmp_path / "token").write_text("s3cret")
+
+    async def fetch() -> bytes:
+        async with server(answer_with()) as (url, requests):
+            trusted_url = trusted.format(port=url.split(":")[2].split("/")[0])
+            await HttpFetch(bearer_token_file=tmp_path / "token", trusted_urls=(trusted_url,))(url)
+            return requests[0]
+
+    assert b"authorization" not in asyncio.run(fetch()).lower()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "No such file or directory"),
+        ("", "holds no bearer token"),
+        ("s3cret s3cret", "holds no bearer token"),
+        ("s3cret\r\nX: y", "holds no bearer token"),
+        ("s3cr\u00e9t", "holds no bearer token"),
+    ],
+)
+def test_an_unusable_token_file_is_reported_without_quoting_it(
+    tmp_path: Path, content: str | None, problem: str
+) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_text(content, "utf-8")
+    fetch = HttpFetch(bearer_token_file=file, trusted_urls=("http://127.0.0.1:1",))
+    with pytest.raises(FetchError) as caught:
+        asyncio.run(fetch("http://127.0.0.1:1/keys"))
+
+    assert str(caught.value) == f"bearer_token_file: {file}: {problem}"
+
+
+# --- proxies ---
+
+
+def test_an_https_url_is_fetched_through_the_proxy_which_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "verifier")
+
+    async def fetch_twice() -> tuple[list[bytes], list[str], str]:
+        async with server(answer_with(status="502 Bad Gateway")) as (url, requests):
+            address = url.split("/")[2]
+            fetch = HttpFetch(environment={"HTTPS_PROXY": f"http://user:s3cret@{address}"})
+            errors = []
+            for _ in range(2):
+                with pytest.raises(FetchError) as caught:
+                    await fetch("https://issuer.example/keys")
+                errors.append(str(caught.value))
+            return requests, errors, address
+
+    requests, errors, address = asyncio.run(fetch_twice())
+    assert [request.split(b"\r\n")[0] for request in requests] == [b"CONNECT issuer.example:443 HTTP/1.1"] * 2
+    through = f"through the proxy {address} of HTTPS_PROXY"
+    assert errors == [f"ProxyError: 502 Bad Gateway ({through})"] * 2
+    assert caplog.messages == [f"keys of issuer.example are fetched {through}"]
+
+
+def test_the_token_is_not_shown_to_the_proxy(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret")
+
+    async def fetch() -> bytes:
+        async with server(answer_with(status="502 Bad Gateway")) as (url, requests):
+            fetch = HttpFetch(
+                bearer_token_file=tmp_path / "token",
+                trusted_urls=("https://issuer.example",),
+                environment={"HTTPS_PROXY": url},
+            )
+            with pytest.raises(FetchError):
+                await fetch("https://issuer.example/keys")
+            return requests[0]
+
+    assert b"s3cret" not in asyncio.run(fetch())
+
+
+def test_an_unusable_proxy_is_reported_with_its_variable() -> None:
+    fetch = HttpFetch(environment={"ALL_PROXY": "socks5://proxy.lan"})
+    with pytest.raises(FetchError) as caught:
+        asyncio.run(fetch("https://issuer.example/keys"))
+
+    assert str(caught.value) == "ALL_PROXY: a proxy must be http or https, not 'socks5'"
+
+
+def test_httpx_reads_no_variables_itself(monkeypatch: pytest.MonkeyPatch, certificates: list[Path]) -> None:
+    """It fails at this NO_PROXY, would send http through a proxy and reports a missing file without its name."""
+    monkeypatch.setenv("NO_PROXY", "[::1],fd00:10:96::/112")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+
+    assert fetch_from(answer_with())[0].body == b"{}"
+    with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
+        fetch_over_tls(certificates[0], environment={})

@@ -5,51 +5,152 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from tests.unit.support import ISSUER, JWKS_URL, NOW, FakeFetch, SigningKey, jwks, loop_clock, settle
+from tests.unit.support import ISSUER, JWKS_URL, NOW, FakeFetch, SigningKey, b64, jwks, loop_clock, settle
 from verifier.keys.fetch import Fetched, FetchError
-from verifier.keys.jwk import Key
-from verifier.keys.sets import RemoteKeys, StaticKeys, discovered_from, located_at
+from verifier.keys.jwk import Key, thumbprints
+from verifier.keys.sets import RemoteKeys, StaticKeys, discovered_from, keys_of_file, located_at
 
 DOWN = FetchError("status 500")
 
 # --- which key a token finds ---
 
 
-def kid_found(keys: StaticKeys, kid: str | None, algorithm: str = "RS256") -> str | None:
-    key = keys.find(kid, algorithm)
-    return None if key is None else key.kid
+def tried(keys: StaticKeys, kid: str | None, algorithm: str = "RS256", **header: str) -> list[str]:
+    """The identities of the keys that are tried for a token."""
+    return [key.identity for key in keys.candidates(kid, thumbprints(header), algorithm)]
+
+
+def one(keys: StaticKeys, kid: str) -> Key:
+    (key,) = keys.candidates(kid, (), "RS256")
+    return key
+
+
+@pytest.fixture
+def published(signer: SigningKey, other_signer: SigningKey, ec_signer: SigningKey) -> dict[str, Key]:
+    """Three keys under one kid, two of them with a certificate, and one of another type under its own."""
+    return {
+        "plain": signer.public(kid="a"),
+        "sha1": signer.public(kid="a", x5t="one"),
+        "sha256": other_signer.public(kid="a", **{"x5t#S256": "two"}),
+        "ec": ec_signer.public(kid="b"),
+    }
 
 
 @pytest.mark.parametrize(
-    ("kid", "algorithm", "found"),
+    ("kid", "algorithm", "header", "names"),
     [
-        pytest.param("other", "RS256", "other", id="by kid"),
-        pytest.param("unknown", "RS256", None, id="unknown kid"),
-        pytest.param("rsa", "ES256", "rsa", id="a known kid that does not fit, for the right reason"),
-        pytest.param(None, "ES256", "ec", id="no kid, one key fits"),
-        pytest.param(None, "RS256", None, id="no kid, two keys fit"),
+        pytest.param("b", "ES256", {}, "ec", id="by kid"),
+        pytest.param("a", "RS256", {}, "plain sha1 sha256", id="several keys under one kid"),
+        pytest.param("c", "RS256", {}, "", id="unknown kid"),
+        pytest.param("b", "RS256", {}, "ec", id="a known kid that does not fit, for the right reason"),
+        pytest.param("a", "ES256", {}, "plain", id="of several that do not fit only one"),
+        pytest.param(None, "ES256", {}, "ec", id="no kid, one key fits"),
+        pytest.param(None, "RS256", {}, "plain sha1 sha256", id="no kid, several keys fit"),
+        pytest.param(None, "ES512", {}, "", id="no kid, no key fits"),
+        pytest.param("a", "RS256", {"x5t": "one"}, "sha1", id="x5t"),
+        pytest.param(None, "RS256", {"x5t#S256": "two"}, "sha256", id="x5t#S256 without kid"),
+        pytest.param("a", "ES256", {"x5t": "one"}, "sha1", id="x5t of a key that does not fit"),
+        pytest.param("a", "RS256", {"x5t": "two"}, "plain sha1 sha256", id="x5t that no key has"),
+        pytest.param("b", "ES256", {"x5t": "one"}, "ec", id="x5t of a key with another kid"),
+        pytest.param("c", "RS256", {"x5t": "one"}, "", id="x5t with an unknown kid"),
     ],
 )
-def test_a_token_finds_its_key(
-    signer: SigningKey, other_signer: SigningKey, ec_signer: SigningKey, kid: str | None, algorithm: str, found: str
+def test_the_keys_that_a_token_may_be_signed_with_are_tried(
+    published: dict[str, Key], kid: str | None, algorithm: str, header: dict[str, str], names: str
 ) -> None:
-    keys = StaticKeys([signer.public(), other_signer.public(), ec_signer.public()])
+    keys = StaticKeys(published.values())
 
-    assert kid_found(keys, kid, algorithm) == found
+    assert tried(keys, kid, algorithm, **header) == [published[name].identity for name in names.split()]
 
 
-def test_two_keys_with_one_kid_are_distinguished_by_algorithm(signer: SigningKey, ec_signer: SigningKey) -> None:
-    keys = StaticKeys([signer.public(), ec_signer.public(kid=signer.kid)])
-    key = keys.find(signer.kid, "ES256")
+@pytest.mark.parametrize("kid", ["rsa", None])
+def test_at_most_four_keys_are_tried(signer: SigningKey, kid: str | None) -> None:
+    keys = StaticKeys(signer.public(x5t=str(place)) for place in range(5))
 
-    assert key is not None
-    assert key.fits("ES256")
+    assert len(tried(keys, kid)) == 4
+
+
+def test_the_keys_of_a_file_may_be_shared_secrets_and_do_not_change() -> None:
+    content = json.dumps({"keys": [{"kty": "oct", "kid": "secret", "k": b64(b"k" * 32)}]}).encode()
+    keys = keys_of_file("lab", content, NOW)
+
+    assert (len(keys), keys.last_success, keys.may_refresh()) == (1, NOW, False)
+
+
+# --- keys that cannot be used ---
+
+WEAK = "it is an RSA key of 1024 bits, not of 2048 to 8192"
+
+
+def test_an_unusable_key_of_a_file_is_logged_with_its_kid_and_cause(
+    signer: SigningKey, weak_signer: SigningKey, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = keys_of_file("lab", jwks(weak_signer, signer), NOW)
+
+    assert caplog.record_tuples == [
+        ("verifier.keys.sets", logging.WARNING, f"issuer lab: the key with kid 'weak' cannot be used: {WEAK}")
+    ]
+    assert (keys.cause_of("weak"), keys.cause_of("rsa"), keys.cause_of(None)) == (WEAK, None, None)
+
+
+async def test_an_unusable_key_is_logged_once_and_not_after_each_fetch(
+    fetch: FakeFetch, signer: SigningKey, weak_signer: SigningKey, caplog: pytest.LogCaptureFixture
+) -> None:
+    fetch.answers[JWKS_URL] = jwks(signer, weak_signer)
+    async with running(fetch):
+        await asyncio.sleep(3600)
+        fetch.answers[JWKS_URL] = jwks(signer, weak_signer, weak_signer.jwk(kid=None, n=None))
+        await asyncio.sleep(3600)
+
+    assert len(fetch.asked) > 20
+    assert caplog.messages == [
+        f"issuer lab: the key with kid 'weak' cannot be used: {WEAK}",
+        "issuer lab: the key without kid cannot be used: n is missing",
+    ]
+
+
+async def test_the_cause_is_forgotten_when_the_unusable_key_is_withdrawn(
+    fetch: FakeFetch, signer: SigningKey, weak_signer: SigningKey
+) -> None:
+    fetch.answers[JWKS_URL] = jwks(signer, weak_signer)
+    async with running(fetch) as keys:
+        assert keys.cause_of("weak") == WEAK
+        fetch.answers[JWKS_URL] = jwks(signer)
+        await keys.refresh()
+
+        assert keys.cause_of("weak") is None
+
+
+async def test_a_key_for_encryption_is_no_reason_for_a_warning(
+    fetch: FakeFetch, signer: SigningKey, caplog: pytest.LogCaptureFixture
+) -> None:
+    fetch.answers[JWKS_URL] = jwks(signer, signer.jwk(kid="enc", use="enc"))
+    caplog.set_level(logging.INFO)
+    async with running(fetch) as keys:
+        assert keys.cause_of("enc") == "it is not for signatures"
+
+    assert [record.levelno for record in caplog.records if "enc" in record.getMessage()] == [logging.INFO]
+
+
+async def test_the_memory_of_logged_keys_is_bounded(
+    fetch: FakeFetch, weak_signer: SigningKey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An issuer that invents kids does not fill it: it starts again after a thousand."""
+    keys = Remote(fetch)
+    for turn in range(12):
+        kids = ["first"] if turn == 11 else ["first", *(f"{turn}-{place}" for place in range(99))]
+        fetch.answers[JWKS_URL] = jwks(*(weak_signer.jwk(kid=kid) for kid in kids))
+        await keys.refresh()
+        await asyncio.sleep(11)
+
+    assert sum("'first'" in message for message in caplog.messages) == 2
 
 
 # --- remote keys: when they are fetched ---
@@ -84,7 +185,7 @@ async def test_before_the_first_fetch_there_are_no_keys(fetch: FakeFetch) -> Non
 
 async def test_keys_are_fetched_at_the_start(fetch: FakeFetch, signer: SigningKey) -> None:
     async with running(fetch) as keys:
-        assert kid_found(keys, signer.kid) == signer.kid
+        assert tried(keys, signer.kid)
         assert (keys.last_success, keys.successes) == (NOW, [True])
 
 
@@ -101,18 +202,19 @@ async def test_the_end_of_the_first_fetch_is_announced(fetch: FakeFetch, answer:
 
 
 @pytest.mark.parametrize(
-    ("max_age", "least", "most"),
-    [(None, 240, 300), (600, 480, 600), (0, 48, 60), (59, 48, 60), (86_400, 2880, 3600)],
+    ("max_age", "seconds"),
+    [(None, 300), (600, 600), (0, 60), (59, 60), (86_400, 3600)],
     ids=["absent", "within bounds", "0", "below", "above"],
 )
+@pytest.mark.parametrize("edge", [0.8, 1.0])
 async def test_keys_are_refreshed_as_cache_control_says_within_bounds_with_jitter(
-    signer: SigningKey, max_age: int | None, least: float, most: float
+    signer: SigningKey, max_age: int | None, seconds: float, edge: float
 ) -> None:
     fetch = FakeFetch({JWKS_URL: Fetched(jwks(signer), max_age)})
-    async with running(fetch):
-        await asyncio.sleep(least - 0.01)
+    async with running(fetch, jitter=lambda *bounds: edge if bounds == (0.8, 1.0) else 0):
+        await asyncio.sleep(edge * seconds - 0.01)
         assert len(fetch.asked) == 1
-        await asyncio.sleep(most - least + 0.02)
+        await asyncio.sleep(0.02)
         assert len(fetch.asked) == 2
 
 
@@ -175,7 +277,7 @@ async def test_a_failed_fetch_leaves_the_old_keys_in_force(fetch: FakeFetch, sig
         await asyncio.sleep(310)
 
         assert keys.successes[1:3] == [False, False]
-        assert kid_found(keys, signer.kid) == signer.kid
+        assert tried(keys, signer.kid)
         assert keys.last_success == NOW
 
 
@@ -208,17 +310,16 @@ async def test_an_unexpected_exception_is_logged_without_its_text(
 
 async def test_stale_keys_stay_in_force_for_24_hours_and_are_then_dropped(fetch: FakeFetch, signer: SigningKey) -> None:
     async with running(fetch) as keys:
-        key, good = keys.find(signer.kid, "RS256"), fetch.answers[JWKS_URL]
-        assert key is not None
+        key, good = one(keys, signer.kid), fetch.answers[JWKS_URL]
         failing(fetch)
         await asyncio.sleep(24 * 3600)
-        assert keys.find(signer.kid, "RS256") is key
+        assert one(keys, signer.kid) is key
         await asyncio.sleep(61)
         assert len(keys) == 0
         assert key.retired
         fetch.answers[JWKS_URL] = good
         await asyncio.sleep(61)
-        assert kid_found(keys, signer.kid) == signer.kid
+        assert tried(keys, signer.kid)
 
 
 async def test_requests_that_wait_during_the_first_fetch_cause_no_second_one(fetch: FakeFetch) -> None:
@@ -239,7 +340,7 @@ async def test_a_request_waits_for_2_seconds_and_the_fetch_goes_on(fetch: FakeFe
     keys = Remote(fetch)
     await keys.refresh()
 
-    assert loop_clock() == pytest.approx(NOW + 2.0)
+    assert loop_clock() - NOW == pytest.approx(2.0)
     fetch.open.set()
     await settle()
     assert len(keys) == 1
@@ -266,6 +367,51 @@ async def test_cancelling_the_background_task_cancels_its_fetch(fetch: FakeFetch
     await settle()
 
     assert fetch.running == 0
+
+
+async def test_after_the_background_task_has_ended_a_fetch_schedules_no_other(fetch: FakeFetch) -> None:
+    async with running(fetch) as keys:
+        pass
+    await keys.refresh()
+    await asyncio.sleep(3600)
+
+    assert len(fetch.asked) == 2
+
+
+# --- remote keys: a set without usable keys ---
+
+
+@pytest.mark.parametrize("emptied", [[], ["weak"]], ids=["empty", "unusable keys only"])
+async def test_a_set_without_usable_keys_retires_all_and_is_fetched_again_within_10_seconds(
+    fetch: FakeFetch, signer: SigningKey, weak_signer: SigningKey, caplog: pytest.LogCaptureFixture, emptied: list[str]
+) -> None:
+    good = fetch.answers[JWKS_URL]
+    async with running(fetch) as keys:
+        key = one(keys, signer.kid)
+        fetch.answers[JWKS_URL] = Fetched(jwks(*[weak_signer for _ in emptied]), 86_400)
+        await keys.refresh()  # by a request: the next background fetch would be minutes away
+        assert (key.retired, len(keys), keys.successes) == (True, 0, [True, True])
+        await asyncio.sleep(100)
+        assert len(fetch.asked) >= 11
+        fetch.answers[JWKS_URL] = good
+        await asyncio.sleep(10)
+        assert tried(keys, signer.kid)
+        before = len(fetch.asked)
+        await asyncio.sleep(200)
+        assert len(fetch.asked) == before
+
+    assert sum("holds no usable key" in message for message in caplog.messages) == 1
+
+
+async def test_a_first_set_without_usable_keys_is_reported_and_fetched_again(
+    fetch: FakeFetch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fetch.answers[JWKS_URL] = Fetched(jwks(), 3600)
+    async with running(fetch):
+        await asyncio.sleep(10)
+
+    assert len(fetch.asked) == 2
+    assert caplog.messages == ["issuer lab: its key set holds no usable key: its tokens get 503"]
 
 
 # --- remote keys: fetches that requests cause ---
@@ -352,28 +498,26 @@ async def test_a_key_that_leaves_the_set_retires(
 ) -> None:
     fetch.answers[JWKS_URL] = jwks(*published(signer, other_signer))
     async with running(fetch) as keys:
-        key = keys.find(signer.kid, "RS256")
-        assert key is not None
+        key = one(keys, signer.kid)
         assert (len(keys), key.retired) == (1, False)
         fetch.answers[JWKS_URL] = jwks(*replacement(signer, other_signer))
         await keys.refresh()
 
         assert key.retired
-        assert keys.find(signer.kid, "RS256") is not key
+        assert key.identity not in tried(keys, signer.kid)
 
 
 async def test_a_key_that_stays_is_the_same_object(
     fetch: FakeFetch, signer: SigningKey, other_signer: SigningKey
 ) -> None:
     async with running(fetch) as keys:
-        key = keys.find(signer.kid, "RS256")
+        key = one(keys, signer.kid)
         fetch.answers[JWKS_URL] = jwks(other_signer, signer)
         await keys.refresh()
 
-        assert keys.find(signer.kid, "RS256") is key
-        assert isinstance(key, Key)
+        assert one(keys, signer.kid) is key
         assert not key.retired
-        assert kid_found(keys, other_signer.kid) == other_signer.kid
+        assert tried(keys, other_signer.kid)
 
 
 # --- where the keys are ---
@@ -423,6 +567,34 @@ async def test_discovery_asks_for_the_documents_of_both_standards(issuer: str, u
 async def test_a_discovery_document_that_cannot_be_trusted_is_refused(document: bytes) -> None:
     with pytest.raises(FetchError, match="discovery failed"):
         await discovered_from(ISSUER)(FakeFetch({OPENID: document, RFC_8414: document}))
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        (
+            ISSUER + "/",
+            f"it names the issuer '{ISSUER}/', the configuration '{ISSUER}', which differs in the final slash",
+        ),
+        ("https://other.example", f"it names the issuer 'https://other.example', the configuration '{ISSUER}'"),
+    ],
+)
+async def test_an_issuer_under_another_name_is_reported_with_both_names(named: str, message: str) -> None:
+    with pytest.raises(FetchError) as caught:
+        await discovered_from(ISSUER)(FakeFetch({OPENID: metadata(issuer=named)}))
+
+    assert f"{OPENID}: {message};" in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/keys", "HTTP://localhost/keys"])
+async def test_only_a_discovery_document_from_loopback_may_name_keys_over_http(url: str) -> None:
+    with pytest.raises(FetchError, match="a jwks_uri that is not https"):
+        await discovered_from(ISSUER)(FakeFetch({OPENID: metadata(jwks_uri=url)}))
+
+    local = "http://127.0.0.1:8000"
+    document = metadata(issuer=local, jwks_uri=url)
+    fetch = FakeFetch({local + "/.well-known/openid-configuration": document})
+    assert await discovered_from(local)(fetch) == url
 
 
 async def test_a_failed_discovery_leaves_the_old_keys_in_force(signer: SigningKey) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.support import Clock
 from verifier.decision import Decision
-from verifier.observe.batch import INTERVAL, MAX_PENDING, Batch
+from verifier.observe.batch import BATCH, INTERVAL, MAX_PENDING, Batch
 from verifier.reasons import Reason
 from verifier.request import AuthRequest
 
@@ -52,6 +52,15 @@ async def test_no_decision_waits_longer_because_others_come() -> None:
     await asyncio.sleep(0.6 * INTERVAL)
 
     assert observed.calls[0] == ("metrics", ["1", "2"])
+
+
+async def test_a_batch_is_observed_in_the_next_turn_of_the_loop() -> None:
+    observed = Observed()
+    observed.add(*map(str, range(BATCH)))
+    assert observed.calls == []
+    await asyncio.sleep(0)
+
+    assert [len(ids) for _, ids in observed.calls] == [BATCH] * 2
 
 
 @pytest.mark.parametrize("batches", [1, 3])

@@ -16,7 +16,8 @@ ONE = ClientIds(("lab",))
     [
         (ONE, "etl", ("lab", "etl")),
         (ONE, "lab/etl", ("lab", "etl")),
-        (ONE, "repo:acme/etl", ("lab", "repo:acme/etl")),
+        (ONE, "lab/repo:acme/etl", ("lab", "repo:acme/etl")),
+        (ONE, "lab", ("lab", "lab")),
         (BOTH, "okta/etl", ("okta", "etl")),
         (BOTH, "lab/repo:acme/etl", ("lab", "repo:acme/etl")),
     ],
@@ -25,10 +26,28 @@ def test_a_client_id_is_parsed(ids: ClientIds, written: str, client: tuple[str, 
     assert ids.parse(written) == client
 
 
-@pytest.mark.parametrize("written", ["etl", "other/etl", "lab/", "/etl", ""])
-def test_with_several_issuers_a_client_id_needs_its_issuer(written: str) -> None:
-    with pytest.raises(ValueError, match="issuer-name/client-id"):
-        BOTH.parse(written)
+@pytest.mark.parametrize(
+    ("ids", "written"),
+    [
+        *[(BOTH, written) for written in ("etl", "other/etl", "lab/", "/etl", "")],
+        *[(ONE, written) for written in ("other/etl", "repo:acme/etl", "lab/", "/etl", "/")],
+    ],
+)
+def test_a_slash_or_several_issuers_make_the_issuer_name_necessary(ids: ClientIds, written: str) -> None:
+    with pytest.raises(ValueError, match="must be written issuer-name/client-id"):
+        ids.parse(written)
+
+
+@pytest.mark.parametrize("ids", [ONE, BOTH], ids=["one issuer", "two issuers"])
+def test_a_name_that_no_issuer_has_is_quoted(ids: ClientIds) -> None:
+    with pytest.raises(ValueError, match="no issuer is named oktaa"):
+        ids.parse("oktaa/abc")
+
+
+@pytest.mark.parametrize("written", ["*", "etl-*", "lab/repo:o/r:*", "la*/etl"])
+def test_a_client_id_is_no_pattern(written: str) -> None:
+    with pytest.raises(ValueError, match="list each client"):
+        ONE.parse(written)
 
 
 ROLES = Roles({("lab", "etl"): "of-client"}, {"query.admin": "of-admin", "query.read": "of-read"})

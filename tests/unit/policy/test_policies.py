@@ -79,7 +79,7 @@ API = Policy("api", needs=needs("read"), rules=RULES)
         pytest.param("GET", "/admin/./public", "read admin", Reason.AMBIGUOUS_PATH, id="dots: a later rule"),
         pytest.param("GET", "/db//a", "read", Reason.OK, id="slashes: the same rule either way"),
         pytest.param("GET", "/admin//public", "read admin", Reason.AMBIGUOUS_PATH, id="slashes: another rule"),
-        pytest.param("GET", "//db/a", "read", Reason.AMBIGUOUS_PATH, id="slashes: no rule as sent"),
+        pytest.param("GET", "//db/a", "read", Reason.AMBIGUOUS_PATH, id="slashes: an authority"),
         pytest.param("GET", "/admin/public;x", "read admin", Reason.AMBIGUOUS_PATH, id="parameters: another rule"),
         pytest.param("GET", "/db/a;v=1", "read", Reason.OK, id="parameters: the same rule either way"),
     ],
@@ -88,8 +88,128 @@ def test_the_first_rule_that_matches_decides(method: str, path: str, scope: str,
     assert reason(API, make_principal(scope), method, path.encode()) is expected
 
 
+NESTED = Policy("nested", rules=(rule("/public/**"), rule("/@me/**"), rule("/**", "", "admin")))
+
+
+@pytest.mark.parametrize(
+    ("path", "scope", "expected"),
+    [
+        pytest.param("/%70ublic/x", "read", Reason.AMBIGUOUS_PATH, id="a needless escape, a stricter rule"),
+        pytest.param("/%70ublic/x", "admin", Reason.OK, id="a needless escape, both rules allow"),
+        pytest.param("/%40me/x", "read", Reason.AMBIGUOUS_PATH, id="a needless escape of a delimiter"),
+        pytest.param("/public/%70", "read", Reason.OK, id="a needless escape, the same rule"),
+        pytest.param("/public/%7Bp%7D", "read", Reason.OK, id="a needed escape"),
+        pytest.param("/public%3Fx", "admin", Reason.OK, id="an encoded ?, both rules allow"),
+        pytest.param("/%61dmin", "read", Reason.INSUFFICIENT_SCOPE, id="the scope is checked before rare readings"),
+    ],
+)
+def test_an_escape_that_some_parsers_leave_must_not_meet_a_stricter_rule(
+    path: str, scope: str, expected: Reason
+) -> None:
+    assert reason(NESTED, make_principal(scope), path=path.encode()) is expected
+
+
+@pytest.mark.parametrize("path", ["/admin%3Fx", "/admin%23x"])
+def test_an_encoded_query_mark_must_not_hide_a_stricter_rule(path: str) -> None:
+    policy = Policy("p", rules=(rule("/admin", "", "admin"), rule("/**")))
+
+    assert reason(policy, path=path.encode()) is Reason.AMBIGUOUS_PATH
+
+
+def test_a_rare_reading_that_meets_no_rule_is_ignored() -> None:
+    assert reason(API, path=b"/%64b/a%3Fb") is Reason.OK
+
+
 def test_a_policy_without_rules_looks_at_no_path() -> None:
     assert reason(Policy("default"), path=b"/a/..;/%2f\x00") is Reason.OK
+
+
+# --- rules that need no token ---
+
+OPEN = Policy(
+    "open",
+    needs=needs("read"),
+    rules=(
+        rule("/shut/**"),
+        Rule(PathPattern("/**"), frozenset({"OPTIONS"}), needs_token=False),
+        Rule(PathPattern("/health"), needs_token=False),
+        rule("/**"),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "needs_token"),
+    [
+        ("OPTIONS", "/db/a", False),
+        ("GET", "/health", False),
+        ("OPTIONS", "/%64b/a%3Fb", False),
+        ("OPTIONS", "/db/a;x//b", False),
+        ("GET", "/db/a", True),
+        ("GET", "/health/", True),
+        ("OPTIONS", "/shut/a", True),
+        ("OPTIONS", "/shut;x/a", True),
+        ("OPTIONS", "/db/../shut/a", True),
+        ("OPTIONS", "/%73hut/a", True),
+        ("OPTIONS", "/x/..;/y", True),
+        ("OPTIONS", "//x/db", True),
+        ("GET", "/health%3Fx", True),
+        ("GET", "/health;x", True),
+    ],
+)
+def test_no_token_is_needed_where_each_reading_meets_a_rule_without_one(
+    method: str, path: str, needs_token: bool
+) -> None:
+    assert OPEN.needs_token(method, URL + path.encode()) is needs_token
+
+
+def test_a_path_without_a_rule_needs_a_token() -> None:
+    policy = Policy("p", rules=(Rule(PathPattern("/health"), needs_token=False),))
+
+    assert policy.needs_token("GET", URL + b"/other")
+
+
+def test_a_narrowed_policy_keeps_its_rules_without_a_token() -> None:
+    assert policies(open=OPEN).find("open", b"scope=read").has_open_rules
+
+
+@pytest.mark.parametrize(("scope", "expected"), [("read", Reason.OK), ("x", Reason.INSUFFICIENT_SCOPE)])
+def test_a_token_that_is_needed_after_all_needs_the_scope_of_the_policy(scope: str, expected: Reason) -> None:
+    assert reason(OPEN, make_principal(scope), path=b"/health") is expected
+
+
+# --- final slashes ---
+
+
+@pytest.mark.parametrize(
+    ("rules", "gaps"),
+    [
+        pytest.param([("/admin", "", "admin"), ("/**",)], ["/admin/"], id="without a final slash"),
+        pytest.param([("/admin/", "", "admin"), ("/**",)], ["/admin"], id="with a final slash"),
+        pytest.param([("/a/*", "", "admin"), ("/**",)], ["/a/*/"], id="one segment"),
+        pytest.param([("/admin", "GET", "admin"), ("/**", "GET")], ["/admin/"], id="one method"),
+        pytest.param([("/admin", "", "admin"), ("/**", "PUT")], ["/admin/"], id="a method that another rule names"),
+        pytest.param([("/admin", "GET", "admin"), ("/**", "PUT")], [], id="other methods"),
+        pytest.param([("/admin", "", "admin"), ("/admin/", "", "admin"), ("/**",)], [], id="a rule for each"),
+        pytest.param([("/admin", "", "admin"), ("/**", "", "admin")], [], id="as strict"),
+        pytest.param([("/admin", "", "admin"), ("/**", "", "admin root")], [], id="stricter"),
+        pytest.param([("/admin", "", "admin"), ("/**", "", "root")], ["/admin/"], id="another scope"),
+        pytest.param([("/admin", "", "admin")], [], id="no rule for the other"),
+        pytest.param([("/admin/**", "", "admin"), ("/**",)], [], id="any number of segments"),
+        pytest.param([("/**",), ("/admin", "", "admin")], [], id="a rule that never decides"),
+        pytest.param([("/", "", "admin"), ("/**",)], [], id="the root"),
+    ],
+)
+def test_a_rule_that_a_final_slash_evades_is_found(rules: list[tuple[str, ...]], gaps: list[str]) -> None:
+    policy = Policy("p", rules=tuple(rule(*one) for one in rules))
+
+    assert [path for _, path, _ in policy.slash_gaps()] == gaps
+
+
+def test_a_rule_that_a_path_without_a_token_evades_is_found() -> None:
+    policy = Policy("p", rules=(rule("/admin"), Rule(PathPattern("/**"), needs_token=False)))
+
+    assert [path for _, path, _ in policy.slash_gaps()] == ["/admin/"]
 
 
 # --- scope ---

@@ -72,11 +72,20 @@ def test_an_allowed_request_may_be_cached_as_long_as_configured_and_never_beyond
     assert headers(allowed(seconds_left, ttl=ttl))["cache-control"] == cache_control
 
 
+def test_an_allowed_request_without_a_token_carries_no_identity_and_must_not_be_cached() -> None:
+    """A rule that needs no token."""
+    answer = make_answers("X-Tenant", ttl=60).render(Decision(Reason.OK, "api"))
+
+    assert answer.status == 200
+    assert headers(answer) == {**NO_IDENTITY, "x-tenant": "", "cache-control": "no-store", "content-length": "0"}
+
+
 # --- denied ---
 
 ERRORS = {
     Reason.MISSING_TOKEN: "missing_token", Reason.INSUFFICIENT_SCOPE: "insufficient_scope",
-    Reason.BAD_AUTH_REQUEST: "invalid_request", 401: "invalid_token", 403: "access_denied",
+    Reason.BAD_AUTH_REQUEST: "invalid_request", Reason.INTERNAL_ERROR: "server_error",
+    401: "invalid_token", 403: "access_denied",
     503: "temporarily_unavailable",
 }  # fmt: skip
 
@@ -183,6 +192,12 @@ def test_report_mode_answers_200_and_names_who_has_a_valid_token(reason: Reason,
 
         assert (answer.status, answer.body) == (200, b"")
         assert headers(answer) == {**identity, "cache-control": "no-store", "content-length": "0"}
+
+
+def test_report_mode_lets_no_answer_be_cached() -> None:
+    answer = make_answers(ttl=60).render(Decision(Reason.OK, "api", True, "lab", TOKEN))
+
+    assert headers(answer) == {**IDENTITY, "cache-control": "no-store", "content-length": "0"}
 
 
 @pytest.mark.parametrize(("spare", "identity"), [(0, IDENTITY), (-1, NO_IDENTITY)])

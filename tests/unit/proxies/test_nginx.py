@@ -46,11 +46,16 @@ def test_without_headers_everything_is_empty_and_the_peer_is_the_remote_address(
     "name",
     [
         "X-Original-URI", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-Host", "X-Forwarded-Proto",
-        "X-M2M-Client-ID", "X-M2M-Role", "X-M2M-Policy", "Proxy-Authorization", "X-HTTP-Method-Override", "Host",
+        "X-M2M-Client-ID", "X-M2M-Role", "X-M2M-Policy", "Proxy-Authorization", "Host",
     ],
 )  # fmt: skip
 def test_a_header_that_a_client_may_forge_changes_nothing(name: str) -> None:
     assert ordinary((name, "Bearer /forged")) == ordinary()
+
+
+@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
+def test_an_override_of_the_method_is_noticed_and_changes_nothing_else(name: str) -> None:
+    assert ordinary((name, "DELETE")) == ordinary()._replace(method_override=True)
 
 
 @pytest.mark.parametrize("name", ["Authorization", "X-Original-URL", "X-Original-Method"])

@@ -23,7 +23,7 @@ from tests.unit.support import JWKS_URL, NOW, FakeFetch, SigningKey, claims, jwk
 from verifier.app import create_app
 from verifier.config import Config
 from verifier.observe.batch import Batch, Observation
-from verifier.server.connection import HEAD_TIME, IDLE_TIME, MAX_HEAD, UNREAD_TIME, Listener
+from verifier.server.connection import HEAD_TIME, IDLE_TIME, MAX_HEAD, MAX_WAITING, UNREAD_TIME, Listener
 from verifier.server.run import metrics_app
 
 Mint = Callable[..., bytes]
@@ -634,6 +634,29 @@ async def test_a_client_that_reads_late_gets_all_its_answers_in_order(
     assert not client.closed
 
 
+@pytest.mark.parametrize("kind", ["half a head", "waiting for keys", "not reading"])
+async def test_what_waits_in_all_connections_is_bounded_and_who_sends_a_whole_request_is_answered(
+    config: Config, fetch: FakeFetch, signer: SigningKey, kind: str
+) -> None:
+    waiting = b"x" * (MAX_HEAD - 1)
+    token = signer.sign(claims(), header={"kid": "new"}).encode()
+    begin = {"half a head": waiting, "waiting for keys": ask(token) + waiting, "not reading": ask() * 100}[kind]
+    async with serving(config, fetch) as server:
+        fetch.hang()
+        clients = [await server.connect(buffer=4096) for _ in range(MAX_WAITING // MAX_HEAD + 50)]
+        for client in clients:
+            await (flood(client, begin) if kind == "not reading" else client.ask(begin))
+        assert len(server.state.connections) <= MAX_WAITING // MAX_HEAD
+        fetch.open.set()
+        assert statuses(await (await server.connect()).ask(ask())) == [401]
+
+        await asyncio.sleep(UNREAD_TIME + SWEEP)
+        more = [await server.connect() for _ in range(100)]  # what was counted is free again
+        for client in more:
+            await client.ask(waiting)
+        assert len(server.state.connections) >= len(more)
+
+
 # --- the end ---
 
 
@@ -654,6 +677,19 @@ async def test_at_the_end_idle_connections_are_closed_and_a_new_one_has_a_second
         await asyncio.sleep(1 + SWEEP)
 
         assert (silent.read(), silent.closed) == (b"", True)
+
+
+async def test_at_the_end_a_client_that_closes_nothing_is_not_waited_for(config: Config, fetch: FakeFetch) -> None:
+    async with serving(config, fetch) as server:
+        half, refused, unread = await server.connect(), await server.connect(), await server.connect(buffer=4096)
+        await half.ask(ask()[:20])
+        await refused.ask(ask(None, b"/verify", b"Content-Length: 5"))
+        await flood(unread, ask() * 100)
+        server.shutdown()
+        await asyncio.sleep(2 * (1 + SWEEP))
+
+        assert statuses(half.read()) == [408]
+        assert not server.state.connections
 
 
 async def test_at_the_end_requests_under_way_are_finished(config: Config, fetch: FakeFetch, signer: SigningKey) -> None:

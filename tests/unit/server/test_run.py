@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterable
@@ -125,13 +126,15 @@ async def test_metrics_are_served_at_their_path_alone() -> None:
 
 def test_a_thread_beside_the_loop_may_hold_the_interpreter_for_less_than_a_millisecond() -> None:
     before, seen = sys.getswitchinterval(), []
+    handlers = {number: signal.getsignal(number) for number in signals.SIGNALS}
 
     async def main() -> None:
         seen.append(sys.getswitchinterval())
 
-    with signals.blocked():  # run() leaves them blocked
-        try:
-            run(main())
-        finally:
-            sys.setswitchinterval(before)
+    try:
+        run(main())
+    finally:
+        sys.setswitchinterval(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     assert seen[0] < 0.001

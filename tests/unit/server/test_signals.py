@@ -42,6 +42,20 @@ async def main():
     print('ok')
 asyncio.run(main())
 """,
+    "after the end a signal does nothing, in whichever thread it arrives": """
+import threading
+async def main():
+    signals.stop_event()
+    signals.ignore()
+asyncio.run(main())
+waiting = threading.Event()
+threading.Thread(target=waiting.wait).start()
+signals.block()
+for number in signals.SIGNALS:
+    send(number)
+waiting.set()
+print('ok')
+""",
     "a pending signal sets the event": """
 async def main():
     await signals.stop_event().wait()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import random
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.unit.support import NOW, Clock, make_principal, make_token
+from tests.unit.support import ABSENT, NOW, Clock, SigningKey, claims, make_issuer, make_principal, make_token
 from verifier.identity import Principal, VerifiedToken
 from verifier.reasons import Reason, Rejected
 from verifier.tokens.cache import ENTRY_BYTES, MAX_REFUSALS, REFUSAL_TTL, CachedVerifier, memory_of
+from verifier.tokens.verify import TokenVerifier
 
 
 class Verifier:
@@ -34,8 +39,12 @@ def verifier(clock: Clock) -> Verifier:
     return Verifier(clock)
 
 
-def make_cache(verifier: Verifier, clock: Clock, *, size: int = 10, ttl: float = 300, **timer: Any) -> CachedVerifier:
-    return CachedVerifier(verifier, size=size, ttl=ttl, clock=clock, **timer)
+MAX_IDENTITY_BYTES = 8000
+EMPTY = len(make_principal("").header_lines)
+
+
+def make_cache(verifier: Any, clock: Clock, *, size: int = 10, ttl: float = 300, **timer: Any) -> CachedVerifier:
+    return CachedVerifier(verifier, size=size, ttl=ttl, clock=clock, max_identity_bytes=MAX_IDENTITY_BYTES, **timer)
 
 
 def refused(cache: CachedVerifier, token: bytes = b"bad") -> Rejected:
@@ -132,7 +141,7 @@ def large_principal(scopes: int) -> Principal:
     return make_principal(" ".join(f"scope-{number:094}" for number in range(scopes)))
 
 
-@pytest.mark.parametrize("scopes", [10, 25, 50])
+@pytest.mark.parametrize("scopes", [25, 40])
 def test_large_tokens_take_the_place_of_several(verifier: Verifier, clock: Clock, scopes: int) -> None:
     cache = make_cache(verifier, clock, size=100)
     for number in range(100):
@@ -152,6 +161,69 @@ def test_a_token_that_is_larger_than_the_whole_cache_is_not_kept(verifier: Verif
     assert len(cache) == 0
 
 
+@pytest.mark.parametrize(
+    ("principal", "found"),
+    [
+        pytest.param(make_principal(), True, id="listed"),
+        pytest.param(make_principal(listed=False), False, id="not on the issuer's list"),
+        pytest.param(make_principal("s" * (MAX_IDENTITY_BYTES - EMPTY)), True, id="headers at the limit"),
+        pytest.param(make_principal("s" * (MAX_IDENTITY_BYTES - EMPTY + 1)), False, id="headers too large"),
+    ],
+)
+def test_a_token_that_no_policy_can_allow_is_not_kept(
+    verifier: Verifier, clock: Clock, principal: Principal, found: bool
+) -> None:
+    cache = make_cache(verifier, clock, size=100)
+    verifier.principal = principal
+
+    assert [cache.verify(b"a")[1] for _ in range(2)] == [False, found]
+    assert len(cache) == int(found)
+
+
+FIFTY = [f"https://api.example/scope-{number:02}" for number in range(50)]
+SHAPES: dict[str, Callable[[int], dict[str, Any]]] = {
+    "ordinary": lambda _: {},
+    "no jti": lambda number: {"jti": ABSENT, "number": number},
+    "25 of 50 scopes": lambda number: {"scope": " ".join(random.Random(number).sample(FIFTY, 25))},
+    "25 scopes of its own": lambda number: {"scope": " ".join(f"{number}-{one:030}" for one in range(25))},
+    "long scopes": lambda number: {"scope": " ".join(f"{number}-{one:0200}" for one in range(10))},
+    "short scopes": lambda number: {"scope": " ".join(f"{number:x}{one:x}" for one in range(500))},
+    "long jti": lambda number: {"jti": f"{number}" + "x" * 3000},
+    "wide jti": lambda number: {"jti": f"{number}" + "\N{SNOWMAN}" * 1500},
+    "mapped claims": lambda number: {"tenant": f"{number}" + "x" * 2000, "groups": [f"{number}"] * 300},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_full_cache_takes_no_more_memory_than_its_bound(clock: Clock, shape: str) -> None:
+    signer = SigningKey(b"k" * 32, "HS256", "file")
+    size = 200
+    tokens = [signer.sign(claims(client_id=f"{n}", sub=f"{n}", **SHAPES[shape](n))).encode() for n in range(2 * size)]
+    issuer = make_issuer([signer.public()], algorithms=frozenset({"HS256"}), scope_prefix="https://api.example/")
+    verifier = TokenVerifier(
+        [issuer],
+        clock=clock,
+        leeway=10,
+        role_of=lambda *_: "arn:aws:iam::123456789012:role/etl",
+        mapped_headers={"X-Tenant": "tenant", "X-Groups": "groups"},
+    )
+    cache = make_cache(verifier, clock, size=size)
+    cache.verify(tokens[0])
+    tracemalloc.start()
+    try:
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        for token in tokens:
+            cache.verify(token)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert 10 <= len(cache) <= size
+    assert after - before <= size * ENTRY_BYTES
+
+
 # --- refusals ---
 
 REMEMBERED = {Reason.MALFORMED_TOKEN, Reason.UNSUPPORTED_ALGORITHM, Reason.UNKNOWN_ISSUER, Reason.BAD_SIGNATURE}
@@ -166,6 +238,17 @@ def test_refusals_that_only_the_bytes_decide_are_remembered(verifier: Verifier, 
     assert {(no.reason, no.description, no.issuer) for no in refusals} == {(reason, "why", "lab")}
     assert len(verifier.asked) == (1 if reason in REMEMBERED else 3)
     assert len(cache) == 0
+
+
+def test_a_refusal_that_newer_keys_may_change_is_not_remembered(verifier: Verifier, clock: Clock) -> None:
+    async def refresh() -> None:
+        pass
+
+    verifier.refusal = Rejected(Reason.BAD_SIGNATURE, "why", refresh=refresh)
+    cache = make_cache(verifier, clock)
+
+    assert [refused(cache).refresh for _ in range(2)] == [refresh, refresh]
+    assert len(verifier.asked) == 2
 
 
 def test_a_refusal_is_remembered_for_its_own_token_and_time(verifier: Verifier, clock: Clock) -> None:

@@ -72,19 +72,24 @@ def test_a_header_with_extensions_or_other_types_is_malformed(header: dict[str, 
 
 
 def test_a_token_is_parsed_without_being_checked(signer: SigningKey) -> None:
-    token = signer.sign(claims(exp=1), header={"typ": "AT+JWT"}).encode()
+    token = signer.sign(claims(exp=1), header={"typ": "application/AT+JWT"}).encode()
     parts = parse_compact(token)
 
-    assert parts.header == ("RS256", "rsa", "at+jwt")
+    assert parts.header == ("RS256", "rsa", "at+jwt", ())
     assert parts.signing_input == token.rpartition(b".")[0]
     assert len(parts.signature) == 256
     assert unverified_claims(parts) == claims(exp=1)
 
 
-def test_a_header_without_kid_and_typ_is_good() -> None:
-    header = b64(b'{"alg":"RS256"}')
+@pytest.mark.parametrize("header", [b'{"alg":"RS256"}', b'{"alg":"RS256","kid":null}'], ids=repr)
+def test_a_header_without_kid_and_typ_is_good(header: bytes) -> None:
+    assert parse_compact(f"{b64(header)}.e30.".encode()).header == ("RS256", None, None, ())
 
-    assert parse_compact(f"{header}.e30.".encode()).header == ("RS256", None, "")
+
+def test_the_thumbprints_of_a_header_are_read() -> None:
+    header = b64(b'{"alg":"RS256","x5t":"one","x5t#S256":"two"}')
+
+    assert parse_compact(f"{header}.e30.".encode()).header.thumbprints == (("x5t", "one"), ("x5t#S256", "two"))
 
 
 @pytest.mark.parametrize("part", ["W10", b64(b'{"a":1,"a":1}'), "A", "", "e31"], ids=repr)

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from verifier.reasons import Reason, Rejected
-from verifier.tokens.profiles import PROFILES, SHARED_ISSUERS, scope_values, text
+from verifier.tokens.profiles import PROFILES, SHARED_ISSUERS, suggest
 
 MACHINES: dict[str, dict[str, Any]] = {
     "generic": {"client_id": "etl", "sub": "etl"},
@@ -21,12 +20,18 @@ MACHINES: dict[str, dict[str, Any]] = {
     "rfc9068": {"client_id": "etl", "sub": "etl"},
 }
 
+KEYCLOAK = {"azp": "etl", "sub": "uuid", "typ": "Bearer"}
 ALSO_MACHINES: dict[str, tuple[str, dict[str, Any]]] = {
     "generic: azp instead of client_id": ("generic", {"azp": "etl", "sub": "etl"}),
     "generic: no sub": ("generic", {"client_id": "etl"}),
     "generic: gty": ("generic", {"client_id": "etl", "sub": "etl@clients", "gty": "client-credentials"}),
     "entra: appid of version 1": ("entra", {"appid": "etl", "roles": []}),
     "keycloak: lower case": ("keycloak", {"azp": "ETL", "preferred_username": "service-account-etl"}),
+    "auth0: RFC 9068": ("auth0", {"client_id": "etl", "sub": "etl@clients"}),
+    "keycloak: no profile scope": ("keycloak", KEYCLOAK | {"jti": "trrtcc:9d3dab58-9f8e", "acr": "1", "scope": "read"}),
+    "keycloak: lightweight": ("keycloak", {"azp": "etl", "jti": "trltcc:1234", "typ": "Bearer", "scope": "read"}),
+    "keycloak: lightweight, in a session": ("keycloak", {"azp": "etl", "jti": "onltcc:1234", "sid": "id"}),
+    "keycloak: 26.1 without profile scope": ("keycloak", KEYCLOAK | {"client_id": "etl", "jti": "9d3dab58-9f8e"}),
     "keycloak: no claim typ": ("keycloak", {"azp": "etl", "preferred_username": "service-account-etl"}),
     **{name: (name, claims) for name, claims in MACHINES.items()},
 }
@@ -51,14 +56,29 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "auth0: another grant": ("auth0", {"gty": "password"}),
     "auth0: grant null": ("auth0", {"gty": NULL}),
     "auth0: no grant": ("auth0", {"gty": None}),
-    "auth0: no azp": ("auth0", {"azp": None}),
+    "auth0: no client": ("auth0", {"azp": None}),
+    "auth0: RFC 9068, sub of a person": ("auth0", {"azp": None, "gty": None, "client_id": "etl", "sub": "auth0|ann"}),
+    "auth0: RFC 9068, sub without suffix": ("auth0", {"azp": None, "gty": None, "client_id": "etl", "sub": "etl"}),
+    "auth0: RFC 9068, no sub": ("auth0", {"azp": None, "gty": None, "client_id": "etl", "sub": None}),
+    "auth0: RFC 9068, another grant": ("auth0", {"azp": None, "gty": "password", "client_id": "etl"}),
     "entra: delegated": ("entra", {"scp": "read"}),
     "entra: no roles": ("entra", {"roles": None}),
     "entra: no azp": ("entra", {"azp": None}),
     "keycloak: a person's name": ("keycloak", {"preferred_username": "ann"}),
     "keycloak: another client's account": ("keycloak", {"preferred_username": "service-account-other"}),
     "keycloak: an id token": ("keycloak", {"typ": "ID"}),
-    "keycloak: no user name": ("keycloak", {"preferred_username": None}),
+    "keycloak: neither user name nor grant nor client_id": ("keycloak", {"preferred_username": None}),
+    "keycloak: a person's name, whatever jti": ("keycloak", {"preferred_username": "ann", "jti": "trrtcc:1"}),
+    **{
+        f"keycloak: grant {grant}": ("keycloak", {"preferred_username": None, "jti": f"{grant}:1", "client_id": "etl"})
+        for grant in ("onrtac", "onrtro", "onrtrt", "ofrtac", "ntrtte", "trrtte", "trltte", "onltac", "trrtna")
+    },
+    "keycloak: cc elsewhere in jti": ("keycloak", {"preferred_username": None, "jti": "x:trrtcc:1"}),
+    "keycloak: another client_id": ("keycloak", {"preferred_username": None, "client_id": "other"}),
+    **{
+        f"keycloak: client_id beside {name}": ("keycloak", {"preferred_username": None, "client_id": "etl", name: "x"})
+        for name in ("sid", "session_state", "auth_time", "name", "email", "act", "may_act")
+    },
     "keycloak: no azp": ("keycloak", {"azp": None}),
     "kubernetes: a node": ("kubernetes", {"sub": "system:node:a"}),
     "kubernetes: no sub": ("kubernetes", {"sub": None}),
@@ -67,6 +87,11 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "rfc9068: no sub": ("rfc9068", {"sub": None}),
     "rfc9068: no client_id": ("rfc9068", {"client_id": None}),
 }
+
+
+def changed(claims: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = {name: value for name, value in (claims | changes).items() if value is not None}
+    return {name: None if value is NULL else value for name, value in merged.items()}
 
 
 def problem(profile: str, claims: dict[str, Any]) -> str | None:
@@ -86,10 +111,8 @@ def test_a_machines_token_passes_its_own_profile(case: str) -> None:
 @pytest.mark.parametrize("case", OTHERS)
 def test_another_token_does_not_pass(case: str) -> None:
     profile, changes = OTHERS[case]
-    changed = {name: value for name, value in (MACHINES[profile] | changes).items() if value is not None}
-    claims = {name: None if value is NULL else value for name, value in changed.items()}
 
-    assert problem(profile, claims) is not None
+    assert problem(profile, changed(MACHINES[profile], changes)) is not None
 
 
 @pytest.mark.parametrize(
@@ -105,9 +128,15 @@ def test_each_profile_reads_scopes_from_its_claim(profile: str, scope: str) -> N
 
 def test_the_profiles_are_those_of_the_contract() -> None:
     assert set(PROFILES) == set(MACHINES)
-    assert PROFILES["rfc9068"].typ == ("at+jwt", "application/at+jwt")
     assert [name for name, profile in PROFILES.items() if profile.audience_optional] == ["cognito"]
     assert {"github"} == SHARED_ISSUERS
+
+
+@pytest.mark.parametrize("profile", MACHINES)
+def test_the_type_is_none_or_that_of_a_jwt_and_for_rfc9068_that_of_an_access_token(profile: str) -> None:
+    expected = ["at+jwt"] if profile == "rfc9068" else [None, "jwt", "jose", "at+jwt"]
+
+    assert PROFILES[profile].typ == frozenset(expected)
 
 
 def test_client_id_is_preferred_to_azp() -> None:
@@ -125,30 +154,53 @@ def test_claims_that_are_not_renamed_stay() -> None:
     assert PROFILES["okta"].with_claims(None, None) == PROFILES["okta"]
 
 
-def test_an_absent_claim_is_none() -> None:
-    assert text({}, "sub") is None
+def test_a_nested_claim_may_hold_the_client_id() -> None:
+    profile = PROFILES["kubernetes"].with_claims(("kubernetes.io", "namespace"), None)
+    claims = MACHINES["kubernetes"] | {"kubernetes.io": {"namespace": "jobs"}}
+
+    assert (profile.client_of(claims), profile.machine(claims, "jobs")) == ("jobs", None)
 
 
-@pytest.mark.parametrize("value", [None, 5, True, ["a"], {"a": 1}], ids=repr)
-def test_a_claim_that_must_be_a_string_is_nothing_else(value: Any) -> None:
-    with pytest.raises(Rejected) as caught:
-        text({"sub": value}, "sub")
+def test_a_github_token_may_count_by_its_repository() -> None:
+    profile = PROFILES["github"].with_claims("repository", None)
 
-    assert caught.value.reason is Reason.INVALID_CLAIMS
+    assert profile.client_of(MACHINES["github"] | {"repository": "acme/etl"}) == "acme/etl"
 
 
-@pytest.mark.parametrize(
-    ("claims", "scopes"),
-    [({}, []), ({"scope": ""}, []), ({"scope": "a"}, ["a"]), ({"scope": "a b"}, ["a", "b"]), ({"scope": ["a"]}, ["a"])],
-    ids=["absent", "empty", "one", "two", "list"],
-)
-def test_scopes_are_one_string_or_a_list_of_strings(claims: dict[str, Any], scopes: list[str]) -> None:
-    assert scope_values(claims, "scope") == scopes
+SUGGESTIONS = {
+    "cognito": "this looks like Cognito: set profile: cognito",
+    "okta": "this looks like Okta: set profile: okta",
+    "auth0": "this looks like Auth0: set profile: auth0",
+    "entra": "this looks like Entra: set profile: entra",
+    "keycloak": "this looks like Keycloak: set profile: keycloak",
+    "kubernetes": "this looks like Kubernetes: set profile: kubernetes",
+    "github": "this looks like GitHub Actions: set profile: github",
+    "rfc9068": "",
+    "generic": "",
+}
+AS_ISSUED: dict[str, dict[str, Any]] = {
+    "entra": {"tid": "tenant", "oid": "object"},
+    "kubernetes": {"kubernetes.io": {"namespace": "jobs"}},
+    "github": {"repository": "acme/etl", "workflow": "ci"},
+}
 
 
-@pytest.mark.parametrize("value", [None, 5, True, ["a", 5], [None], {"a": 1}], ids=repr)
-def test_scopes_are_nothing_else(value: Any) -> None:
-    with pytest.raises(Rejected) as caught:
-        scope_values({"scope": value}, "scope")
+@pytest.mark.parametrize("profile", SUGGESTIONS)
+def test_the_profile_of_a_machines_token_is_suggested_by_its_shape(profile: str) -> None:
+    claims = MACHINES[profile] | AS_ISSUED.get(profile, {})
 
-    assert caught.value.reason is Reason.INVALID_CLAIMS
+    assert suggest(claims, "jwt", PROFILES["rfc9068"]) == SUGGESTIONS[profile]
+    assert suggest(claims, "jwt", PROFILES[profile]) == ""
+    assert suggest(claims, "logout+jwt", PROFILES["rfc9068"]) == ""
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_no_profile_is_suggested_for_a_persons_token(case: str) -> None:
+    profile, changes = OTHERS[case]
+    claims = changed(MACHINES[profile] | AS_ISSUED.get(profile, {}), changes)
+
+    assert suggest(claims, None, PROFILES["generic"]) == ""
+
+
+def test_claims_of_wrong_types_suggest_nothing() -> None:
+    assert suggest({"cid": 5, "sub": [], "azp": {}, "token_use": None}, None, PROFILES["generic"]) == ""

@@ -104,6 +104,22 @@ def test_a_denial_names_its_step_reason_and_remedy(
     assert f"to change it: {found['remedy']}" in explain(config, token(**changes), **options)[1]
 
 
+def test_no_remedy_allows_people() -> None:
+    assert not any("allow_users" in remedy for remedy in REMEDIES.values())
+
+
+def test_the_decisions_own_description_stands_beside_the_remedy(config: Config, token: Token) -> None:
+    # It names the profile that the token fits, where there is one.
+    lines = explain(config, token(sub="ann"))[1].splitlines()
+    description = json.loads(explain(config, token(sub="ann"), json=True)[1])["description"]
+
+    assert lines[-3:] == [
+        "403 not_m2m: denied",
+        f"because: {description}",
+        f"to change it: {REMEDIES[Reason.NOT_M2M]}",
+    ]
+
+
 @pytest.mark.parametrize(("given", "reason"), [(b"", "missing_token"), (b"abc", "malformed_token")])
 def test_what_is_no_token_is_denied(config: Config, given: bytes, reason: str) -> None:
     status, text = explain(config, given)

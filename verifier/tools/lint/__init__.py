@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from verifier.tools.lint import ingress_nginx, manifests, routes
+from verifier.tools.lint import ingress_nginx, manifests, routes, snippets
 from verifier.tools.lint.known import Known
 from verifier.tools.lint.manifests import Finding, Ingress
 
@@ -41,4 +41,5 @@ def _findings(ingresses: Sequence[Ingress], known: Known) -> Iterator[Finding]:
     effective = [ingress for ingress in ingresses if not ingress.canary]
     for ingress in effective:
         yield from ingress_nginx.findings(ingress, known)
+    yield from snippets.findings(effective, known)
     yield from routes.findings(effective, known)

@@ -10,10 +10,10 @@ from prometheus_client import Metric
 from tests.unit.support import make_token
 from verifier.decision import Decision
 from verifier.observe.batch import Observation
+from verifier.observe.merge import merge
 from verifier.observe.metrics import Metrics
 from verifier.reasons import Reason
 from verifier.request import AuthRequest
-from verifier.server.workers import merge
 
 Values = dict[str, float]
 

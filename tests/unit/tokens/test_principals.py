@@ -1,0 +1,173 @@
+"""What becomes of verified claims."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from tests.unit.support import ABSENT, claims, show
+from verifier.identity import Principal, split_headers
+from verifier.reasons import Reason, Rejected
+from verifier.tokens.claims import ClaimName
+from verifier.tokens.principals import MAX_SCOPE_LENGTH, MAX_SCOPES, Principals
+
+MAPPED: dict[str, ClaimName] = {"X-Tenant": "tenant"}
+
+
+def make_principals(mapped: dict[str, ClaimName] | None = None, role: str = "") -> Principals:
+    return Principals(lambda *_: role, mapped or {})
+
+
+def make(principals: Principals, client_id: str = "etl", prefix: str = "", **changes: Any) -> Principal:
+    return principals.make("lab", client_id, claims(**changes), scope_claim="scope", prefix=prefix, clients=None)
+
+
+def rejected(principals: Principals, **changes: Any) -> Reason:
+    with pytest.raises(Rejected) as caught:
+        make(principals, **changes)
+    return caught.value.reason
+
+
+def test_the_identity_headers_are_those_of_the_contract() -> None:
+    principal = make(make_principals(MAPPED, role="arn:role"), tenant="acme")
+
+    assert split_headers(principal.header_lines) == (
+        (b"x-m2m-client-id", b"etl"), (b"x-m2m-scope", b"read write"), (b"x-m2m-role", b"arn:role"),
+        (b"x-m2m-issuer", b"lab"), (b"x-tenant", b"acme"),
+    )  # fmt: skip
+    assert (principal.issuer, principal.client_id, principal.scope, principal.role) == (
+        "lab", "etl", "read write", "arn:role",
+    )  # fmt: skip
+
+
+def test_scopes_are_held_with_and_without_the_issuers_prefix() -> None:
+    principal = make(make_principals(), prefix="https://api/", scope="https://api/read write https://api/")
+
+    assert principal.scopes == {"https://api/read", "read", "write", "https://api/"}
+    assert (principal.scope, principal.scope_prefix) == ("https://api/read write https://api/", "https://api/")
+
+
+def test_a_scope_list_becomes_one_header() -> None:
+    assert make(make_principals(), scope=["a", "b"]).scope == "a b"
+
+
+def test_the_role_is_looked_up_by_issuer_client_and_scopes() -> None:
+    roles = {("lab", "etl", frozenset({"read", "write"})): "arn:role"}
+
+    assert make(Principals(lambda *known: roles[known], {})).role == "arn:role"
+
+
+@pytest.mark.parametrize(
+    ("clients", "listed"), [(None, True), ({"etl"}, True), ({"other"}, False), (set(), False)], ids=repr
+)
+def test_a_principal_knows_whether_its_issuer_lists_it(clients: set[str] | None, listed: bool) -> None:
+    listing = None if clients is None else frozenset(clients)
+    principal = make_principals().make("lab", "etl", {}, scope_claim="scope", prefix="", clients=listing)
+
+    assert principal.listed is listed
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"client_id": client} for client in ("", "a b", "a\r\nX: y", "é", "\x7f")]
+    + [{"scope": scope} for scope in ("read\tall", "read\nx", "é", ["read all"], ["read", " "], "\x7f")],
+    ids=repr,
+)
+def test_a_client_id_or_scope_that_no_header_may_carry_is_invalid(changes: dict[str, Any]) -> None:
+    principals = make_principals()
+    make(principals, scope="read all")  # the same header, from two scopes
+
+    assert rejected(principals, **changes) is Reason.INVALID_CLAIMS
+
+
+# --- mapped claims ---
+
+
+@pytest.mark.parametrize(
+    ("value", "header"),
+    [
+        ("acme", b"acme"), ("", b""), (ABSENT, b""), (5, b"5"), (1.5, b"1.5"), (True, b"true"), (False, b"false"),
+        (["a", "b"], b"a b"), ([], b""), ({"a": 1}, b""), ([1], b""), (None, b""), (["a", None], b""),
+    ],
+    ids=show,
+)  # fmt: skip
+def test_a_mapped_claim_becomes_a_header(value: Any, header: bytes) -> None:
+    """Strings as they are, numbers and booleans as JSON, lists of strings joined by a space, else empty."""
+    assert dict(split_headers(make(make_principals(MAPPED), tenant=value).header_lines))[b"x-tenant"] == header
+
+
+@pytest.mark.parametrize("name", ["realm.tenant", ("realm", "tenant")])
+def test_a_nested_claim_is_mapped(name: ClaimName) -> None:
+    principal = make(make_principals({"X-Tenant": name}), realm={"tenant": "acme"})
+
+    assert dict(split_headers(principal.header_lines))[b"x-tenant"] == b"acme"
+
+
+@pytest.mark.parametrize("value", ["a\nb", " a", "a ", "é", ["a", ""], ["", "a"]], ids=repr)
+def test_a_mapped_claim_that_no_header_may_carry_is_invalid(value: Any) -> None:
+    assert rejected(make_principals(MAPPED), tenant=value) is Reason.INVALID_CLAIMS
+
+
+@pytest.mark.parametrize(
+    ("values", "warnings"),
+    [
+        pytest.param([{"a": 1}, {"a": 2}, [1]], ["the claim tenant is of a type"], id="of another type"),
+        pytest.param([ABSENT, ABSENT], ["no token so far has the claim tenant"], id="in no token"),
+        pytest.param(["acme", ABSENT], [], id="in the first token"),
+        pytest.param(["acme", ""], [], id="in all tokens"),
+    ],
+)
+def test_a_mapped_claim_that_cannot_become_a_header_is_a_warning_once(
+    values: list[Any], warnings: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    principals = make_principals(MAPPED)
+    with caplog.at_level(logging.WARNING):
+        for value in values:
+            make(principals, tenant=value)
+
+    assert len(caplog.messages) == len(warnings)
+    assert all(message.startswith(start) for message, start in zip(caplog.messages, warnings, strict=True))
+
+
+# --- what is stored once ---
+
+
+def test_equal_principals_are_one_object() -> None:
+    principals = make_principals(MAPPED)
+
+    assert make(principals, jti="1") is make(principals, jti="2")
+
+
+@pytest.mark.parametrize("changes", [{"scope": "read"}, {"client_id": "b"}, {"tenant": "b"}], ids=repr)
+def test_principals_that_differ_are_not(changes: dict[str, Any]) -> None:
+    principals = make_principals(MAPPED)
+
+    assert make(principals).header_lines != make(principals, **changes).header_lines
+
+
+def test_a_principal_is_forgotten_with_its_last_token() -> None:
+    roles = iter(["first", "second"])
+    principals = Principals(lambda *_: next(roles), {})
+    make(principals)  # not stored, so it is forgotten at once
+
+    assert make(principals).role == "second"
+
+
+def test_a_scope_is_stored_once_for_all_principals() -> None:
+    principals = make_principals()
+    first, second = (make(principals, client_id=client, prefix="p/", scope="p/read") for client in ("a", "b"))
+
+    assert {id(scope) for scope in first.scopes} == {id(scope) for scope in second.scopes}
+
+
+def test_the_memory_of_scopes_is_bounded() -> None:
+    principals = make_principals()
+    kept = make(principals, scope="first " + "l" * (MAX_SCOPE_LENGTH + 1))
+    for number in range(MAX_SCOPES):
+        make(principals, scope=f"scope-{number}")
+
+    assert {id(scope) for scope in make(principals, client_id="b", scope=kept.scope).scopes}.isdisjoint(
+        map(id, kept.scopes)
+    )
