@@ -132,6 +132,10 @@ PATHS = [
     *paths(R.AMBIGUOUS_PATH, rb"/open/% /open/%2 /open/%zz /open/%u002e"),
     # an empty segment together with a dot segment
     *paths(R.AMBIGUOUS_PATH, rb"/open//../a /open/.//a //open/./a /open/a//.."),
+    # an authority, parameters together with dots, encoded dots together with raw ones
+    *paths(R.AMBIGUOUS_PATH, rb"""
+        //x/open/a ///x/shut/a //u@h:80/open/a /;x/open/a /open;x/../a /open/a;x/./b /open/%2e/../open/a
+    """),
     # a raw #
     *paths(R.AMBIGUOUS_PATH, rb"/open/a#/shut /open/a?x#y"),
     # another rule with dots not resolved, slashes not merged
@@ -141,7 +145,16 @@ PATHS = [
     """),
     *hosts(R.AMBIGUOUS_PATH, [b"h?", b"h#", b"u@h", b"u:p@h", b"a\\b", b"h?x=/", b"h:", b"h:80:80", b"h\xc3\xa9"]),
     *hosts(R.AMBIGUOUS_PATH, [b"h:8a", b"[::1]x", b"[::1", b"::1", b"h%2f", b"h%00", b"h h", b"h\t", b"h;x", b"h,i"]),
-    *hosts(R.OK, [b""]),
+    *varied(R.AMBIGUOUS_PATH, "url", {
+        "no host and an authority in the path": b"https:////x/open/a",
+        "path of 257 segments": HOST + b"/open" + b"/a" * 256,
+        "path of 8193 bytes": HOST + b"/open/".ljust(8193, b"a"),
+    }, path="/verify/paths"),
+    *varied(R.OK, "url", {
+        "no host": b"https:///open/a",
+        "path of 256 segments": HOST + b"/open" + b"/a" * 255,
+        "path of 8192 bytes": HOST + b"/open/".ljust(8192, b"a"),
+    }, path="/verify/paths"),
     *hosts(R.OK, b"h H.example.COM h:8443 10.0.0.1 [::1] [2001:db8::1]:8443 a_b.svc".split()),
     *cases(R.OK, {"ambiguous path where no rule reads it": Token()}, url=HOST + b"/open/../%2f\\"),
 ]
