@@ -100,7 +100,7 @@ CONFIGURATIONS = {"main": MAIN, "strict": STRICT, "single": SINGLE}
 
 # What an HTTP parser takes as it is: it strips white space, and refuses the rest.
 _FIELD_VALUE = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
-_TARGET = re.compile(rb"[!-~]+")
+_TARGET = re.compile(rb"[!\"$-~]+")
 _PRINTABLE = re.compile(rb"[ -~]*")
 _T = TypeVar("_T")
 Headers = Iterable[tuple[bytes, bytes]]
@@ -230,7 +230,8 @@ class RunningApp:
         """Run a coroutine on the application's loop."""
         return self._runner.run(work)
 
-    async def _over_connection(self, sent: bytes) -> Answer:
+    async def exchange(self, sent: bytes) -> Answer:
+        """Send these bytes on a connection of their own, and read one answer."""
         transport = FakeTransport()
         connection = self._listener(self._uvicorn, self._state, {})
         connection.connection_made(transport)
@@ -264,7 +265,7 @@ class RunningApp:
         goes to the Starlette application, as another server might call it.
         """
         sent = None if asgi else request_bytes(path, query, headers)
-        work = self._over_asgi(path, query, headers) if sent is None else self._over_connection(sent)
+        work = self._over_asgi(path, query, headers) if sent is None else self.exchange(sent)
         answer = self.run(work)
         check_form(answer)
         return answer

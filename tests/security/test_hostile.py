@@ -15,7 +15,8 @@ from verifier.reasons import Reason
 
 from . import hostile_requests, hostile_tokens
 from .cases import Case
-from .running_app import MAIN, STATUS, RunningApp
+from .running_app import MAIN, STATUS, Request, RunningApp
+from .tokens import Token
 
 TABLE = [*hostile_tokens.TABLE, *hostile_requests.TABLE]
 ROWS = [case for case in TABLE if case.app == "main"]
@@ -60,6 +61,14 @@ def test_the_starlette_application_gives_the_same_answers(main: RunningApp) -> N
     for case in one_of_each:
         over_connection = case.ask(main)
         assert case.ask(main, asgi=True) == over_connection, case.name
+
+
+@pytest.mark.parametrize("target", [b"/verify?#&scope=write", b"/verify#/api", b"/verify/api?scope=read#", b"/health#"])
+def test_a_fragment_in_the_request_target_is_refused(main: RunningApp, target: bytes) -> None:
+    # uvicorn would drop it, and with it parameters that narrow the policy.
+    pairs = Request().pairs(Token("es").encode())
+    lines = [b"GET %b HTTP/1.1" % target, *(b"%b: %b" % pair for pair in pairs), b"", b""]
+    assert main.run(main.exchange(b"\r\n".join(lines))).status == 400
 
 
 def test_no_url_in_a_token_is_ever_fetched(main: RunningApp) -> None:

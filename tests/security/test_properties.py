@@ -201,10 +201,10 @@ json_values = st.one_of(
 )
 CLAIM_NAMES = """
     iss sub aud exp nbf iat jti scope scp client_id cid azp appid roles gty token_use username device_key
-    cognito:groups preferred_username typ cnf custom:tenant level groups
+    cognito:groups preferred_username typ cnf sid auth_time custom:tenant level groups
 """.split()  # noqa: SIM905 - a list of one name a line says no more
 claim_names = st.one_of(st.sampled_from(CLAIM_NAMES), st.text(max_size=10))
-header_names = st.one_of(claim_names, st.sampled_from(["alg", "kid", "crit", "typ", "b64", "enc"]))
+header_names = st.one_of(claim_names, st.sampled_from(["alg", "kid", "crit", "typ", "b64", "enc", "x5t", "x5t#S256"]))
 cheap_issuers = st.sampled_from(["internal", "es", "ed", "people"])
 signed_issuers = st.one_of(cheap_issuers, st.sampled_from([name for name in CLAIMS if name != "dark"]))
 
