@@ -127,5 +127,3 @@ def test_a_worker_stays_under_80_mib_after_10_000_distinct_tokens(issuer: TlsIss
         size = resident(serve.process.pid)
     print(f"resident after {TOKENS} tokens: {size / 1024:.1f} MiB (at the start {start / 1024:.1f})")
     assert size < WORKER
-
-
