@@ -136,6 +136,9 @@ PATHS = [
     *paths(R.AMBIGUOUS_PATH, rb"""
         //x/open/a ///x/shut/a //u@h:80/open/a /;x/open/a /open;x/../a /open/a;x/./b /open/%2e/../open/a
     """),
+    # parameters that hide another rule
+    *paths(R.AMBIGUOUS_PATH, rb"/shut;x/a /open;x/a /;x/shut"),
+    *paths(R.OK, rb"/files/7;x/raw"),
     # a raw #
     *paths(R.AMBIGUOUS_PATH, rb"/open/a#/shut /open/a?x#y"),
     # another rule with dots not resolved, slashes not merged

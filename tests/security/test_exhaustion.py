@@ -15,12 +15,11 @@ import pytest
 
 from verifier.decision import Decision
 from verifier.identity import Principal
-from verifier.observe.audit import MAX_PENDING, Audit
+from verifier.observe.audit import Audit
 from verifier.observe.batch import Observation
 from verifier.policy.clients import ClientIds
 from verifier.policy.paths import AmbiguousPathError, PathPattern, parse_url
 from verifier.policy.policies import MAX_REMEMBERED, Policies, Policy
-from verifier.proxies import nginx
 from verifier.reasons import Reason, Rejected
 from verifier.request import AuthRequest, credentials
 from verifier.tokens.jws import parse_compact
@@ -92,7 +91,7 @@ def test_a_large_query_is_read_in_linear_time() -> None:
 
 
 def test_a_large_audit_line_is_written_in_linear_time(tmp_path: Path) -> None:
-    pieces = filled(b"eyJ", b"eyJa.", b"ew", b"ewaaaaaaaaaaaa.a.", b".eyaaaaaaaaaaa.", b"e", b"ey.")
+    pieces = filled(b"eyJ", b"eyJa.", b"eyJa%2E", b"ew", b"ewaaaaaaaaaaaa.a.", b".eyaaaaaaaaaaa.", b"e", b"ey.")
     with (tmp_path / "audit").open("wb") as file:
         audit = Audit("all", descriptor=file.fileno())
         for text in (piece.decode() for piece in pieces):
@@ -167,38 +166,14 @@ def test_clients_that_are_not_on_their_issuer_s_list_leave_no_series_and_no_cach
     assert b"repo:unlisted" not in app.exposition()
 
 
-def test_tokens_whose_headers_are_too_large_leave_no_cached_token(app: RunningApp) -> None:
-    before = cached(app)
-    scope = " ".join(f"{one:0100d}" for one in range(40))
-    for place in range(10):
-        assert app.ask(Token("ed", claims={"jti": str(place), "scope": scope})).reason == "headers_too_large"
-    assert cached(app) == before
-
-
-@pytest.fixture(scope="module")
-def crowded(app: RunningApp) -> RunningApp:
-    """After 1,300 clients, each with scopes and claims of its own."""
-    for place in range(1300):
+def test_no_more_principals_are_kept_than_tokens(app: RunningApp) -> None:
+    for place in range(300):
         client = f"crowd-{place}"
         token = Token("internal", claims={"client_id": client, "sub": client, "scope": client, "custom:tenant": client})
         assert app.ask(token).status == 200
-    return app
-
-
-def test_no_more_than_a_thousand_clients_have_series_of_their_own(crowded: RunningApp) -> None:
-    clients = {labels["client_id"] for labels, _ in crowded.samples("m2m_verifier_client_decisions_total")}
-    assert len(clients) <= 1001
-    assert "other" in clients
-
-
-def test_no_more_tokens_are_cached_than_configured(crowded: RunningApp) -> None:
-    assert cached(crowded) <= 100
-
-
-def test_no_more_principals_are_kept_than_tokens(crowded: RunningApp) -> None:
     gc.collect()
     kept = [it for it in gc.get_objects() if isinstance(it, Principal) and it.client_id.startswith("crowd-")]
-    assert len(kept) <= 100
+    assert len(kept) == cached(app) <= 100
 
 
 def narrowed() -> set[str]:
@@ -220,12 +195,3 @@ def test_refused_auth_urls_are_not_remembered(app: RunningApp) -> None:
         app.ask(None, query=b"scope=kept-refused&colour=%d" % place)
         app.ask(None, path=f"/verify/nope-{place}", query=b"scope=kept-unknown")
     assert narrowed() == before
-
-
-def test_an_audit_whose_reader_is_slow_keeps_a_bounded_number_of_lines() -> None:
-    dropped: list[int] = []
-    audit = Audit("all", on_drop=dropped.append)
-    one = Observation(0.0, nginx.parse("default", b"", [], ""), Decision(Reason.MISSING_TOKEN), 0.0)
-    for _ in range(MAX_PENDING + 100):
-        audit.observe([one])
-    assert sum(dropped) == 100

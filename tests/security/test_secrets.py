@@ -89,6 +89,7 @@ def misplaced(name: str, token: bytes) -> Iterator[tuple[str, Request, bytes]]:
     requests = {
         "in the path": Request(url=b"https://h/db/" + token),
         "in the path of a policy with rules": Request(path="/verify/api", url=b"https://h/db/" + token),
+        "in the path, its dots encoded": Request(url=b"https://h/db/" + token.replace(b".", b"%2E")),
         "in the query": Request(path="/verify/api", url=b"https://h/db/?access_token=" + token),
         "as the host": Request(url=b"https://" + token + b"/"),
         "as the method": Request(method=token),
