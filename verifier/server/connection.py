@@ -114,7 +114,10 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Whether the answer under way keeps the connection open."""
         self._is_last = True
-        return self._task is not None or self._uvicorn is not None
+        if self._task is not None or self._uvicorn is not None:
+            return True
+        self._set_deadline(UNREAD_TIME)
+        return False
 
     def pause_writing(self) -> None:
         self._is_full = True

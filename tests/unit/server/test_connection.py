@@ -602,6 +602,20 @@ async def test_a_client_that_does_not_read_its_answers_is_disconnected_after_10_
         assert len(server.decided()) == before
 
 
+async def test_a_client_that_sends_no_more_and_does_not_read_is_disconnected_after_10_seconds(
+    config: Config, fetch: FakeFetch
+) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect(buffer=4096)
+        client.send(ask() * 100)  # the answers fill the socket, but not the transport's buffer
+        client.socket.shutdown(socket.SHUT_WR)
+        await asyncio.sleep(UNREAD_TIME - 1)
+        assert server.state.connections
+        await asyncio.sleep(1 + SWEEP)
+
+        assert not server.state.connections
+
+
 async def test_a_client_that_does_not_read_metrics_is_disconnected_after_10_seconds() -> None:
     async with serving_metrics(series=10_000) as server:
         client = await server.connect(buffer=4096)
