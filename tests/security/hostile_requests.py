@@ -146,8 +146,9 @@ PATHS = [
         /open/../shut/x /shut/../open/x /open/%2e%2e/shut/x /shut/%2E%2E/open/x /open/.%2e/shut/x
         /files/../files/7/raw /files//7/raw
     """),
-    *hosts(R.AMBIGUOUS_PATH, [b"h?", b"h#", b"u@h", b"u:p@h", b"a\\b", b"h?x=/", b"h:", b"h:80:80", b"h\xc3\xa9"]),
-    *hosts(R.AMBIGUOUS_PATH, [b"h:8a", b"[::1]x", b"[::1", b"::1", b"h%2f", b"h%00", b"h h", b"h\t", b"h;x", b"h,i"]),
+    *hosts(R.AMBIGUOUS_PATH, [b"h?", b"h#", b"u@h", b"u:p@h", b"a\\b", b"h?x=/", b"h:", b"h:80:80", b"h:65536"]),
+    *hosts(R.AMBIGUOUS_PATH, [b"h:8a", b"h\xc3\xa9", b"[::1]x", b"[::1", b"::1", b"h%2f", b"h%00", b"h h", b"h\t"]),
+    *hosts(R.AMBIGUOUS_PATH, [b"h;x", b"h,i"]),
     *varied(R.AMBIGUOUS_PATH, "url", {
         "no host and an authority in the path": b"https:////x/open/a",
         "path of 257 segments": HOST + b"/open" + b"/a" * 256,
@@ -158,7 +159,7 @@ PATHS = [
         "path of 256 segments": HOST + b"/open" + b"/a" * 255,
         "path of 8192 bytes": HOST + b"/open/".ljust(8192, b"a"),
     }, path="/verify/paths"),
-    *hosts(R.OK, b"h H.example.COM h:8443 10.0.0.1 [::1] [2001:db8::1]:8443 a_b.svc".split()),
+    *hosts(R.OK, b"h H.example.COM h:65535 10.0.0.1 [::1] [2001:db8::1]:8443 a_b.svc".split()),
     *cases(R.OK, {"ambiguous path where no rule reads it": Token()}, url=HOST + b"/open/../%2f\\"),
 ]
 
