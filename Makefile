@@ -107,7 +107,7 @@ pictures: $(VENV)/.ready prometheus ## docs/dashboards/*.png, from eight minutes
 schema: $(VENV)/.ready ## docs/config.schema.json, from which editors complete the configuration
 	$(PY) -c 'import json; from verifier.config.model import Settings; print(json.dumps(Settings.model_json_schema(), indent=2))' > docs/config.schema.json
 
-# Whatever we accept, two other libraries must accept too. `make test` tries 20,000 mutated tokens, this a million.
+# Whatever we accept, two other libraries must accept too. `make test` tries 10,000 mutated tokens, this a million.
 DIFFERENTIAL ?= 1000000
 differential: $(VENV)/.ready ## a million mutated tokens against PyJWT and joserfc (some minutes)
 	DIFFERENTIAL=$(DIFFERENTIAL) $(PY) -m pytest tests/security/test_differential.py

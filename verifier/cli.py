@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         signals.exit_at_once()
     elif options.command is _demo:
         signals.block()
-    logs.configure(options.log_level)
+    logs.configure(options.log_level, queued=options.command is _serve)
     from verifier.config import ConfigError
 
     try:
@@ -128,7 +128,7 @@ def _serve(options: argparse.Namespace) -> int:
     from verifier.config import ConfigError
     from verifier.config.environment import read_environment
     from verifier.config.load import load
-    from verifier.server import run, workers
+    from verifier.server import run, sockets, workers
 
     if options.uds_mode is not None and not options.uds:
         raise ConfigError(["--uds-mode: needs --uds"])
@@ -140,24 +140,26 @@ def _serve(options: argparse.Namespace) -> int:
             log.warning("M2M_PORT has no effect: --uds is given")
     config = load(options.config, read_environment(given))
     listen = config.listen
+    remove: Callable[[], None] | None = None
     try:
-        metrics = _listening(f"{listen.host}:{listen.metrics_port}", run.listen, listen.host, listen.metrics_port)
+        metrics = _listening(f"{listen.host}:{listen.metrics_port}", sockets.listen, listen.host, listen.metrics_port)
         if options.uds:
             mode = UDS_MODE if options.uds_mode is None else options.uds_mode
-            http = _listening(options.uds, run.listen_unix, options.uds, mode)
+            http = _listening(options.uds, sockets.listen_unix, options.uds, mode)
+            remove = sockets.remover(options.uds)
         else:
-            http = _listening(f"{listen.host}:{listen.port}", run.listen, listen.host, listen.port)
+            http = _listening(f"{listen.host}:{listen.port}", sockets.listen, listen.host, listen.port)
     except _ListenError as error:
         print(error, file=sys.stderr)
         return 1
     log.info("listening on %s, metrics on %s", _address(http), _address(metrics))
-    sockets = run.Sockets(http, metrics)
+    listening = run.Sockets(http, metrics)
     if listen.workers == 1:
-        run.run(run.run_single(config, sockets))
+        run.run(run.run_single(config, listening))
     else:
-        run.run(workers.Supervisor(listen.workers, config, sockets).run())
-    if options.uds:
-        options.uds.unlink(missing_ok=True)
+        run.run(workers.Supervisor(listen.workers, config, listening).run())
+    if remove is not None:
+        remove()
     return 0
 
 

@@ -69,7 +69,8 @@ class Serve:
     """`with Serve(configuration, directory):` a real `m2m-verifier serve` answers inside, and has ended after it.
 
     ``ready`` False: it need not be ready. Its standard output goes to a pipe that is read all the time, as a
-    container's is, into ``output``; ``read_output`` False: it is not read.
+    container's is, into ``output``; ``read_output`` False: it is not read. ``stderr`` is a descriptor for its log
+    instead of a file; both ports have to be given with it.
     """
 
     def __init__(
@@ -82,8 +83,10 @@ class Serve:
         environment: Mapping[str, str] | None = None,
         read_output: bool = True,
         port: int = 0,
+        metrics_port: int = 0,
+        stderr: int | None = None,
     ) -> None:
-        self.port, self.metrics_port = port, 0  # 0: any free one, which the log names
+        self.port, self.metrics_port = port, metrics_port  # 0: any free one, which the log names
         self._directory = Path(tempfile.mkdtemp(prefix="serve-", dir=directory))
         if isinstance(configuration, Path):
             self.config = configuration
@@ -95,6 +98,7 @@ class Serve:
         self._ready = ready
         self._environment = dict(environment or {})
         self._read_output = read_output
+        self._stderr = stderr
         self.output: list[bytes] = []
         # One for each thread: httpcore may give a connection to one thread while another, done with it, closes it.
         self._clients: dict[int, httpx.Client] = {}
@@ -141,7 +145,11 @@ class Serve:
         own = {name: value for name, value in os.environ.items() if not _FOREIGN.match(name)}
         with self._log.open("wb") as errors:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, env=own | self._environment, start_new_session=True
+                command,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr or errors,
+                env=own | self._environment,
+                start_new_session=True,
             )
         assert self.process.stdout
         self._reader = threading.Thread(target=self.output.extend, args=(self.process.stdout,), daemon=True)
@@ -169,7 +177,8 @@ class Serve:
 
     def wait_until_up(self) -> None:
         """Until it answers, and is ready where that was asked for."""
-        self.wait_until_it_listens()
+        if self._stderr is None:
+            self.wait_until_it_listens()
         path = "/ready" if self._ready else "/health"
         eventually(lambda: self._answers(path), f"the verifier answers {path} with 200")
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.e2e.stage import (
     PATIENCE,
@@ -265,6 +269,63 @@ def test_a_reader_of_audit_lines_that_takes_nothing_blocks_neither_answers_nor_t
                 assert answer is not None
                 assert answer.status == 200
         assert serve.stop() == 0
+
+
+@WORKERS
+def test_a_stderr_that_is_not_read_blocks_neither_answers_nor_the_end(
+    lab: Issuer, token: str, tmp_path: Path, workers: int
+) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    port, metrics_port = free_port(), free_port()
+    serve = Serve(
+        configuration(entry(lab)), tmp_path, workers=workers, stderr=writer, port=port, metrics_port=metrics_port
+    )
+    with serve:
+        assert serve.ask(token).status_code == 200
+        assert serve.total("decisions_total") == 1
+        assert serve.stop() == 0
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_unix_socket_belongs_to_the_process_that_listens_on_it(lab: Issuer, tmp_path: Path) -> None:
+    path, config = tmp_path / "verifier.sock", tmp_path / "verifier.yaml"
+    config.write_text(yaml.safe_dump(configuration(entry(lab))))
+    command = [sys.executable, "-P", "-m", "verifier", "serve", "--config", str(config), "--uds", str(path)]
+
+    def start(stack: ExitStack) -> subprocess.Popen[str]:
+        process = stack.enter_context(
+            subprocess.Popen([*command, "--metrics-port", "0"], stderr=subprocess.PIPE, text=True)
+        )
+        stack.callback(process.kill)
+        return process
+
+    def answers() -> bool:
+        with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
+            client.connect(str(path))
+            client.sendall(request("/health"))
+            return client.recv(15) == b"HTTP/1.1 200 OK"
+        return False
+
+    with ExitStack() as stack:
+        first = start(stack)
+        eventually(answers, "the first verifier answers")
+        second = start(stack)
+        assert str(path) in second.communicate()[1]
+        assert second.returncode == 1
+        assert answers()
+        path.rename(tmp_path / "moved")
+        successor = start(stack)
+        eventually(answers, "its successor answers")
+        first.terminate()
+        assert (first.wait(), answers()) == (0, True)
+        successor.terminate()
+        assert (successor.wait(), path.exists()) == (0, False)
 
 
 def test_a_taken_port_is_one_line_and_status_1(lab: Issuer, tmp_path: Path) -> None:

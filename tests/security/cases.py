@@ -1,72 +1,68 @@
-"""Rows of the hostile table, and the ways to bend a token that its rows are written with."""
+"""Rows of the hostile table, and the ways to change a token that its rows are written with."""
 
 from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from verifier.reasons import Reason as R
+from tests.minting import ABSENT
+from verifier.reasons import Reason
 
-from .tokens import (
-    ABSENT,
-    NOW,
-    Token,
-    b64,
-    hmac,
-    ordinary_claims,
-    ordinary_header,
-    part,
-    public_bytes,
-    raw_claims,
-)
-from .world import URL, Answer, World
+from .running_app import Answer, Request, RunningApp
+from .tokens import NOW, Token, b64, ordinary_claims, ordinary_header, part, with_member
 
 Recipe = Token | bytes | Callable[[], bytes] | None
 """A token, or how to make it when it is first needed (keys take time); None: no Authorization header."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What nginx asks with, beside the token."""
-
-    authorization: tuple[bytes, ...] = (b"Bearer %s",)
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    path: str = "/verify"
-    query: bytes = b""
-    url: bytes | None = URL
-    method: bytes | None = b"GET"
-
-    def ask(self, world: World, token: bytes | None) -> Answer:
-        """Send it."""
-        return world.ask(token, **vars(self))
-
-
 @dataclass(frozen=True)
 class Case:
-    """One request and the reason it must meet."""
+    """One request and the reason that its answer must give."""
 
     name: str
-    reason: R
-    token: Recipe
+    reason: Reason
+    recipe: Recipe
     request: Request = field(default_factory=Request)
-    world: str = "main"
+    app: str = "main"
 
-    def encode(self) -> bytes | None:
+    @cached_property
+    def token(self) -> bytes | None:
         """The token's bytes."""
-        if isinstance(self.token, Token):
-            return self.token.encode()
-        return self.token() if callable(self.token) else self.token
+        if isinstance(self.recipe, Token):
+            return self.recipe.encode()
+        return self.recipe() if callable(self.recipe) else self.recipe
+
+    def ask(self, app: RunningApp, *, asgi: bool = False, **changes: Any) -> Answer:
+        """Send it, with ``changes`` to the request."""
+        return app.ask(self.token, asgi=asgi, **{**vars(self.request), **changes})
 
 
-def cases(reason: R, rows: Mapping[str, Recipe], world: str = "main", **request: Any) -> list[Case]:
+def cases(reason: Reason, rows: Mapping[str, Recipe], app: str = "main", **request: Any) -> list[Case]:
     """Rows that share their reason and their request."""
-    return [Case(name, reason, token, Request(**request), world) for name, token in rows.items()]
+    return [Case(name, reason, token, Request(**request), app) for name, token in rows.items()]
+
+
+def claim(reason: Reason, name: str, *values: Any, issuer: str = "generic", **others: Any) -> list[Case]:
+    """One row for each value of a claim; ``others`` are further claims."""
+    tokens = [Token(issuer, claims={name: value, **others}) for value in values]
+    prefix = "" if issuer == "generic" else f"{issuer}: "
+    return cases(reason, {f"{prefix}{name} {written(value)}": token for value, token in zip(values, tokens)})
+
+
+def parameter(reason: Reason, name: str, *values: Any) -> list[Case]:
+    """One row for each value of a header parameter."""
+    return cases(reason, {f"{name} {written(value)}": Token(header={name: value}) for value in values})
+
+
+def written(value: Any) -> str:
+    """A value in a row's name."""
+    return "missing" if value is ABSENT else json.dumps(value)
 
 
 def header(**changes: Any) -> Token:
@@ -80,7 +76,7 @@ def claims(**changes: Any) -> Token:
 
 
 def unsigned(algorithm: Any, signature: bytes = b"") -> Token:
-    """A token that asks to be believed without a signature."""
+    """A token that claims to need no signature."""
     return Token(header={"alg": algorithm, "kid": ABSENT}, signature=lambda _: signature)
 
 
@@ -92,8 +88,7 @@ def replaced(place: int, edit: Callable[[bytes], bytes], token: Token | None = N
         parts[place] = edit(parts[place])
         return b".".join(parts)
 
-    made = token or Token()
-    return Token(made.issuer, made.header, made.claims, made.signer, made.algorithm, made.signature, edit_part)
+    return replace(token or Token(), edit=edit_part)
 
 
 def trailing_bit(encoded: bytes) -> bytes:
@@ -103,8 +98,14 @@ def trailing_bit(encoded: bytes) -> bytes:
     return encoded[:-1] + bytes([alphabet[alphabet.index(encoded[-1:]) + 1]])
 
 
-def padded_to(remainder: int, part_of: str) -> Token:
-    """A token whose header or claims take a whole number of bytes more than a multiple of three: base64 has a tail."""
+def with_padding(encoded: bytes) -> bytes:
+    """Base64 with the padding that RFC 7515 forbids."""
+    assert len(encoded) % 4
+    return encoded + b"=" * (-len(encoded) % 4)
+
+
+def tail_of(remainder: int, part_of: str) -> Token:
+    """A token whose header or claims take ``remainder`` bytes more than a multiple of three: base64 has a tail."""
     base = ordinary_header("generic") if part_of == "header" else ordinary_claims("generic")
     pad = "x" * ((remainder - len(json.dumps({**base, "pad": ""}))) % 3)
     return header(pad=pad) if part_of == "header" else claims(pad=pad)
@@ -134,35 +135,26 @@ def der(signature: bytes) -> bytes:
     return b64(encode_dss_signature(int.from_bytes(raw[:32]), int.from_bytes(raw[32:])))
 
 
-def hmac_with_public(issuer: str, encoding: Encoding, form: PublicFormat, **recipe: Any) -> Callable[[], bytes]:
-    """RFC 8725 section 2.1: the public key used as if it were a shared secret."""
-    recipe = {"header": {"alg": "HS256"}, **recipe}
-    return lambda: Token(issuer, signature=hmac(public_bytes(issuer, encoding, form)), **recipe).encode()
-
-
 def self_signed(**members: Any) -> Callable[[], bytes]:
     """Signed by the attacker's own key, which the header itself offers."""
     return lambda: Token(header={"kid": "attacker", **members}, signer="rogue").encode()
 
 
-def cognito(**changes: Any) -> Token:
-    """An ordinary Cognito token with other claims."""
-    return Token("homelab", claims=changes)
+def raw_header(member: bytes) -> Token:
+    """An ordinary token with a member of its header in any form."""
+    return Token(header=with_member(ordinary_header("generic"), member))
 
 
-def raw(extra: bytes) -> Token:
-    """An ordinary token with a member of its claims written by hand."""
-    return Token(claims=raw_claims("generic", extra))
+def raw(member: bytes) -> Token:
+    """An ordinary token with a member of its claims in any form."""
+    return Token(claims=with_member(ordinary_claims("generic"), member))
 
 
 def exp_written(number: str) -> Token:
-    """An ordinary token whose exp is written as only a hand would."""
+    """An ordinary token whose exp is a number that no JSON library writes."""
     return Token(claims=json.dumps(ordinary_claims("generic")).replace(f"{NOW + 3600}", number).encode())
 
 
 def large(number: int) -> Token:
     """A token with so many scopes of 100 characters."""
     return claims(scope=" ".join(f"{place:0100d}" for place in range(number)))
-
-
-TWO = (b"Bearer %s",) * 2

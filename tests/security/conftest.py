@@ -9,29 +9,29 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import HealthCheck, settings
 
-from .world import CONFIGURATIONS, World
+from .running_app import CONFIGURATIONS, RunningApp
 
-# Bounded, so that `make test` stays quick; deadlines would only measure how busy the machine is.
+# Bounded, so that the suite stays quick; a deadline would only measure how busy the machine is.
 _common = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-settings.register_profile("security", _common, max_examples=int(os.environ.get("EXAMPLES", "200")))
+settings.register_profile("security", _common, max_examples=int(os.environ.get("EXAMPLES", "100")))
 
 
 @pytest.fixture(scope="session")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], World]]:
+def apps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], RunningApp]]:
     """Gives the application of a configuration's name, started at its first use."""
     with ExitStack() as stack:
-        started: dict[str, World] = {}
+        started: dict[str, RunningApp] = {}
 
-        def world(name: str) -> World:
+        def app(name: str) -> RunningApp:
             if name not in started:
-                made = World(CONFIGURATIONS[name], tmp_path_factory.mktemp(name))
+                made = RunningApp(CONFIGURATIONS[name], tmp_path_factory.mktemp(name))
                 started[name] = stack.enter_context(made)
             return started[name]
 
-        yield world
+        yield app
 
 
 @pytest.fixture
-def main(worlds: Callable[[str], World]) -> World:
+def main(apps: Callable[[str], RunningApp]) -> RunningApp:
     """The application with all issuers and policies."""
-    return worlds("main")
+    return apps("main")

@@ -13,6 +13,7 @@ from verifier.gate import Gate
 from verifier.policy.clients import ClientIds, Revoked
 from verifier.policy.paths import PathPattern
 from verifier.policy.policies import Policies, Policy, Rule
+from verifier.policy.resources import Resource
 from verifier.reasons import Reason
 from verifier.request import AuthRequest
 from verifier.tokens.cache import CachedVerifier
@@ -26,6 +27,7 @@ POLICIES = [
     Policy("api", needs=(("read",),), rules=(Rule(PathPattern("/db/**")),)),
     Policy("report", needs=(("admin",),), report=True),
     Policy("role", role_required=True),
+    Policy("mcp", needs=(("read",),), resource=Resource("https://api.example/mcp", (), ())),
     Policy("open", needs=(("read",),), rules=(Rule(PathPattern("/health"), needs_token=False),), report=True),
 ]
 
@@ -156,6 +158,27 @@ def test_a_refused_auth_url_names_the_policy_that_it_is_about(make_gate: MakeGat
     decision = make_gate().decide(ask(None, "report", query=b"x=1"))
 
     assert (decision.policy, decision.report) == ("report", True)
+
+
+METADATA = "https://api.example/.well-known/oauth-protected-resource/mcp"
+
+
+@pytest.mark.parametrize(
+    ("policy", "query", "challenge"),
+    [
+        pytest.param("mcp", b"", ("read", METADATA), id="a resource"),
+        pytest.param("mcp", b"scope=write", ("read write", METADATA), id="a resource, narrowed"),
+        pytest.param("mcp", b"x=1", ("read", METADATA), id="a resource and a wrong query"),
+        pytest.param("api", b"", ("", ""), id="no resource"),
+        pytest.param("nowhere", b"", ("", ""), id="no policy"),
+    ],
+)
+def test_a_refusal_names_scope_and_document_where_the_policy_has_a_resource(
+    make_gate: MakeGate, policy: str, query: bytes, challenge: tuple[str, str]
+) -> None:
+    decision = make_gate().decide(ask(None, policy, query=query))
+
+    assert (decision.scope, decision.resource_metadata) == challenge
 
 
 def test_two_authorization_headers_are_a_malformed_token(make_gate: MakeGate, mint: Mint) -> None:

@@ -61,6 +61,10 @@ def test_two_authorization_headers_are_malformed(value: bytes) -> None:
     assert reason(asked(value, "authorization")) is Reason.MALFORMED_TOKEN
 
 
+def test_what_a_proxy_does_not_send_is_empty() -> None:
+    assert AuthRequest("api", b"", None, "", b"")[5:] == (frozenset(), "", "", False, False)
+
+
 @pytest.mark.parametrize(("url", "absolute"), [(b"http://h/", True), (b"https://", True), (b"/a", False), (b"", False)])
 def test_an_original_url_is_absolute(url: bytes, absolute: bool) -> None:
     assert is_url(url) is absolute

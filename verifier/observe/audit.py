@@ -31,7 +31,8 @@ MAX_TEXT = 1024  # characters of one field that a client may choose
 
 # A token in a path or a request id: base64url parts, the first an encoded JSON object. Nearly all begin with `{"`;
 # where white space follows the brace, three parts distinguish a token from a file's name.
-_TOKEN = re.compile(r"eyJ[\w-]*(?:\.[\w-]*)*|(?<![\w-])e[yw][\w-]{10,}\.[\w-]+\.[\w-]+")
+_DOT = r"(?:\.|%2[Ee])"
+_TOKEN = re.compile(rf"eyJ[\w-]*(?:{_DOT}[\w-]*)*|(?<![\w-])e[yw][\w-]{{10,}}{_DOT}[\w-]+{_DOT}[\w-]+")
 
 
 class Audit:

@@ -28,8 +28,8 @@ class ClientIds:
             return name, client_id
         if len(self.issuers) == 1 and not slash:
             return self.issuers[0], written
-        unknown = f"no issuer is named {name}: " if name and client_id and name not in self.issuers else ""
-        raise ValueError(f"{unknown}must be written issuer-name/client-id, with one of {', '.join(self.issuers)}")
+        unknown = f": no issuer is named {name}" if name and client_id else ""
+        raise ValueError(f"must be written issuer-name/client-id, with one of {', '.join(self.issuers)}{unknown}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

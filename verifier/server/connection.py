@@ -27,6 +27,8 @@ from verifier.request import AuthRequest
 from verifier.server.head import Head
 
 MAX_HEAD = 64 * 1024  # bytes of request line and headers
+UNREAD_BYTES = 64 * 1024  # what a connection counts for whose client does not read: asyncio's high-water mark
+MAX_WAITING = 16 * 1024 * 1024  # bytes that wait in all connections together; a connection that exceeds it is closed
 HEAD_TIME = 10.0  # seconds for the first request after connecting, for a later one after its first byte
 IDLE_TIME = 75.0  # seconds; nginx keeps an idle connection for 60 and must be the one that closes it
 UNREAD_TIME = 10.0  # seconds for a client to read its answers
@@ -43,6 +45,8 @@ class Listener:
     def __init__(self, service: Service | None) -> None:
         self.service = service
         self.is_stopping = False
+        self.waiting = 0
+        """Bytes that wait in all connections: for the rest of a head, for keys, for a client to read."""
         self.default_lines = b""
         """The headers that uvicorn adds to every answer, the date among them."""
         self._is_ticking = False
@@ -84,6 +88,7 @@ class Connection(asyncio.Protocol):
         self._is_full = False  # the client has to read its answers first
         self._is_idle = False  # between two requests
         self._is_last = False  # the connection ends with this answer: further input is ignored
+        self._waiting = 0  # bytes that the listener counts for this connection
         self.deadline = inf
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -94,6 +99,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.state.connections.discard(self)
+        self._buffer, self._is_full = b"", False
+        self._count_waiting()
         if self._uvicorn is not None:
             self._uvicorn.connection_lost(exc)
 
@@ -101,6 +108,8 @@ class Connection(asyncio.Protocol):
         if not self._is_last:
             self._buffer = self._buffer + data if self._buffer else data
             self._answer_requests()
+            if self._buffer or self._waiting:
+                self._count_waiting()
 
     def eof_received(self) -> bool:
         """Whether the answer under way keeps the connection open."""
@@ -114,6 +123,7 @@ class Connection(asyncio.Protocol):
             self._uvicorn.pause_writing()
         else:
             self._transport.pause_reading()
+        self._count_waiting()
 
     def resume_writing(self) -> None:
         self._is_full = False
@@ -123,6 +133,7 @@ class Connection(asyncio.Protocol):
         elif self._task is None and not self._transport.is_closing():
             self._transport.resume_reading()
             self._answer_requests()
+        self._count_waiting()
 
     def shutdown(self) -> None:
         """uvicorn is stopping: end after the request under way."""
@@ -143,6 +154,15 @@ class Connection(asyncio.Protocol):
 
     def _set_deadline(self, seconds: float) -> None:
         self.deadline = self._listener.loop.time() + seconds
+
+    def _count_waiting(self) -> None:
+        waiting = len(self._buffer) + (UNREAD_BYTES if self._is_full else 0)
+        self._listener.waiting += waiting - self._waiting
+        self._waiting = waiting
+        if waiting and self._listener.waiting > MAX_WAITING:
+            self._listener.waiting -= waiting
+            self._waiting, self._buffer, self._is_last, self._is_full = 0, b"", True, False
+            self._transport.abort()
 
     def _answer_requests(self) -> None:
         while self._buffer and not (self._is_last or self._is_full or self._task):
@@ -200,6 +220,7 @@ class Connection(asyncio.Protocol):
         if not self._transport.is_closing() and not self._is_full:
             self._transport.resume_reading()
             self._answer_requests()
+        self._count_waiting()
 
     def _hand_over(self, head: bytes) -> None:
         """Let uvicorn answer. It gets no more than the head, and closes the connection after its answer."""

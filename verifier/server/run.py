@@ -8,7 +8,6 @@ import logging
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import uvicorn
@@ -28,7 +27,6 @@ from verifier.server.connection import Listener
 log = logging.getLogger(__name__)
 
 DRAIN = 10  # seconds for requests under way; the longest wait is the one for keys, 2 s
-BACKLOG = 2048
 SWITCH_INTERVAL = 0.0005  # seconds: the longest time that a thread with other work keeps the interpreter
 
 
@@ -37,30 +35,6 @@ class Sockets(NamedTuple):
 
     http: socket.socket
     metrics: socket.socket
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=BACKLOG)
-
-
-def listen_unix(path: Path, mode: int = 0o660) -> socket.socket:
-    """A listening Unix socket; ``mode``, its file mode, decides which users may connect. Raises OSError.
-
-    A socket that an earlier process left behind is replaced; anything else at ``path`` is not.
-    """
-    if path.is_socket():
-        path.unlink()
-    sock = socket.socket(socket.AF_UNIX)
-    try:
-        sock.bind(str(path))
-        path.chmod(mode)
-        sock.listen(BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 class _Server(uvicorn.Server):
@@ -83,7 +57,6 @@ def _server(app: Starlette) -> _Server:
             server_header=False,
             proxy_headers=False,  # forwarded headers belong to the dialects
             log_config=None,
-            backlog=BACKLOG,
             timeout_graceful_shutdown=DRAIN,
         )
     )

@@ -171,5 +171,5 @@ def work(config: Config, http: socket.socket, audit_lock: _SharedFile, superviso
         loop.remove_reader(supervisor.fileno())
         sender.shutdown()
 
-    logs.configure(logging.INFO)
+    logs.configure(logging.INFO, queued=True)
     run.run(main())

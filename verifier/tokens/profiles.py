@@ -89,7 +89,7 @@ def _keycloak_access(claims: Claims, _: str) -> str | None:
 
 # Session, token and grant in two letters each; `cc` is the client credentials grant.
 _KEYCLOAK_GRANT = re.compile(r"[a-z]{4}([a-z]{2}):")
-_OF_PERSONS = ("sid", "session_state", "auth_time", "preferred_username", "name", "email", "act", "may_act")
+_OF_PERSONS = ("sid", "session_state", "auth_time", "name", "email", "act", "may_act")
 
 
 def _keycloak(claims: Claims, client_id: str) -> str | None:

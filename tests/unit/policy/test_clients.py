@@ -44,6 +44,12 @@ def test_a_name_that_no_issuer_has_is_quoted(ids: ClientIds) -> None:
         ids.parse("oktaa/abc")
 
 
+@pytest.mark.parametrize("written", ["etl", "lab/", "/etl"])
+def test_where_no_name_is_unknown_none_is_quoted(written: str) -> None:
+    with pytest.raises(ValueError, match=r"with one of lab, okta$"):
+        BOTH.parse(written)
+
+
 @pytest.mark.parametrize("written", ["*", "etl-*", "lab/repo:o/r:*", "la*/etl"])
 def test_a_client_id_is_no_pattern(written: str) -> None:
     with pytest.raises(ValueError, match="list each client"):

@@ -188,6 +188,7 @@ def test_a_token_that_is_needed_after_all_needs_the_scope_of_the_policy(scope: s
         pytest.param([("/admin/", "", "admin"), ("/**",)], ["/admin"], id="with a final slash"),
         pytest.param([("/a/*", "", "admin"), ("/**",)], ["/a/*/"], id="one segment"),
         pytest.param([("/admin", "GET", "admin"), ("/**", "GET")], ["/admin/"], id="one method"),
+        pytest.param([("/admin", "GET PUT", "admin"), ("/**",)], ["/admin/"], id="several methods"),
         pytest.param([("/admin", "", "admin"), ("/**", "PUT")], ["/admin/"], id="a method that another rule names"),
         pytest.param([("/admin", "GET", "admin"), ("/**", "PUT")], [], id="other methods"),
         pytest.param([("/admin", "", "admin"), ("/admin/", "", "admin"), ("/**",)], [], id="a rule for each"),

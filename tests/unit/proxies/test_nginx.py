@@ -54,7 +54,7 @@ def test_a_header_that_a_client_may_forge_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
-def test_an_override_of_the_method_is_noticed_and_changes_nothing_else(name: str) -> None:
+def test_a_header_that_overrides_the_method_is_noticed(name: str) -> None:
     assert ordinary((name, "DELETE")) == ordinary()._replace(method_override=True)
 
 

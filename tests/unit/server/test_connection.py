@@ -219,7 +219,6 @@ async def test_the_application_alone_under_uvicorn_gives_the_same_answer(
         pytest.param(ask(target=b"/health"), 200, id="another path"),
         pytest.param(ask(target=b"/verifyx"), 404, id="a path that only begins like an auth path"),
         pytest.param(ask(target=b"/verify/%61pi"), 401, id="an escape in the path"),
-        pytest.param(ask(target=b"/verify?x#y"), 403, id="a fragment"),
         pytest.param(ask(target=b"/verify?" + b"x" * 2000), 403, id="a very long auth URL"),
         pytest.param(ask(target=b"http://verifier/verify"), 401, id="absolute form"),
         pytest.param(ask(method=b"POST"), 401, id="another method"),
@@ -243,7 +242,7 @@ async def test_any_other_request_is_answered_once_by_uvicorn_and_ends_the_connec
     assert client.closed
 
 
-@pytest.mark.parametrize("target", [b"/verify/%61pi", b"/verify/api#x", b"http://verifier/verify/api"])
+@pytest.mark.parametrize("target", [b"/verify/%61pi", b"http://verifier/verify/api"])
 async def test_unusual_spellings_of_an_auth_url_mean_the_same(
     config: Config, fetch: FakeFetch, mint: Mint, target: bytes
 ) -> None:
@@ -294,6 +293,7 @@ async def test_empty_lines_before_a_request_are_ignored(config: Config, fetch: F
     [
         b"GET /verify HTTP/1.1\r\nno colon\r\n\r\n",
         b"GET /verify HTTP/9.9\r\n\r\n",
+        b"GET /verify?x#y HTTP/1.1\r\n\r\n",
         b"GET /verify HTTP/1.1\nHost: x\n\nGET /verify HTTP/1.1\r\n\r\n",
         b"GET /verify HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"GET /verify HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -301,7 +301,7 @@ async def test_empty_lines_before_a_request_are_ignored(config: Config, fetch: F
         b"GET /verify HTTP/1.1\r\nA: b\x00c\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     ],
-    ids=range(8),
+    ids=range(9),
 )
 async def test_what_is_no_http_is_a_400_and_ends_the_connection(
     config: Config, fetch: FakeFetch, garbage: bytes
@@ -640,12 +640,13 @@ async def test_what_waits_in_all_connections_is_bounded_and_who_sends_a_whole_re
 ) -> None:
     waiting = b"x" * (MAX_HEAD - 1)
     token = signer.sign(claims(), header={"kid": "new"}).encode()
-    begin = {"half a head": waiting, "waiting for keys": ask(token) + waiting, "not reading": ask() * 100}[kind]
+    begin = {"half a head": waiting, "waiting for keys": ask(token) + waiting, "not reading": ask() * 400}[kind]
     async with serving(config, fetch) as server:
         fetch.hang()
         clients = [await server.connect(buffer=4096) for _ in range(MAX_WAITING // MAX_HEAD + 50)]
         for client in clients:
-            await (flood(client, begin) if kind == "not reading" else client.ask(begin))
+            client.send(begin)
+            await settle()
         assert len(server.state.connections) <= MAX_WAITING // MAX_HEAD
         fetch.open.set()
         assert statuses(await (await server.connect()).ask(ask())) == [401]
@@ -740,14 +741,12 @@ class CountingLoop:
 
 async def test_one_timer_serves_all_connections_however_many_come_and_go(config: Config, fetch: FakeFetch) -> None:
     loop: Any = CountingLoop()
-    transport: Any = asyncio.Transport()
     app = create_app(config, fetch=fetch, clock=loop_clock)
-    listener = Listener(app.service)
+    listener, server_config, state = Listener(app.service), uvicorn.Config(app), ServerState()
     for _ in range(5):
         for _ in range(10):
-            connection = listener(uvicorn.Config(app), ServerState(), {}, loop)
-            connection.connection_made(transport)
+            connection = listener(server_config, state, {}, loop)
+            connection.connection_made(asyncio.Transport())
             connection.connection_lost(None)
-        assert len(loop.timers) <= 1
-        while loop.timers:
-            loop.timers.pop()()
+        assert len(loop.timers) == 1
+        loop.timers.pop()()

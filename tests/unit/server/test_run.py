@@ -1,16 +1,13 @@
-"""Sockets, the metrics port and a clean end, over real sockets on loopback."""
+"""The metrics port and a clean end, over real sockets on loopback."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
 
 import httpx
-import pytest
 from prometheus_client import CollectorRegistry, Gauge, Metric
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -18,36 +15,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from verifier.server import signals
-from verifier.server.run import listen, listen_unix, metrics_app, run, serve
-
-
-@pytest.mark.parametrize(("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
-def test_a_socket_listens_on_its_host(host: str, family: socket.AddressFamily) -> None:
-    with listen(host, 0) as sock:
-        assert sock.family == family
-        assert sock.getsockname()[0] == host
-        socket.create_connection(sock.getsockname()[:2]).close()
-
-
-def test_a_port_that_is_taken_is_an_error() -> None:
-    with listen("127.0.0.1", 0) as sock, pytest.raises(OSError, match="in use"):
-        listen("127.0.0.1", sock.getsockname()[1])
-
-
-def test_a_unix_socket_replaces_one_that_was_left_behind(tmp_path: Path) -> None:
-    path = tmp_path / "verifier.sock"
-    listen_unix(path).close()
-    with listen_unix(path), socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(path))
-
-
-def test_a_unix_socket_does_not_replace_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "precious"
-    path.write_text("text")
-
-    with pytest.raises(OSError, match="in use"):
-        listen_unix(path)
-    assert path.read_text() == "text"
+from verifier.server.run import metrics_app, run, serve
+from verifier.server.sockets import listen
 
 
 class Slow:

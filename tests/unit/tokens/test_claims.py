@@ -64,6 +64,7 @@ def test_a_nested_claim_is_shown_with_dots() -> None:
         (number, {}, None),
         (number, {"x": 0}, 0),
         (number, {"x": -1.5}, -1.5),
+        (number, {"x": 2.0**53}, 2.0**53),
         (scope_values, {}, []),
         (scope_values, {"x": ""}, []),
         (scope_values, {"x": "a"}, ["a"]),

@@ -140,7 +140,9 @@ def test_equal_principals_are_one_object() -> None:
     assert make(principals, jti="1") is make(principals, jti="2")
 
 
-@pytest.mark.parametrize("changes", [{"scope": "read"}, {"client_id": "b"}, {"tenant": "b"}], ids=repr)
+@pytest.mark.parametrize(
+    "changes", [{"scope": "read"}, {"scope": "readwrite"}, {"client_id": "b"}, {"tenant": "b"}], ids=repr
+)
 def test_principals_that_differ_are_not(changes: dict[str, Any]) -> None:
     principals = make_principals(MAPPED)
 
