@@ -13,9 +13,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from tests.e2e.stage import eventually
 from verifier.demo.serving import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -150,20 +150,16 @@ def test_the_images_command_serves_and_ends_cleanly(image: Path) -> None:
         env=environment(image) | ports, cwd="/", stderr=subprocess.DEVNULL,
     ) as process:  # fmt: skip
         try:
-            eventually(lambda: httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).is_success)
+            eventually(lambda: answers(port), "it answers")
         finally:
             process.send_signal(signal.SIGTERM)
     assert process.returncode == 0
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with contextlib.suppress(httpx.TransportError):
-            if holds():
-                return
-        time.sleep(0.1)
-    pytest.fail("it does not answer")
+def answers(port: int) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).is_success
+    return False
 
 
 def test_no_build_tool_is_left(image: Path) -> None:

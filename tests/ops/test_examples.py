@@ -1,17 +1,18 @@
-"""The examples in docs/examples/ run as the pages describe them."""
+"""The examples in docs/examples/ and the configurations on the pages work as described."""
 
 import base64
-import importlib.util
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -20,28 +21,22 @@ import yaml
 from aws import POOL, Aws
 from pages import DOCS, ROOT
 
+from tests.e2e.stage import eventually
 from verifier.config.load import load as load_configuration
 from verifier.demo.oauth import OAuthError
 from verifier.demo.serving import Background, free_port
 from verifier.demo.stack import Stack
 
 EXAMPLES = ROOT / "docs" / "examples"
-COMMANDS = {
-    "shell": ["bash", str(EXAMPLES / "call-api.sh")],
-    "python": [sys.executable, str(EXAMPLES / "call_api.py")],
-}
-METHOD = {"shell": ["--request", "DELETE"], "python": ["DELETE"]}
+COMMANDS = {"shell": ["bash", EXAMPLES / "call-api.sh"], "python": [sys.executable, EXAMPLES / "call_api.py"]}
+DELETE = {"shell": ["--request", "DELETE"], "python": ["DELETE"]}
+PROGRAMS = ("aws", "bash", "cat", "curl", "date", "jq", "mkdir", "mktemp", "mv", "rm", "sed")
 SECRET = "m2m/nightly-report"
 AWS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return SimpleNamespace(**runpy.run_path(str(EXAMPLES / f"{name}.py")))
 
 
 CALL_API = load("call_api")
@@ -62,13 +57,6 @@ def aws(stack: Stack) -> Iterator[Aws]:
         yield made
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-
-
 @dataclass
 class Agent:
     """A machine that runs an example. `recorded` is every argument of every program that it started."""
@@ -80,7 +68,7 @@ class Agent:
     def __post_init__(self) -> None:
         programs = self.home / "bin"
         programs.mkdir()
-        for program in ("aws", "bash", "cat", "curl", "date", "jq", "mkdir", "mktemp", "mv", "rm", "sed"):
+        for program in PROGRAMS:
             found = shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
             record = f'#!/bin/sh\nprintf "%s\\n" {program} "$@" >>{self.home}/argv\nexec {found} "$@"\n'
             (programs / program).write_text(record)
@@ -186,7 +174,7 @@ def test_an_example_tries_a_second_token_after_a_401_and_none_after_a_403(
 
 
 def test_a_missing_scope_is_a_403_through_nginx(agent: Agent, stack: Stack) -> None:
-    result = agent.call(f"{stack.url}/db/orders/7", *METHOD[agent.kind])
+    result = agent.call(f"{stack.url}/db/orders/7", *DELETE[agent.kind])
     assert (result.returncode, result.stderr.endswith("HTTP 403\n")) == (1, True)
 
 
@@ -319,7 +307,7 @@ class Caller:
     def goes_on(self) -> None:
         """Wait for two renewals and the calls between them."""
         before = len(self.used)
-        eventually(lambda: len(self.used) >= before + 3 or bool(self.failed))
+        eventually(lambda: len(self.used) >= before + 3 or bool(self.failed), "the token is renewed")
 
     @property
     def refused(self) -> list[int | str]:
@@ -335,7 +323,7 @@ def caller(stack: Stack, aws: Aws) -> Iterator[Caller]:
     stack.issuer.clients[stack.client_id].secrets[:] = [stack.secret]
     if stack.verifier.config.read_text() != configuration:
         configure(stack, configuration)
-        eventually(lambda: status_of(stack, stack.client_id) == 200)
+        eventually(lambda: status_of(stack, stack.client_id) == 200, "the client is allowed")
 
 
 def configure(stack: Stack, configuration: str) -> None:
@@ -398,18 +386,18 @@ def test_a_rotation_refuses_no_request(stack: Stack, aws: Aws, caller: Caller, r
 
 def test_a_caller_notices_a_secret_that_is_replaced_without_overlap(stack: Stack, caller: Caller) -> None:
     stack.issuer.clients[stack.client_id].secrets[:] = ["another"]
-    eventually(lambda: bool(caller.failed))
+    eventually(lambda: bool(caller.failed), "a call fails")
     assert "invalid_client" in caller.failed[0]
 
 
 def test_a_move_to_a_second_client_refuses_no_request(stack: Stack, aws: Aws, caller: Caller) -> None:
     client_id, secret = stack.issuer.add_client("read")
     allow(stack, stack.client_id, client_id)
-    eventually(lambda: status_of(stack, client_id) == 200)
+    eventually(lambda: status_of(stack, client_id) == 200, "the client is allowed")
     aws.keep(SECRET, client_id, secret)
     caller.goes_on()
     allow(stack, client_id)
-    eventually(lambda: status_of(stack, stack.client_id) == 403)
+    eventually(lambda: status_of(stack, stack.client_id) == 403, "the client is refused")
     caller.goes_on()
     assert caller.refused == []
     assert caller.used[-1]["client_id"] == client_id

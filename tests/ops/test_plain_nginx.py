@@ -3,8 +3,7 @@
 import json
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,11 @@ import pytest
 import yaml
 from pages import DOCS
 
+from tests.e2e.stage import eventually
 from verifier.demo.issuer import Issuer
 from verifier.demo.nginx import Gateway, Nginx
 from verifier.demo.processes import Child
 from verifier.demo.serving import Background, bind, free_port, port_of
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 class Block(Gateway):
@@ -93,7 +86,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         verifier = Child(command, folder / "verifier.log")
         try:
             with httpx.Client(transport=httpx.HTTPTransport(uds=str(uds))) as direct:
-                eventually(lambda: uds.exists() and direct.get("http://m2m/ready").status_code == 200)
+                eventually(lambda: uds.exists() and direct.get("http://m2m/ready").status_code == 200, "it is ready")
             gateway = Block(folder / "nginx", free_port(), [str(uds)], {"api": api.address})
             with Nginx(gateway), httpx.Client(base_url=f"http://127.0.0.1:{gateway.port}", trust_env=False) as client:
                 yield Guarded(client, issuer, client_id, uds)

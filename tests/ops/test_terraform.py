@@ -67,9 +67,7 @@ def test_every_name_that_is_used_is_declared() -> None:
 
 
 def test_every_variable_and_output_is_described() -> None:
-    assert [
-        name for kind in ("variable", "output") for name, body in blocks(kind).items() if not body["description"]
-    ] == []
+    assert [name for name, body in (blocks("variable") | blocks("output")).items() if not body["description"]] == []
 
 
 def test_a_client_may_fetch_tokens_for_itself_and_nothing_else(client: dict[str, Any]) -> None:
