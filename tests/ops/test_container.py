@@ -172,8 +172,10 @@ def test_no_build_tool_is_left(image: Path) -> None:
         assert f"No module named '{module}'" in output([python, "-I", "-c", f"import {module}"])[1]
 
 
-@pytest.mark.parametrize("name", ["verifier/py.typed", "m2m_verifier-*.dist-info/licenses/LICENSE"])
-def test_the_wheel_carries_its_licence_and_says_that_it_is_typed(image: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["verifier/py.typed", "verifier/tools/blocks/nginx.conf", "m2m_verifier-*.dist-info/licenses/LICENSE"]
+)
+def test_the_wheel_carries_what_is_no_code(image: Path, name: str) -> None:
     assert len(list((image / "opt" / "m2m-verifier").glob(f"lib/python*/site-packages/{name}"))) == 1
 
 

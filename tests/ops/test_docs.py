@@ -268,4 +268,4 @@ def test_the_ingress_page_has_a_row_for_every_rule_of_lint() -> None:
 def test_a_block_of_the_ingress_page_is_what_guard_prints(
     language: str, number: int, proxy: str, made_for: guard.Guard
 ) -> None:
-    assert DOCS["ingress"].blocks(language)[number] == guard.PROXIES[proxy](made_for)
+    assert DOCS["ingress"].blocks(language)[number] == made_for.block(proxy)

@@ -45,7 +45,7 @@ def test_the_block_has_every_header_of_the_configuration(
 
 @pytest.mark.parametrize("header", [*IDENTITY_HEADERS, *MAPPED])
 def test_nginx_overwrites_each_header_with_the_verifiers_own_value(header: str) -> None:
-    block = PROXIES["nginx"](Guard("orders", MAPPED))
+    block = Guard("orders", MAPPED).block("nginx")
     [variable] = re.findall(rf"^ *proxy_set_header {header} (\$\w+);", block, re.MULTILINE)
 
     assert f"auth_request_set {variable} $upstream_http_{header.lower().replace('-', '_')};" in block
@@ -53,7 +53,7 @@ def test_nginx_overwrites_each_header_with_the_verifiers_own_value(header: str) 
 
 
 def test_a_mapped_header_that_the_block_sets_anyway_is_set_once() -> None:
-    block = PROXIES["nginx"](Guard("orders", ("X-Request-Id",)))
+    block = Guard("orders", ("X-Request-Id",)).block("nginx")
     location = block.partition("location / {")[2].partition("}")[0]
 
     assert re.findall(r"proxy_set_header x-request-id (\S+);", location, re.IGNORECASE) == ["$m2m_mapped_x_request_id"]
@@ -73,7 +73,7 @@ def test_a_mapped_header_that_the_block_sets_anyway_is_set_once() -> None:
     ],
 )
 def test_each_line_that_guards_nginx_has_its_reason_beside_it(line: str) -> None:
-    [found] = [one.strip() for one in PROXIES["nginx"](Guard("orders")).splitlines() if one.strip().startswith(line)]
+    [found] = [one.strip() for one in Guard("orders").block("nginx").splitlines() if one.strip().startswith(line)]
 
     assert re.fullmatch(re.escape(line) + r" +# \S.+", found)
 
@@ -81,13 +81,13 @@ def test_each_line_that_guards_nginx_has_its_reason_beside_it(line: str) -> None
 @pytest.mark.parametrize("policy", ["orders", "Orders_2.eu"])
 def test_lint_finds_no_trap_in_the_ingress(policy: str, tmp_path: Path) -> None:
     path = tmp_path / "ingress.yaml"
-    path.write_text(PROXIES["ingress-nginx"](Guard(policy, MAPPED, resource=True)))
+    path.write_text(Guard(policy, MAPPED, resource=True).block("ingress-nginx"))
 
     assert lint_files([path], Known(frozenset({policy}), frozenset({policy}), MAPPED)) == []
 
 
 def test_every_name_in_the_ingress_is_one_that_kubernetes_accepts() -> None:
-    [ingress, metadata] = yaml.safe_load_all(PROXIES["ingress-nginx"](Guard("Orders_2.eu", resource=True)))
+    [ingress, metadata] = yaml.safe_load_all(Guard("Orders_2.eu", resource=True).block("ingress-nginx"))
     names = [ingress["metadata"]["name"], metadata["metadata"]["name"], ingress["spec"]["tls"][0]["secretName"]]
 
     assert [name for name in names if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name)] == []
@@ -109,7 +109,7 @@ def test_without_a_configuration_the_block_says_what_it_cannot_know(
     assert cli.main(["guard", "--proxy", "nginx", "--policy", "orders"]) == 0
     out, errors = capsys.readouterr()
 
-    assert (out, "--config" in errors) == (PROXIES["nginx"](Guard("orders")), True)
+    assert (out, "--config" in errors) == (Guard("orders").block("nginx"), True)
 
 
 def test_the_file_that_the_environment_names_counts_as_the_configuration(
