@@ -27,7 +27,7 @@ POLICIES = {
     },
     "report": {"scope": ["admin"], "mode": "report"},
 }
-AUTH_URL = "http://verifier.auth.svc.cluster.local:8000/verify/api?scope=admin"
+AUTH_URL = "http://verify.auth.svc.cluster.local:8000/verify/api?scope=admin"  # a host with the name of the path
 
 
 @pytest.fixture
