@@ -21,7 +21,7 @@ from bench.load import openloop, wrk
 from bench.load.requests import direct_template, proxied_template, render
 from bench.run import specs
 from bench.servers import BenchError
-from bench.sides import nginx, ours
+from bench.sides import ours
 from bench.sides.context import Context
 
 EXPIRES = int(time.time()) + tokens.LIFETIME
@@ -94,11 +94,9 @@ def test_medians_are_taken_of_each_group() -> None:
     assert found == {("ours",): {"rps": 2}, ("envoy",): {"rps": 5}}
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"), [(12345.6, "12,346"), (123.45, "123"), (12.345, "12.3"), (1.2345, "1.23"), (0.0, "0.00")]
-)
-def test_a_number_has_three_digits(value: float, shown: str) -> None:
-    assert report.number(value) == shown
+def test_a_number_has_three_digits() -> None:
+    shown = [report.number(value) for value in (12345.6, 123.45, 12.345, 1.2345, 0.0)]
+    assert shown == ["12,346", "123", "12.3", "1.23", "0.00"]
 
 
 def test_the_report_replaces_what_is_between_the_markers_of_the_document() -> None:
@@ -172,9 +170,9 @@ def test_each_round_has_another_order() -> None:
     assert orders == ["abcd", "bcda", "badc", "cbad"]
 
 
-@pytest.mark.parametrize("names", [["a", "b"], ["x", "a", "b", "y", "z"]], ids=["two sides", "several sides"])
-def test_no_side_always_runs_after_the_same_one(names: list[str]) -> None:
-    orders = [plan.rotated(names, number) for number in range(7)]
+@pytest.mark.parametrize("names", ["ab", "xabyz"])
+def test_no_side_always_runs_after_the_same_one(names: str) -> None:
+    orders = [plan.rotated(list(names), number) for number in range(7)]
     assert 2 <= sum(order.index("a") < order.index("b") for order in orders) <= 5
 
 
@@ -226,14 +224,6 @@ def test_a_request_carries_the_token_and_ends(template: str) -> None:
 def test_a_load_over_new_connections_differs_in_one_header_line() -> None:
     kept, close = (direct_template("/verify", close=close).splitlines() for close in (False, True))
     assert set(close) ^ set(kept) == {"Connection: close"}
-
-
-def test_nginx_keeps_answers_by_token_method_and_uri(tmp_path: Path) -> None:
-    context = Context(tmp_path, tokens.make_token_set(tmp_path, cold=1, distinct=1))
-    front = nginx.Front("cached", "127.0.0.1:1", keepalive=False, cache=True)
-    text = Path(nginx.front(context, (front,)).argv[-1]).read_text()
-    assert 'cached$http_authorization$request_method$request_uri";' in text
-    assert 'proxy_set_header Connection "close";' in text
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
