@@ -60,11 +60,10 @@ def copy_context(target: Path) -> None:
     """Copy the build context; .dockerignore has only plain names, `*` and one `**/` pattern."""
     allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     for name in allowed:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy(source, target / name)
+            shutil.copy(ROOT / name, target)
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +86,8 @@ def image() -> Iterator[Path]:
             elif word == "COPY" and not rest.startswith("--from"):
                 *sources, target = rest.split()
                 for source in sources:
-                    here = folder / target / ("" if (context / source).is_file() else ".")
-                    if (context / source).is_dir():
-                        shutil.copytree(context / source, folder / target)
-                    else:
-                        shutil.copy(context / source, here)
+                    copy = shutil.copytree if (context / source).is_dir() else shutil.copy
+                    copy(context / source, folder / target)
             elif word == "RUN":
                 command = ABSOLUTE.sub(f"{root}/", rest).replace(" --no-cache-dir", "")  # downloads are not tested
                 status, printed = output(["/bin/sh", "-c", command], cwd=folder, env=variables)
@@ -132,12 +128,9 @@ def test_hadolint_finds_nothing() -> None:
 
 def test_check_runs_as_the_images_user_and_writes_nothing_beside_itself(image: Path) -> None:
     before = sorted(image.rglob("*"))
-    done = output(command(image, "check"), env=environment(image), cwd="/")
-    assert (done[0], done[1].splitlines()[0]) == (0, "ok: issuers cognito; policies default")
+    status, printed = output(command(image, "check"), env=environment(image), cwd="/")
+    assert (status, printed.splitlines()[0]) == (0, "ok: issuers cognito; policies default")
     assert sorted(image.rglob("*")) == before
-
-
-def test_the_command_is_on_the_path(image: Path) -> None:
     [entry] = yaml.safe_load(value(FINAL, "ENTRYPOINT"))
     assert shutil.which("m2m-verifier", path=environment(image)["PATH"]) == ABSOLUTE.sub(f"{image}/", entry)
 
@@ -150,13 +143,13 @@ def test_the_images_command_serves_and_ends_cleanly(image: Path) -> None:
         env=environment(image) | ports, cwd="/", stderr=subprocess.DEVNULL,
     ) as process:  # fmt: skip
         try:
-            eventually(lambda: answers(port), "it answers")
+            eventually(lambda: healthy(port), "it answers")
         finally:
             process.send_signal(signal.SIGTERM)
     assert process.returncode == 0
 
 
-def answers(port: int) -> bool:
+def healthy(port: int) -> bool:
     with contextlib.suppress(httpx.TransportError):
         return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).is_success
     return False
@@ -168,18 +161,17 @@ def test_no_build_tool_is_left(image: Path) -> None:
         assert f"No module named '{module}'" in output([python, "-I", "-c", f"import {module}"])[1]
 
 
-@pytest.mark.parametrize("name", ["verifier/py.typed", "m2m_verifier-*.dist-info/licenses/LICENSE"])
-def test_the_wheel_carries_its_licence_and_says_that_it_is_typed(image: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["verifier/py.typed", "verifier/tools/blocks/nginx.conf", "m2m_verifier-*.dist-info/licenses/LICENSE"]
+)
+def test_the_wheel_carries_what_is_no_code(image: Path, name: str) -> None:
     assert len(list((image / "opt" / "m2m-verifier").glob(f"lib/python*/site-packages/{name}"))) == 1
 
 
-def test_the_final_stage_takes_nothing_but_the_environment() -> None:
+def test_the_final_stage_has_the_same_python_and_takes_nothing_but_the_environment() -> None:
     copies = [shlex.split(rest) for word, rest in FINAL if word in ("COPY", "ADD")]
 
     assert copies == [["--from=build", "/opt/m2m-verifier", "/opt/m2m-verifier"]]
-
-
-def test_both_stages_have_the_same_python() -> None:
     assert value(BUILD, "FROM").removesuffix(" AS build") == value(FINAL, "FROM")
 
 
@@ -192,13 +184,10 @@ def test_user_ports_and_arguments_are_the_ones_that_kubernetes_has() -> None:
 
 
 def test_every_file_that_is_copied_is_sent_and_no_other() -> None:
-    copied = {
-        source for word, rest in BUILD if word == "COPY" for source in rest.split()[:-1]
-    }  # fmt: skip
+    copied = {source for word, rest in BUILD if word == "COPY" for source in rest.split()[:-1]}
     lines = (ROOT / ".dockerignore").read_text().splitlines()
 
-    assert {line[1:] for line in lines if line.startswith("!")} == copied
-    assert lines[1] == "*"
+    assert ({line[1:] for line in lines if line.startswith("!")}, lines[1]) == (copied, "*")
 
 
 # The lock

@@ -1,6 +1,9 @@
 """The manifests build, fit Kubernetes' schemas, and agree with each other and with the program."""
 
+import copy
+import functools
 import json
+import operator
 import re
 import subprocess
 import sys
@@ -35,6 +38,8 @@ KUBERNETES = ["1.30", "1.37"]  # the oldest that knows preStop's sleep, and the 
 
 DEFAULTS = Environment.model_construct()
 NGINX = "nginx.ingress.kubernetes.io/"
+GRAFANA = K8S.parent / "grafana"
+JOB = r'job=\\?"([^"\\]+)'
 
 
 def walk(node: object) -> Iterator[Any]:
@@ -129,68 +134,52 @@ def test_every_object_fits_its_schema_strictly(build: Build, folder: Path, versi
 @pytest.mark.parametrize(
     ("folder", "kind", "place"),
     [
-        (K8S / "base", "Deployment", ("spec", "template", "spec")),
-        (K8S / "overlays" / "homelab", "ServiceMonitor", ("spec", "endpoints", 0)),
-        (K8S / "overlays" / "homelab", "Issuer", ("spec", "acme", "solvers", 0, "dns01", "cloudflare")),
+        ("base", "Deployment", ("spec", "template", "spec")),
+        ("overlays/homelab", "ServiceMonitor", ("spec", "endpoints", 0)),
+        ("overlays/homelab", "Issuer", ("spec", "acme", "solvers", 0, "dns01", "cloudflare")),
     ],
 )
-def test_a_misspelt_field_would_not_fit(build: Build, folder: Path, kind: str, place: tuple[str | int, ...]) -> None:
-    manifest = json.loads(json.dumps(of_kind(build(folder), kind)[0]))
-    node = manifest
-    for part in place:
-        node = node[part]
-    node["misspelt"] = "x"
+def test_a_misspelt_field_would_not_fit(build: Build, folder: str, kind: str, place: tuple[str | int, ...]) -> None:
+    manifest = copy.deepcopy(of_kind(build(K8S / folder), kind)[0])
+    functools.reduce(operator.getitem, place, manifest)["misspelt"] = "x"
 
     with pytest.raises(jsonschema.ValidationError):
         validate(manifest, KUBERNETES[-1])
 
 
-@pytest.mark.parametrize("component", sorted(path.name for path in (K8S / "components").iterdir()))
-def test_every_component_is_used_by_something_that_is_tested(component: str) -> None:
-    used = {
-        Path(folder, name).resolve()
-        for folder in FOLDERS
-        for name in yaml.safe_load((folder / "kustomization.yaml").read_text()).get("components", [])
-    }
+def test_every_file_is_named_by_the_kustomization_beside_it_and_every_component_by_one_that_is_tested() -> None:
+    kustomizations = {path.parent: yaml.safe_load(path.read_text()) for path in K8S.rglob("kustomization.yaml")}
+    used = {(folder / name).resolve() for folder in FOLDERS for name in components(folder)}
 
-    assert (K8S / "components" / component).resolve() in used
-
-
-def test_every_file_is_named_by_the_kustomization_beside_it() -> None:
-    for path in K8S.rglob("*"):
-        if path.is_file() and path.name != "kustomization.yaml":
-            kustomization = yaml.safe_load((path.parent / "kustomization.yaml").read_text())
-            assert path.name in list(walk(kustomization)), path
-
-
-@pytest.mark.parametrize("path", sorted(K8S.rglob("kustomization.yaml")), ids=lambda path: path.parent.name)
-def test_no_kustomization_uses_a_deprecated_field(path: Path) -> None:
+    assert used == {path.resolve() for path in (K8S / "components").iterdir()}
+    files = [path for path in K8S.rglob("*") if path.is_file() and path.name != "kustomization.yaml"]
+    assert [path for path in files if path.name not in list(walk(kustomizations[path.parent]))] == []
     deprecated = {"bases", "commonLabels", "imageTags", "patchesJson6902", "patchesStrategicMerge", "vars"}
-
-    assert deprecated.isdisjoint(yaml.safe_load(path.read_text()))
-
-
-def test_no_secret_is_in_the_repository(overlay: list[Manifest]) -> None:
-    assert of_kind(overlay, "Secret") == []
+    assert [folder for folder, written in kustomizations.items() if not deprecated.isdisjoint(written)] == []
 
 
-def test_everything_is_in_the_overlays_namespace(overlay: list[Manifest]) -> None:
+def components(folder: Path) -> list[str]:
+    return yaml.safe_load((folder / "kustomization.yaml").read_text()).get("components", [])
+
+
+def test_everything_is_in_the_overlays_namespace_and_nothing_is_a_secret(overlay: list[Manifest]) -> None:
     assert len({manifest["metadata"]["namespace"] for manifest in overlay}) == 1
+    assert of_kind(overlay, "Secret") == []
 
 
 # Objects agree with each other
 
 
 def test_every_selector_finds_the_pods(overlay: list[Manifest], deployment: Manifest) -> None:
-    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
-    selectors = [deployment["spec"]["selector"]["matchLabels"]]
-    selectors += [manifest["spec"]["selector"] for manifest in of_kind(overlay, "Service")]
-    selectors += [m["spec"]["selector"]["matchLabels"] for m in of_kind(overlay, "PodDisruptionBudget")]
-    selectors += [m["spec"]["podSelector"]["matchLabels"] for m in of_kind(overlay, "NetworkPolicy")]
-    spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
-    selectors += [constraint["labelSelector"]["matchLabels"] for constraint in spread]
+    template = deployment["spec"]["template"]
+    selectors = [manifest["spec"]["selector"] for manifest in of_kind(overlay, "Service")]
+    labels = [deployment["spec"]["selector"]]
+    labels += [manifest["spec"]["selector"] for manifest in of_kind(overlay, "PodDisruptionBudget")]
+    labels += [manifest["spec"]["podSelector"] for manifest in of_kind(overlay, "NetworkPolicy")]
+    labels += [constraint["labelSelector"] for constraint in template["spec"]["topologySpreadConstraints"]]
+    selectors += [selector["matchLabels"] for selector in labels]
 
-    assert [selector for selector in selectors if not selector.items() <= labels] == []
+    assert [one for one in selectors if not one.items() <= template["metadata"]["labels"].items()] == []
 
 
 @pytest.mark.parametrize(("folder", "name"), WORKLOADS)
@@ -205,21 +194,12 @@ def test_servicemonitor_service_and_container_agree_on_labels_and_ports(build: B
     assert {port["targetPort"] for port in ports} == {port["name"] for port in container["ports"]}
 
 
-def test_probes_ask_a_port_that_the_container_names(container: Manifest) -> None:
-    names = {port["name"] for port in container["ports"]}
-
-    assert {container[probe]["httpGet"]["port"] for probe in PROBES} <= names
-
-
-def test_the_autoscaler_scales_the_deployment_that_leaves_the_number_to_it(build: Build) -> None:
-    production = build(K8S / "overlays" / "production")
+def test_the_autoscaler_sets_the_number_in_production_and_without_one_there_are_two(build: Build) -> None:
+    production, homelab = (build(K8S / "overlays" / name) for name in ("production", "homelab"))
     [target] = [scaler["spec"]["scaleTargetRef"] for scaler in of_kind(production, "HorizontalPodAutoscaler")]
 
     assert "replicas" not in named(production, target["kind"], target["name"])["spec"]
-
-
-def test_without_an_autoscaler_there_are_two(build: Build) -> None:
-    assert named(build(K8S / "overlays" / "homelab"), "Deployment", "m2m-verifier")["spec"]["replicas"] == 2
+    assert named(homelab, "Deployment", "m2m-verifier")["spec"]["replicas"] == 2
 
 
 def test_the_configuration_is_where_the_program_looks(
@@ -241,16 +221,14 @@ def test_the_auth_url_is_the_services_full_name(api: Manifest, service: Manifest
     assert url.port in {port["port"] for port in service["spec"]["ports"] if port["name"] == "http"}
 
 
-def test_the_guarded_and_the_public_ingress_share_host_and_certificate(overlay: list[Manifest], api: Manifest) -> None:
+def test_guarded_and_public_ingress_share_host_and_a_certificate_of_the_issuer_that_is_here(
+    overlay: list[Manifest], api: Manifest
+) -> None:
     public = named(overlay, "Ingress", "m2m-api-metadata")
+    issuer = named(overlay, "Issuer", api["metadata"]["annotations"]["cert-manager.io/issuer"])
 
     assert public["spec"]["tls"] == api["spec"]["tls"]
     assert public["spec"]["rules"][0]["host"] == api["spec"]["rules"][0]["host"] == api["spec"]["tls"][0]["hosts"][0]
-
-
-def test_the_certificate_comes_from_the_issuer_that_is_here(overlay: list[Manifest], api: Manifest) -> None:
-    issuer = named(overlay, "Issuer", api["metadata"]["annotations"]["cert-manager.io/issuer"])
-
     assert [list(solver) for solver in issuer["spec"]["acme"]["solvers"]] == [["dns01"]]
 
 
@@ -268,57 +246,36 @@ def test_oauth2_proxy_serves_its_metrics_on_the_port_that_is_named(build: Build)
     assert container["args"] == ["--http-address=0.0.0.0:4180", f"--metrics-address=0.0.0.0:{port}"]
 
 
-GRAFANA = K8S.parent / "grafana"
-
-
 def test_grafanas_sidecar_finds_every_dashboard_as_it_is(overlay: list[Manifest]) -> None:
     boards = [m for m in of_kind(overlay, "ConfigMap") if m["metadata"]["labels"].get("grafana_dashboard") == "1"]
     texts = {name: text for board in boards for name, text in board["data"].items()}
 
     assert texts == {path.name: path.read_text() for path in (GRAFANA / "dashboards").iterdir()}
-
-
-def test_the_api_server_takes_every_dashboard(overlay: list[Manifest]) -> None:
-    assert max(len(json.dumps(manifest)) for manifest in of_kind(overlay, "ConfigMap")) < 2**20
+    assert max(len(json.dumps(board)) for board in boards) < 2**20  # what the API server accepts
 
 
 @pytest.mark.parametrize(("folder", "name"), WORKLOADS)
-def test_the_prometheus_operator_selects_rules_and_monitors_by_one_label(build: Build, folder: Path, name: str) -> None:
-    found = [named(build(folder), kind, name) for kind in ("PrometheusRule", "ServiceMonitor")]
-
-    assert {manifest["metadata"]["labels"]["release"] for manifest in found} == {"kube-prometheus-stack"}
-
-
-@pytest.mark.parametrize(("folder", "name"), WORKLOADS)
-def test_rules_ship_with_what_they_watch(build: Build, folder: Path, name: str) -> None:
+def test_rules_ship_with_what_they_watch_and_the_operator_selects_both_by_one_label(
+    build: Build, folder: Path, name: str
+) -> None:
     # Elsewhere an alert on a missing job would fire for ever.
-    [rules] = of_kind(build(folder), "PrometheusRule")
+    [rules], [monitor] = (of_kind(build(folder), kind) for kind in ("PrometheusRule", "ServiceMonitor"))
 
-    assert rules["metadata"]["name"] == name
-    assert set(re.findall(r'job=\\?"([^"\\]+)', json.dumps(rules))) == {
-        monitor["metadata"]["name"] for monitor in of_kind(build(folder), "ServiceMonitor")
-    }
+    assert [m["metadata"]["name"] for m in (rules, monitor)] == [name, name]
+    assert [m["metadata"]["labels"]["release"] for m in (rules, monitor)] == ["kube-prometheus-stack"] * 2
+    assert set(re.findall(JOB, json.dumps(rules))) == {name}
 
 
 def test_the_jobs_that_dashboards_and_alerts_name_are_services(build: Build) -> None:
     # A ServiceMonitor's job is its Service's name.
-    services = {
-        manifest["metadata"]["name"]
-        for folder in (K8S / "overlays" / "homelab", OAUTH2_PROXY)
-        for manifest in of_kind(build(folder), "Service")
-    }
-    text = "".join(
-        path.read_text()
-        for path in GRAFANA.rglob("*")
-        if path.suffix in (".yaml", ".json") and "tests" not in path.parts
-    )
+    folders = (K8S / "overlays" / "homelab", OAUTH2_PROXY)
+    services = {service["metadata"]["name"] for folder in folders for service in of_kind(build(folder), "Service")}
+    sources = [path for pattern in ("*.yaml", "*.json") for path in GRAFANA.rglob(pattern) if "tests" not in path.parts]
 
-    assert set(re.findall(r'job=\\?"([^"\\]+)', text)) == services
+    assert set(re.findall(JOB, "".join(path.read_text() for path in sources))) == services
 
 
 # Objects agree with the program
-
-PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 
 
 def test_ports_are_the_programs(container: Manifest, service: Manifest) -> None:
@@ -346,7 +303,11 @@ def routes() -> set[str]:
 
 
 def test_probes_ask_what_the_program_answers(container: Manifest) -> None:
-    assert [container[probe]["httpGet"]["path"] for probe in PROBES] == ["/health", "/health", "/ready"]
+    asked = [container[probe]["httpGet"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")]
+
+    assert [(probe["port"], probe["path"]) for probe in asked] == [
+        ("http", "/health"), ("http", "/health"), ("http", "/ready"),
+    ]  # fmt: skip
     assert {"/health", "/ready"} <= routes()
 
 
@@ -411,9 +372,8 @@ def test_the_drain_fits_into_the_grace_period(pod: Manifest, container: Manifest
 
 
 def test_production_does_not_start_without_its_secret(build: Build) -> None:
-    [container] = named(build(K8S / "overlays" / "production"), "Deployment", "m2m-verifier")["spec"]["template"][
-        "spec"
-    ]["containers"]
+    deployment = named(build(K8S / "overlays" / "production"), "Deployment", "m2m-verifier")
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
 
     assert container["envFrom"][1] == {"secretRef": {"name": "m2m-verifier-env", "optional": False}}
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,9 +9,7 @@ import pytest
 from promql import ROOT, VERIFIER, runbook
 
 from grafana.live import Live, Prometheus, ask_with
-
-PATIENCE = 30.0
-"""Seconds until every panel must have its data; most have it after five."""
+from tests.e2e.stage import eventually
 
 MAY_BE_EMPTY = {
     "auth-overview: Alerts": "no alert is pending or firing while all is well",
@@ -41,10 +38,10 @@ def numbers(series: list[dict[str, Any]]) -> list[float]:
 
 @pytest.mark.parametrize(("panel", "expr"), list(exprs()))
 def test_every_expression_of_every_panel_returns_numbers(prometheus: Prometheus, panel: str, expr: str) -> None:
-    deadline = time.monotonic() + (0 if panel in MAY_BE_EMPTY else PATIENCE)
-    while not (found := numbers(prometheus.query(ask_with(expr)))) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert found or panel in MAY_BE_EMPTY
+    if panel in MAY_BE_EMPTY:
+        prometheus.query(ask_with(expr))
+    else:
+        eventually(lambda: numbers(prometheus.query(ask_with(expr))), f"{panel} has numbers")
 
 
 def test_what_may_be_empty_is_on_a_board() -> None:
@@ -69,9 +66,7 @@ def test_every_rule_is_evaluated_without_an_error(prometheus: Prometheus) -> Non
         groups = prometheus.get("rules")["groups"]
         return {(rule["health"], rule.get("lastError", "")) for group in groups for rule in group["rules"]}
 
-    deadline = time.monotonic() + PATIENCE
-    while ("unknown", "") in health() and time.monotonic() < deadline:
-        time.sleep(0.5)
+    eventually(lambda: ("unknown", "") not in health(), "every rule was evaluated")
     assert health() == {("ok", "")}
 
 

@@ -20,8 +20,6 @@ from verifier.reasons import Reason, Rejected
 from verifier.request import AuthRequest, is_url
 from verifier.tokens.jws import parse_compact, unverified_claims
 
-ALLOWED, DENIED, INDETERMINATE = 0, 1, 2
-
 # The steps of a decision in their order, and the reasons that end it at each.
 STEPS: dict[str, tuple[Reason, ...]] = {
     "auth request": (Reason.UNKNOWN_POLICY, Reason.BAD_AUTH_REQUEST, Reason.INTERNAL_ERROR),
@@ -73,9 +71,6 @@ REMEDIES: dict[Reason, str] = {
 }
 
 
-_CLAIMS = {"audience": "aud", "revocation": "jti"}  # shown at these steps as they are
-
-
 class Step(NamedTuple):
     """One step of the decision. ``passed`` is None where the decision ended before it."""
 
@@ -85,19 +80,18 @@ class Step(NamedTuple):
 
 
 def run(config: Config, options: argparse.Namespace, token: bytes, out: TextIO) -> int:
-    """Explain the decision about ``token`` for the request in ``options``. Returns the exit status.
+    """Explain the decision about ``token`` for the request in ``options``.
+
+    Returns the exit status: 0 allowed, 1 denied, 2 indeterminate.
 
     Raises:
         ConfigError: an option is not usable.
     """
     request = _request(options, token.strip())
     decision = asyncio.run(_decide(config, request))
-    steps = list(_steps(decision, _facts(config, request, decision)))
     write = _write_json if options.json else _write_text
-    write(decision, steps, out)
-    if decision.reason.status == 503:
-        return INDETERMINATE
-    return ALLOWED if decision.reason is Reason.OK else DENIED
+    write(decision, _steps(decision, _facts(config, request, decision)), out)
+    return {200: 0, 503: 2}.get(decision.reason.status, 1)
 
 
 def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
@@ -109,10 +103,10 @@ def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
         if options.policy is not None:
             raise ConfigError(["--auth-url: already names the policy: omit --policy"])
         path, _, written = options.auth_url.partition("?")
-        before, prefix, after = path.partition(nginx.PREFIX)
-        if not prefix or (after and not after.startswith("/")) or ("/" in before and "://" not in before):
+        named = nginx.policy_in(re.sub(r"^(?:https?://)?[^/]*", "", path))
+        if named is None:
             raise ConfigError([f"--auth-url: must be {nginx.PREFIX}[/POLICY][?QUERY]"])
-        policy, query = after[1:] if after else "default", written.encode()
+        policy, query = named, written.encode()
     # The whole header, or a part of it, is accepted too.
     token = re.sub(rb"^(?:authorization:)?\s*(?:bearer\s+)?", b"", token, flags=re.IGNORECASE)
     authorization = b"Bearer " + token if token else None
@@ -125,10 +119,10 @@ async def _decide(config: Config, request: AuthRequest) -> Decision:
         runtime.start()
         await runtime.first_keys(2 * TIME_LIMIT)
         decision = runtime.gate.decide(request)
-        if decision.refresh is not None:
-            await decision.refresh()
-            decision = runtime.gate.decide(request)
-        return decision
+        if decision.refresh is None:
+            return decision
+        await decision.refresh()
+        return runtime.gate.decide(request)
     finally:
         await runtime.stop()
 
@@ -145,14 +139,16 @@ def _facts(config: Config, request: AuthRequest, decision: Decision) -> dict[str
         return facts
     facts["issuer"] = json.dumps(claims.get("iss"))
     facts["times"] = ", ".join(f"{name} {_time(claims[name])}" for name in ("iat", "nbf", "exp") if name in claims)
-    facts |= {name: f"{claim} {json.dumps(claims[claim])}" for name, claim in _CLAIMS.items() if claim in claims}
+    for step, name in (("audience", "aud"), ("revocation", "jti")):
+        if name in claims:
+            facts[step] = f"{name} {json.dumps(claims[name])}"
     if decision.token is not None:
         principal = decision.token.principal
         facts["M2M"] = facts["client"] = f"client {principal.client_id}"
-        facts["issuer allowed"] = principal.issuer
+        facts |= {"issuer allowed": principal.issuer, "role": principal.role or "none"}
         facts["scope"] = f"granted: {principal.scope or 'none'}"
-        facts["role"] = principal.role or "none"
-    if decision.policy in config.policies.by_name and config.policies.by_name[decision.policy].rules:
+    policy = config.policies.by_name.get(decision.policy)
+    if policy is not None and policy.rules:
         facts["rule"] = f"{request.method} {_path(request.url)}"
     return facts
 
@@ -177,29 +173,31 @@ def _path(url: bytes) -> str:
 
 
 def _steps(decision: Decision, facts: dict[str, str]) -> list[Step]:
-    steps = []
-    failed = False
+    steps: list[Step] = []
+    passed: bool | None = True
     for name, reasons in STEPS.items():
-        here = decision.reason in reasons
-        detail = f"{facts.get(name, '')}: {decision.description}".lstrip(": ") if here else facts.get(name, "")
-        steps.append(Step(name, None if failed else not here, "" if failed else detail))
-        failed = failed or here
+        detail = facts.get(name, "")
+        if passed and decision.reason in reasons:
+            steps.append(Step(name, False, f"{detail}: {decision.description}".lstrip(": ")))
+            passed = None
+        else:
+            steps.append(Step(name, passed, detail if passed else ""))
     return steps
 
 
 def _write_text(decision: Decision, steps: list[Step], out: TextIO) -> None:
     marks = {True: "ok  ", False: "FAIL", None: "  - "}
-    for step in steps:
-        out.write(f"{marks[step.passed]}  {step.name:<15} {step.detail}".rstrip() + "\n")
-    verdict = {200: "allowed", 503: "indeterminate"}.get(decision.reason.status, "denied")
-    out.write(f"\n{decision.reason.status} {decision.reason}: {verdict}\n")
-    if decision.reason is not Reason.OK:
-        out.write(f"because: {decision.description}\n")
-        out.write(f"to change it: {REMEDIES[decision.reason]}\n")
-        if decision.reason is Reason.INSUFFICIENT_SCOPE:
-            out.write(f"scope needed: {decision.scope}\n")
+    reason = decision.reason
+    verdict = {200: "allowed", 503: "indeterminate"}.get(reason.status, "denied")
+    lines = [f"{marks[step.passed]}  {step.name:<15} {step.detail}".rstrip() for step in steps]
+    lines += ["", f"{reason.status} {reason}: {verdict}"]
+    if reason is not Reason.OK:
+        lines += [f"because: {decision.description}", f"to change it: {REMEDIES[reason]}"]
+        if reason is Reason.INSUFFICIENT_SCOPE:
+            lines.append(f"scope needed: {decision.scope}")
         if decision.report:
-            out.write("the policy is in report mode: nginx receives 200 nevertheless\n")
+            lines.append("the policy is in report mode: nginx receives 200 nevertheless")
+    print(*lines, sep="\n", file=out)
 
 
 def _write_json(decision: Decision, steps: list[Step], out: TextIO) -> None:
@@ -212,4 +210,4 @@ def _write_json(decision: Decision, steps: list[Step], out: TextIO) -> None:
         "report_mode": decision.report,
         "steps": [step._asdict() for step in steps],
     }
-    out.write(json.dumps(explanation, indent=2) + "\n")
+    print(json.dumps(explanation, indent=2), file=out)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -18,28 +18,23 @@ __all__ = ["Finding", "Known", "lint_files", "main"]
 
 def lint_files(paths: Sequence[Path], known: Known | None = None) -> list[Finding]:
     """Every trap in the Ingresses of all files together: one file's path may bypass another's guard."""
-    ingresses, findings = manifests.read(paths)
-    return findings + list(_findings(ingresses, known or Known()))
+    return _read(paths, known)[1]
 
 
 def main(paths: Sequence[Path], known: Known | None, out: TextIO) -> int:
     """Print the findings. The exit status: 0 without one, else 1."""
-    ingresses, findings = manifests.read(paths)
-    findings += _findings(ingresses, known or Known())
-    for finding in findings:
-        print(finding, file=out)
+    ingresses, findings = _read(paths, known)
     guarded = sum(ingress.guarded for ingress in ingresses)
-    print(
-        f"{len(paths)} file(s), {len(ingresses)} Ingress(es), {guarded} guarded by the verifier: "
-        f"{len(findings) or 'no'} finding(s)",
-        file=out,
-    )
+    summary = f"{len(paths)} file(s), {len(ingresses)} Ingress(es), {guarded} guarded by the verifier"
+    print(*findings, f"{summary}: {len(findings) or 'no'} finding(s)", sep="\n", file=out)
     return 1 if findings else 0
 
 
-def _findings(ingresses: Sequence[Ingress], known: Known) -> Iterator[Finding]:
-    effective = [ingress for ingress in ingresses if not ingress.canary]
-    for ingress in effective:
-        yield from ingress_nginx.findings(ingress, known)
-    yield from snippets.findings(effective, known)
-    yield from routes.findings(effective, known)
+def _read(paths: Sequence[Path], known: Known | None) -> tuple[list[Ingress], list[Finding]]:
+    known = known or Known()
+    ingresses, findings = manifests.read(paths)
+    # A canary shares the location, and so the guard, of the Ingress beside it.
+    effective = [ingress for ingress in ingresses if ingress.annotation("canary") != "true"]
+    for rules in (ingress_nginx, snippets, routes):
+        findings += rules.findings(effective, known)
+    return ingresses, findings

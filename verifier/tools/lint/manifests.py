@@ -14,6 +14,7 @@ from verifier.config import yaml_errors
 from verifier.proxies import nginx
 
 PREFIX = "nginx.ingress.kubernetes.io/"
+UNGUARDED = "no token is needed, and X-M2M headers reach the API as the client sent them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +85,6 @@ class Ingress:
         return [name.strip() for name in self.annotation("auth-response-headers").split(",") if name.strip()]
 
     @property
-    def canary(self) -> bool:
-        """Whether it is a canary, which shares the location, and so the guard, of the Ingress beside it."""
-        return self.annotation("canary") == "true"
-
-    @property
     def hosts(self) -> list[str]:
         """Each host once, in file order."""
         return list(dict.fromkeys(route.host for route in self.routes))
@@ -97,7 +93,7 @@ class Ingress:
         """A finding about this Ingress."""
         return Finding(rule, self.file, self.name, place, why, write)
 
-    def trap(self, rule: str, key: str, why: str, value: str | None) -> Finding:
+    def trap(self, rule: str, key: str, why: str, value: str | None = None) -> Finding:
         """A finding about an ingress-nginx annotation. ``value`` None: the line has to be deleted."""
         line = f'{PREFIX}{key}: "{value}"' if value is not None else f"(nothing: delete the {key} line)"
         return self.finding(rule, PREFIX + key, why, line)
@@ -162,12 +158,10 @@ def _ingress(manifest: Mapping[str, Any], file: str) -> Ingress | Finding:
 
 def _routes(spec: Mapping[str, Any], namespace: str) -> Iterator[Route]:
     default = {"backend": spec.get("defaultBackend")}
-    rules = [_map(rule) for rule in _list(spec.get("rules"))]
-    for rule in rules:
+    rules = _list(spec.get("rules")) or ([{}] if "defaultBackend" in spec else [])
+    for rule in map(_map, rules):
         for path in map(_map, _list(_map(rule.get("http")).get("paths")) or [default]):
             yield Route(_text(rule.get("host")), _text(path.get("path")) or "/", _backend(path, namespace))
-    if not rules and "defaultBackend" in spec:
-        yield Route("", "/", _backend(default, namespace))
 
 
 def _backend(path: Mapping[str, Any], namespace: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from verifier.policy.resources import WELL_KNOWN
 from verifier.tools.lint.known import Known
-from verifier.tools.lint.manifests import PREFIX, Finding, Ingress, Route, covers
+from verifier.tools.lint.manifests import PREFIX, UNGUARDED, Finding, Ingress, Route, covers
 
 ACME_PATH = "/.well-known/acme-challenge"  # ingress-nginx never guards it (no-auth-locations); cert-manager serves it
 
@@ -30,16 +30,11 @@ def _unprotected(ingress: Ingress, guards: Sequence[Ingress]) -> Iterator[Findin
         if guard is None or target in seen or route.path.startswith((WELL_KNOWN, ACME_PATH)):
             continue
         seen.add(target)
-        yield ingress.trap(
-            "unprotected",
-            "auth-url",
-            f"{route.host or '*'}{route.path} reaches {target}, which {guard.name} guards, without the verifier: no "
-            "token is needed, and X-M2M headers reach the API as the client sent them",
-            guard.annotation("auth-url"),
-        )
+        why = f"{route.host or '*'}{route.path} reaches {target}, which {guard.name} guards: {UNGUARDED}"
+        yield ingress.trap("unprotected", "auth-url", why, guard.annotation("auth-url"))
         if ingress.annotation("enable-global-auth") == "false":
             why = f"switches the controller-wide guard off as well, on {target}, which {guard.name} guards"
-            yield ingress.trap("global-auth-off", "enable-global-auth", why, None)
+            yield ingress.trap("global-auth-off", "enable-global-auth", why)
 
 
 def _guard_of(route: Route, guards: Sequence[Ingress]) -> tuple[Ingress | None, str]:
@@ -54,15 +49,11 @@ def _guard_of(route: Route, guards: Sequence[Ingress]) -> tuple[Ingress | None, 
 
 def _metadata(ingress: Ingress, known: Known, public: set[str]) -> Iterator[Finding]:
     """Protected-resource documents (RFC 9728) that ask for a token."""
-    why = (
-        "the protected-resource document must be readable without a token (RFC 9728): an agent reads it to learn "
-        "where tokens come from"
-    )
     for host in ingress.hosts:
         paths = [route.path for route in ingress.routes if route.host == host]
-        write = f"a separate Ingress for {host or 'the host'} with path {WELL_KNOWN} and no auth-url"
-        if any(path.startswith(WELL_KNOWN) for path in paths):
-            yield ingress.finding("metadata-behind-auth", PREFIX + "auth-url", f"{why}; this path asks for one", write)
-        elif "/" in paths and ingress.policy in known.resources and host not in public:
-            why_here = f"{why}; the policy {ingress.policy} has one, and only the guarded path / answers for it"
-            yield ingress.finding("metadata-behind-auth", PREFIX + "auth-url", why_here, write)
+        behind = any(path.startswith(WELL_KNOWN) for path in paths)
+        # Without a path of its own, the document is below the guarded path /.
+        if behind or ("/" in paths and ingress.policy in known.resources and host not in public):
+            why = "an agent reads the protected-resource document before it has a token (RFC 9728); here it needs one"
+            write = f"a separate Ingress for {host or 'the host'} with path {WELL_KNOWN} and no auth-url"
+            yield ingress.finding("metadata-behind-auth", PREFIX + "auth-url", why, write)

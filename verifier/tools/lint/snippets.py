@@ -22,7 +22,7 @@ def findings(ingresses: Sequence[Ingress], known: Known) -> Iterator[Finding]:
     guarded_hosts = {host for ingress in ingresses if ingress.guarded for host in ingress.hosts}
     for ingress in ingresses:
         if ingress.guarded and ingress.annotation("satisfy").strip().lower() == "any":
-            yield ingress.trap("satisfy-any", "satisfy", _SATISFY, None)
+            yield ingress.trap("satisfy-any", "satisfy", _SATISFY)
         for key, snippet in ingress.annotations.items():
             kind = key.rpartition("/")[2]
             # A server snippet is in force for all Ingresses of its hosts.

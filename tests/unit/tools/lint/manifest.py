@@ -17,30 +17,20 @@ Lint = Callable[..., list[Finding]]
 
 
 def ingress(
-    name: str = "api",
-    host: str | None = "api.example.com",
-    paths: tuple[str, ...] = ("/",),
-    service: str = "api",
-    tls: bool = True,
-    **annotations: str | None,
-) -> Manifest:
+    name: str = "api", host: str | None = "api.example.com", paths: tuple[str, ...] = ("/",), service: str = "api",
+    tls: bool = True, certified: str | None = None, **annotations: str | None,
+) -> Manifest:  # fmt: skip
     """A guarded Ingress without a trap; an annotation is named with underscores, and None leaves it out."""
     values = {"auth_url": VERIFY, "auth_response_headers": ALL_HEADERS, "limit_rps": "20", **annotations}
     backend = {"service": {"name": service, "port": {"number": 80}}}
-    rule: Manifest = {"http": {"paths": [{"path": p, "pathType": "Prefix", "backend": backend} for p in paths]}}
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "Ingress",
-        "metadata": {
-            "name": name,
-            "namespace": "shop",
-            "annotations": {N + key.replace("_", "-"): value for key, value in values.items() if value is not None},
-        },
-        "spec": {
-            **({"tls": [{"hosts": [host] if host else [], "secretName": f"{name}-tls"}]} if tls else {}),
-            "rules": [{"host": host, **rule} if host else rule],
-        },
-    }
+    http = {"paths": [{"path": p, "pathType": "Prefix", "backend": backend} for p in paths]}
+    spec: Manifest = {"rules": [{"host": host, "http": http} if host else {"http": http}]}
+    if tls:
+        names = [name for name in [certified or host] if name]
+        spec["tls"] = [{"hosts": names, "secretName": f"{name}-tls"}]
+    written = {N + key.replace("_", "-"): value for key, value in values.items() if value is not None}
+    metadata = {"name": name, "namespace": "shop", "annotations": written}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
 
 
 def unguarded(name: str = "open", **options: Any) -> Manifest:

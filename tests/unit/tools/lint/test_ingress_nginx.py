@@ -1,101 +1,85 @@
 """What lint says about one Ingress and its annotations."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.unit.tools.lint.manifest import ALL_HEADERS, VERIFY, Lint, Manifest, N, ingress, rules, unguarded
 from verifier.tools.lint import Known
 
+HOST = "http://m2m-verifier.auth:8000"
+
 
 def test_an_ingress_without_a_trap_has_no_finding(lint: Lint) -> None:
     assert lint(ingress(), known=Known(policies=frozenset({"api"}))) == []
 
 
-TRAPS: dict[str, tuple[str, Manifest, Manifest]] = {
-    # name: the rule, an Ingress that has the trap, and one that is close to it and has not
+CACHE_KEY = "$http_authorization$request_method$request_uri"
+# The rule, what makes the trap, and what is close to it but makes none: annotations, or other arguments of ingress().
+# fmt: off
+TRAPS = {
     "an identity header is not listed": (
-        "forgeable-header",
-        ingress(auth_response_headers="X-M2M-Client-ID, X-M2M-Scope, X-M2M-Issuer"),
-        ingress(auth_response_headers="x-m2m-client-id,x-m2m-scope,x-m2m-role,x-m2m-issuer,X-Other"),
+        "forgeable-header", {"auth_response_headers": "X-M2M-Client-ID, X-M2M-Scope, X-M2M-Issuer"},
+        {"auth_response_headers": "x-m2m-client-id,x-m2m-scope,x-m2m-role,x-m2m-issuer,X-Other"},
     ),
-    "no header is listed": ("forgeable-header", ingress(auth_response_headers=None), ingress()),
-    "keepalive to the verifier": ("auth-keepalive", ingress(auth_keepalive="8"), ingress(auth_keepalive="0")),
+    "no header is listed": ("forgeable-header", {"auth_response_headers": None}, {}),
+    "keepalive to the verifier": ("auth-keepalive", {"auth_keepalive": "8"}, {"auth_keepalive": "0"}),
     "a cache key without the token": (
-        "auth-cache-key",
-        ingress(auth_cache_key="$request_method$request_uri"),
-        ingress(auth_cache_key="${http_authorization}$request_method$request_uri"),
+        "auth-cache-key", {"auth_cache_key": "$request_method$request_uri"},
+        {"auth_cache_key": "${http_authorization}$request_method$request_uri"},
     ),
     "a cache key without the method": (
-        "auth-cache-key",
-        ingress(auth_cache_key="$http_authorization$request_uri"),
-        ingress(auth_cache_key="$request_uri$http_authorization$request_method$host"),
+        "auth-cache-key", {"auth_cache_key": "$http_authorization$request_uri"},
+        {"auth_cache_key": "$request_uri$http_authorization$request_method$host"},
     ),
     "a cache key with a variable that only begins like the URL's": (
-        "auth-cache-key",
-        ingress(auth_cache_key="$http_authorization$request_method$request_uri_mine"),
-        ingress(auth_cache_key="$http_authorization$request_method$request_uri"),
+        "auth-cache-key", {"auth_cache_key": CACHE_KEY + "_mine"}, {"auth_cache_key": CACHE_KEY},
     ),
     "a percent sign in the auth-url": (
-        "auth-url-characters",
-        ingress(auth_url=VERIFY + "?scope=read%20all"),
-        ingress(auth_url=VERIFY + "?scope=read,write&client=homelab/7abc"),
+        "auth-url-characters", {"auth_url": VERIFY + "?scope=read%20all"},
+        {"auth_url": VERIFY + "?scope=read,write&client=homelab/7abc"},
     ),
     "a line break at the end of the auth-url, from a YAML block": (
-        "auth-url-characters",
-        ingress(auth_url=VERIFY + "\n"),
-        ingress(),
+        "auth-url-characters", {"auth_url": VERIFY + "\n"}, {},
     ),
     "the client's URI in the auth-url's query": (
-        "auth-url-variable",
-        ingress(auth_url=VERIFY + "?scope=$request_uri"),
-        ingress(auth_url=VERIFY + "?scope=read"),
+        "auth-url-variable", {"auth_url": VERIFY + "?scope=$request_uri"}, {"auth_url": VERIFY + "?scope=read"},
     ),
     "the client's parameter as the policy": (
-        "auth-url-variable",
-        ingress(auth_url="http://m2m-verifier.auth:8000/verify/$arg_policy"),
-        ingress(auth_url="http://m2m-verifier.auth:8000/verify/$namespace"),
+        "auth-url-variable", {"auth_url": f"{HOST}/verify/$arg_policy"}, {"auth_url": f"{HOST}/verify/$namespace"},
     ),
     "a mistyped parameter": (
-        "auth-url-query",
-        ingress(auth_url=VERIFY + "?scpoe=admin"),
-        ingress(auth_url=VERIFY + "?scope=admin&client=etl&issuer=lab"),
+        "auth-url-query", {"auth_url": VERIFY + "?scpoe=admin"},
+        {"auth_url": VERIFY + "?scope=admin&client=etl&issuer=lab"},
     ),
     "a mistyped auth-url": (
-        "no-guard",
-        ingress(auth_url=None, auth_ulr=VERIFY),
-        ingress(auth_url="https://sso.example.com/oauth2/auth"),
+        "no-guard", {"auth_url": None, "auth_ulr": VERIFY}, {"auth_url": "https://sso.example.com/oauth2/auth"},
     ),
     "a path that answers 200 to every request": (
-        "auth-url-path",
-        ingress(auth_url="http://m2m-verifier.auth:8000/health"),
-        ingress(auth_url="http://m2m-verifier.auth:8000/verify"),
+        "auth-url-path", {"auth_url": f"{HOST}/health"}, {"auth_url": f"{HOST}/verify"},
     ),
-    "a path below the policy": ("auth-url-path", ingress(auth_url=VERIFY + "/x"), ingress()),
-    "an auth-snippet": ("auth-snippet", ingress(auth_snippet="proxy_set_header X-Forwarded-Host $host;"), ingress()),
-    "no rate limit": ("no-rate-limit", ingress(limit_rps=None), ingress(limit_rps=None, limit_rpm="600")),
-    "a rate limit of zero, which is none": ("no-rate-limit", ingress(limit_rps="0"), ingress(limit_rps="1")),
-    "no certificate": ("no-tls", ingress(tls=False), ingress(tls=False, force_ssl_redirect="true")),
-    "no certificate for every host": ("no-tls", ingress(host=None, tls=False), ingress(host=None)),
-    "a certificate for another host": (
-        "no-tls",
-        ingress() | {"spec": {**ingress()["spec"], "tls": [{"hosts": ["www.example.com"]}]}},
-        ingress() | {"spec": {**ingress()["spec"], "tls": [{"hosts": ["*.example.com"]}]}},
-    ),
-    "plain http beside https": ("no-tls", ingress(ssl_redirect="false"), ingress(ssl_redirect="true")),
+    "a path below the policy": ("auth-url-path", {"auth_url": VERIFY + "/x"}, {}),
+    "an auth-snippet": ("auth-snippet", {"auth_snippet": "proxy_set_header X-Forwarded-Host $host;"}, {}),
+    "no rate limit": ("no-rate-limit", {"limit_rps": None}, {"limit_rps": None, "limit_rpm": "600"}),
+    "a rate limit of zero, which is none": ("no-rate-limit", {"limit_rps": "0"}, {"limit_rps": "1"}),
+    "a rate limit of a hundred": ("no-rate-limit", {"limit_rps": "-100"}, {"limit_rps": "100"}),
+    "no certificate": ("no-tls", {"tls": False}, {"tls": False, "force_ssl_redirect": "true"}),
+    "no certificate for every host": ("no-tls", {"host": None, "tls": False}, {"host": None}),
+    "a certificate for another host": ("no-tls", {"certified": "www.example.com"}, {"certified": "*.example.com"}),
+    "plain http beside https": ("no-tls", {"ssl_redirect": "false"}, {"ssl_redirect": "true"}),
     "the controller's own guard off": (
-        "global-auth-off",
-        ingress(enable_global_auth="false"),
-        ingress(enable_global_auth="true"),
+        "global-auth-off", {"enable_global_auth": "false"}, {"enable_global_auth": "true"},
     ),
 }
+# fmt: on
 
 
 @pytest.mark.parametrize(("rule", "trapped", "harmless"), TRAPS.values(), ids=TRAPS)
 def test_a_trap_is_found_and_what_is_close_to_it_is_not(
-    lint: Lint, rule: str, trapped: Manifest, harmless: Manifest
+    lint: Lint, rule: str, trapped: dict[str, Any], harmless: dict[str, Any]
 ) -> None:
-    assert (rule in rules(lint(trapped)), lint(harmless)) == (True, [])
+    assert (rule in rules(lint(ingress(**trapped))), lint(ingress(**harmless))) == (True, [])
 
 
 def test_a_finding_names_file_object_annotation_reason_and_the_line_to_write(lint: Lint, tmp_path: Path) -> None:
@@ -113,8 +97,8 @@ def test_a_finding_names_file_object_annotation_reason_and_the_line_to_write(lin
     [
         (VERIFY + "?scope=read%20all", VERIFY + "?scope=read20all"),
         (VERIFY + "?scope=$request_uri", VERIFY),
-        ("http://m2m-verifier.auth:8000/verify/$arg_policy", "http://m2m-verifier.auth:8000/verify"),
-        ("http://m2m-verifier.auth:8000/health", "http://m2m-verifier.auth:8000/verify/default"),
+        (f"{HOST}/verify/$arg_policy", f"{HOST}/verify"),
+        (f"{HOST}/health", f"{HOST}/verify/default"),
         (VERIFY + "?scpoe=admin", VERIFY),
         (VERIFY + "?scope=read&scpoe=admin&client=etl", VERIFY + "?scope=read&client=etl"),
     ],
@@ -139,18 +123,16 @@ def test_a_policy_that_the_configuration_lacks_is_found_and_only_a_similar_one_p
 @pytest.mark.parametrize(
     ("path", "policies", "found"),
     [
-        ("/verify", {"default"}, []),
-        ("/verify", {"api"}, ["unknown-policy"]),
-        ("/verify/", {"default"}, ["unknown-policy"]),
-        ("/verify/anything", None, []),
+        ("/verify", {"default"}, []), ("/verify", {"api"}, ["unknown-policy"]),
+        ("/verify/", {"default"}, ["unknown-policy"]), ("/verify/anything", None, []),
     ],
-)
+)  # fmt: skip
 def test_the_policy_is_the_one_that_the_verifier_reads_from_the_path(
     lint: Lint, path: str, policies: set[str] | None, found: list[str]
 ) -> None:
     known = Known(policies=None if policies is None else frozenset(policies))
 
-    assert rules(lint(ingress(auth_url="http://m2m-verifier.auth:8000" + path), known=known)) == found
+    assert rules(lint(ingress(auth_url=HOST + path), known=known)) == found
 
 
 def test_a_header_mapped_in_the_configuration_must_be_listed_too(lint: Lint) -> None:

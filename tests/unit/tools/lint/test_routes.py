@@ -10,54 +10,48 @@ from verifier.tools.lint import Known, lint_files
 
 BROWSERS = ingress("web", host="www.example.com", auth_url="http://oauth2-proxy.auth.svc/oauth2/auth")
 
+DEFAULT = {"spec": {"defaultBackend": {"service": {"name": "api", "port": {"number": 80}}}}}
+
+# The rule, Ingresses that have the trap, and some that are close to it and have not.
+# fmt: off
 TRAPS: dict[str, tuple[str, list[Manifest], list[Manifest]]] = {
-    # name: the rule, Ingresses that have the trap, and some that are close to it and have not
     "another path of the host without auth-url": (
-        "unprotected",
-        [ingress(), unguarded(paths=("/internal",), service="other")],
+        "unprotected", [ingress(), unguarded(paths=("/internal",), service="other")],
         [ingress(), unguarded(paths=(METADATA,), service="m2m-verifier")],
     ),
     "the whole host again, without auth-url": (
-        "unprotected",
-        [unguarded(service="other"), ingress(paths=("/api",))],
+        "unprotected", [unguarded(service="other"), ingress(paths=("/api",))],
         [ingress(), unguarded(host="www.example.com", service="other")],
     ),
     "a path of the default host without auth-url": (
-        "unprotected",
-        [ingress(host=None), unguarded(host=None, paths=("/x",), service="other")],
+        "unprotected", [ingress(host=None), unguarded(host=None, paths=("/x",), service="other")],
         [ingress(host=None), unguarded(host="www.example.com", service="other")],
     ),
     "a host under a guarded wildcard without auth-url": (
-        "unprotected",
-        [ingress(host="*.example.com"), unguarded(host="db.example.com", service="other")],
+        "unprotected", [ingress(host="*.example.com"), unguarded(host="db.example.com", service="other")],
         [ingress(host="*.example.com"), unguarded(host="db.eu.example.com", service="other")],
     ),
     "the guarded API under another name without auth-url": (
-        "unprotected",
-        [ingress(), unguarded(host="legacy.example.com")],
+        "unprotected", [ingress(), unguarded(host="legacy.example.com")],
         [ingress(), unguarded(host="legacy.example.com", auth_type="basic", service="legacy")],
     ),
     "the guarded API as a default backend": (
-        "unprotected",
-        [ingress(), unguarded() | {"spec": {"defaultBackend": {"service": {"name": "api", "port": {"number": 80}}}}}],
-        [ingress(), BROWSERS],
+        "unprotected", [ingress(), unguarded() | DEFAULT], [ingress(), BROWSERS],
     ),
     "the protected-resource document behind auth": (
-        "metadata-behind-auth",
-        [ingress(paths=("/", METADATA + "/mcp"))],
+        "metadata-behind-auth", [ingress(paths=("/", METADATA + "/mcp"))],
         [ingress(paths=("/",)), unguarded(paths=(METADATA,))],
     ),
     "the controller's own guard off on a path of the host": (
-        "global-auth-off",
-        [ingress(), unguarded(paths=("/x",), enable_global_auth="false")],
+        "global-auth-off", [ingress(), unguarded(paths=("/x",), enable_global_auth="false")],
         [ingress(), unguarded(paths=(METADATA,), enable_global_auth="false")],
     ),
     "a second Ingress that is no canary": (
-        "unprotected",
-        [ingress(), unguarded(canary="false", service="next")],
+        "unprotected", [ingress(), unguarded(canary="false", service="next")],
         [ingress(), unguarded(canary="true", service="next")],
     ),
 }
+# fmt: on
 
 
 @pytest.mark.parametrize(("rule", "trapped", "harmless"), TRAPS.values(), ids=TRAPS)

@@ -9,11 +9,7 @@ SNIPPETS = {
     # name: the rule, a snippet that takes the guard away, and one that is close to it and does not
     "satisfy any": ("satisfy-any", "satisfy any;", "satisfy all;"),
     "satisfy any in other words": ("satisfy-any", 'allow all;\n\tsatisfy\n  "ANY" ;', "# satisfy any;\nallow all;"),
-    "satisfy any in a block": (
-        "satisfy-any",
-        "if ($x) { set $y 1; } location /a { satisfy any; }",
-        "set $satisfy any;",
-    ),
+    "satisfy any in a block": ("satisfy-any", "if ($x) { set $y 1; } location /a { satisfy any; }", "set $s any;"),
     "satisfy any after a variable": ("satisfy-any", "set $a ${b}c; satisfy any;", 'add_header X "satisfy any;";'),
     "auth_request off": ("auth-request-off", "location /db/public { auth_request off; }", "auth_request_set $a $b;"),
     "auth_request off in quotes": ("auth-request-off", "auth_request 'off';", "set $auth_request off;"),
