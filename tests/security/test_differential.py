@@ -21,8 +21,8 @@ from joserfc.jwk import KeySet
 from joserfc.jws import JWSRegistry
 
 from verifier.identity import VerifiedToken
+from verifier.keys import sets
 from verifier.keys.jwk import parse_key
-from verifier.keys.sets import StaticKeys
 from verifier.reasons import Reason, Rejected
 from verifier.tokens.profiles import PROFILES
 from verifier.tokens.verify import IssuerRules, TokenVerifier
@@ -55,7 +55,7 @@ class Issuers:
                 algorithms=frozenset([SIGNERS[name].algorithm]),
                 audience=frozenset([AUDIENCE]),
             )
-            made.append(rules.with_keys(StaticKeys([parse_key(public_jwk(name), symmetric=True)])))
+            made.append(rules.with_keys(sets.KeySet([parse_key(public_jwk(name), symmetric=True)])))
         self._verifier = TokenVerifier(
             made, clock=lambda: NOW, leeway=LEEWAY, role_of=lambda *_: "", mapped_headers={"X-Tenant": "tenant"}
         )

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.support import Clock, SigningKey, claims
 from verifier.config import Config, ConfigError
-from verifier.keys.sets import StaticKeys
+from verifier.keys.sets import KeySet
 from verifier.reasons import Rejected
 from verifier.tokens.verify import TokenVerifier
 
@@ -85,7 +85,7 @@ def test_github_actions_may_be_allowed_by_repository(
     lab["issuers"][0] |= {"profile": "github", "claims": {"client_id": "repository"}, "clients": ["acme/etl"]}
     (rules,) = make_config(lab).issuers
     verifier = TokenVerifier(
-        [rules.with_keys(StaticKeys([signer.public()]))],
+        [rules.with_keys(KeySet([signer.public()]))],
         clock=Clock(),
         leeway=10,
         role_of=lambda *_: "",
