@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from verifier import __version__, logs
 from verifier.server import signals
@@ -56,16 +56,13 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", parents=[config], help="answer subrequests")
     serve.add_argument("--host", metavar="H", help="address to listen on (M2M_HOST, 0.0.0.0)")
-    serve.add_argument("--port", type=_port, metavar="N", help="port for subrequests (M2M_PORT, 8000)")
-    serve.add_argument(
-        "--uds",
-        type=Path,
-        metavar="PATH",
-        help="Unix socket instead of host and port, for an nginx on the same machine",
-    )
+    serve.add_argument("--port", type=_number(0, 65535), metavar="N", help="port for subrequests (M2M_PORT, 8000)")
+    serve.add_argument("--uds", type=Path, metavar="PATH", help="Unix socket instead of host and port")
     serve.add_argument("--uds-mode", type=_mode, metavar="MODE", help="the Unix socket's file mode (0660)")
-    serve.add_argument("--metrics-port", type=_port, metavar="N", help="port for Prometheus (M2M_METRICS_PORT, 9090)")
-    serve.add_argument("--workers", type=_workers, metavar="N", help="number of processes (M2M_WORKERS, 1)")
+    serve.add_argument(
+        "--metrics-port", type=_number(0, 65535), metavar="N", help="port for Prometheus (M2M_METRICS_PORT, 9090)"
+    )
+    serve.add_argument("--workers", type=_number(1, 64), metavar="N", help="number of processes (M2M_WORKERS, 1)")
     serve.set_defaults(command=_serve, log_level=logging.INFO)
 
     check = commands.add_parser("check", parents=[config], help="validate the configuration: exit 0 or 2")
@@ -84,9 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.set_defaults(command=_explain)
 
     lint = commands.add_parser("lint", help="read Ingress YAML and report each known trap: exit 0 or 1")
-    lint.add_argument(
-        "--config", type=Path, metavar="FILE", help="the verifier's configuration, for its policies and headers"
-    )
+    lint.add_argument("--config", type=Path, metavar="FILE", help="to compare with its policies and headers")
     lint.add_argument("files", type=Path, nargs="+", metavar="FILE", help="Kubernetes YAML (/dev/stdin for a pipe)")
     lint.set_defaults(command=_lint)
 
@@ -96,32 +91,25 @@ def _parser() -> argparse.ArgumentParser:
     guard.set_defaults(command=_guard)
 
     demo = commands.add_parser("demo", help="run issuer, verifier, nginx and an API on this machine")
-    demo.add_argument("--port", type=_port, default=8080, metavar="N", help="nginx's port (%(default)s)")
+    demo.add_argument("--port", type=_number(0, 65535), default=8080, metavar="N", help="nginx's port (%(default)s)")
     demo.add_argument("--check", action="store_true", help="run the self-test and exit 0 or 1")
     demo.set_defaults(command=_demo)
     return parser
 
 
-def _port(written: str) -> int:
-    if not written.isdecimal() or int(written) > 65535:
-        raise argparse.ArgumentTypeError("must be a number up to 65535")
-    return int(written)
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def parse(written: str) -> int:
+        if not written.isdecimal() or not least <= int(written) <= most:
+            raise argparse.ArgumentTypeError(f"must be a number from {least} to {most}")
+        return int(written)
 
-
-def _workers(written: str) -> int:
-    if not written.isdecimal() or not 1 <= int(written) <= 64:
-        raise argparse.ArgumentTypeError("must be a number from 1 to 64")
-    return int(written)
+    return parse
 
 
 def _mode(written: str) -> int:
     if not re.fullmatch("0?[0-7]{3}", written):
         raise argparse.ArgumentTypeError("must be an octal file mode, as in 0660")
     return int(written, 8)
-
-
-class _ListenError(Exception):
-    """An address cannot be used. The text names it."""
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -140,18 +128,13 @@ def _serve(options: argparse.Namespace) -> int:
             log.warning("M2M_PORT has no effect: --uds is given")
     config = load(options.config, read_environment(given))
     listen = config.listen
-    remove: Callable[[], None] | None = None
-    try:
-        metrics = _listening(f"{listen.host}:{listen.metrics_port}", sockets.listen, listen.host, listen.metrics_port)
-        if options.uds:
-            mode = UDS_MODE if options.uds_mode is None else options.uds_mode
-            http = _listening(options.uds, sockets.listen_unix, options.uds, mode)
-            remove = sockets.remover(options.uds)
-        else:
-            http = _listening(f"{listen.host}:{listen.port}", sockets.listen, listen.host, listen.port)
-    except _ListenError as error:
-        print(error, file=sys.stderr)
-        return 1
+    metrics = _listening(sockets.listen, listen.host, listen.metrics_port)
+    remove = None
+    if options.uds:
+        http = _listening(sockets.listen_unix, options.uds, UDS_MODE if options.uds_mode is None else options.uds_mode)
+        remove = sockets.remover(options.uds)
+    else:
+        http = _listening(sockets.listen, listen.host, listen.port)
     log.info("listening on %s, metrics on %s", _address(http), _address(metrics))
     listening = run.Sockets(http, metrics)
     if listen.workers == 1:
@@ -163,15 +146,17 @@ def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
-def _listening(address: str | Path, listen: Callable[..., socket.socket], *arguments: Any) -> socket.socket:
+def _listening(listen: Callable[..., socket.socket], where: str | Path, detail: int) -> socket.socket:
+    """A socket that listens on host and port, or on a path with a file mode. Exits with status 1 where it cannot."""
     try:
-        return listen(*arguments)
+        return listen(where, detail)
     except (OSError, OverflowError, ValueError) as error:
-        if isinstance(address, Path) and not address.parent.is_dir():
-            cause = f"there is no folder {address.parent}"
-        else:
-            cause = getattr(error, "strerror", None) or str(error)
-        raise _ListenError(f"cannot listen on {address}: {cause}") from error
+        cause = getattr(error, "strerror", None) or error
+        if not isinstance(where, Path):
+            sys.exit(f"cannot listen on {where}:{detail}: {cause}")
+        if not where.parent.is_dir():
+            cause = f"there is no folder {where.parent}"
+        sys.exit(f"cannot listen on {where}: {cause}")
 
 
 def _address(sock: socket.socket) -> str:

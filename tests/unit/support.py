@@ -16,7 +16,7 @@ from tests.minting import edited
 from verifier.identity import IDENTITY_HEADERS, Principal, VerifiedToken, encode_headers, header_lines
 from verifier.keys.fetch import Fetched, FetchError
 from verifier.keys.jwk import Key
-from verifier.keys.sets import KeySet, StaticKeys
+from verifier.keys.sets import KeySet
 from verifier.tokens.profiles import PROFILES, Profile
 from verifier.tokens.verify import Issuer
 
@@ -166,7 +166,7 @@ def make_issuer(keys: KeySet | Iterable[Key], *, profile: str | Profile = "gener
         "algorithms": frozenset({"RS256", "ES256", "EdDSA"}),
         "audience": frozenset({"api"}),
     } | changes
-    return Issuer(**given, keys=StaticKeys(keys) if isinstance(keys, Iterable) else keys)
+    return Issuer(**given, keys=KeySet(keys) if isinstance(keys, Iterable) else keys)
 
 
 def make_principal(

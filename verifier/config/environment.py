@@ -7,18 +7,19 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from verifier.config import ConfigError, Listen
-from verifier.config.fields import COGNITO_ISSUER
+from verifier.config.issuers import COGNITO_ISSUER
 from verifier.tokens.profiles import PROFILES, SHARED_ISSUERS
 
 log = logging.getLogger(__name__)
 
 _PORTS, _WORKERS = (0, 65535), (1, 64)
+_Port = Annotated[int, Field(ge=_PORTS[0], le=_PORTS[1])]
 
 
 class Environment(BaseSettings):
@@ -35,52 +36,31 @@ class Environment(BaseSettings):
     oauth_profile: str = ""
     m2m_config: Path | None = None
     m2m_host: str = "0.0.0.0"  # noqa: S104 - a service in a container is reached from outside
-    m2m_port: int = Field(default=8000, ge=_PORTS[0], le=_PORTS[1])
-    m2m_metrics_port: int = Field(default=9090, ge=_PORTS[0], le=_PORTS[1])
+    m2m_port: _Port = 8000
+    m2m_metrics_port: _Port = 9090
     m2m_workers: int = Field(default=1, ge=_WORKERS[0], le=_WORKERS[1])
 
-    def issuer(self) -> tuple[dict[str, Any], Mapping[str, str]] | None:
-        """The issuer that the environment describes, in the form of the file, and the variable of each value."""
+    def issuer(self) -> dict[str, Any] | None:
+        """The issuer that the environment describes, in the form of the file."""
         if self.cognito_user_pool_id and self.oauth_issuer:
             raise ConfigError(
                 ["COGNITO_USER_POOL_ID, OAUTH_ISSUER: give one; several issuers need a file (M2M_CONFIG)"]
             )
         if self.cognito_user_pool_id:
-            return self._cognito_issuer()
+            pool = _given(user_pool_id=self.cognito_user_pool_id, region=self.cognito_region)
+            return _given(name="cognito", cognito=pool, clients=_words(self.cognito_client_ids))
         return self._oauth_issuer() if self.oauth_issuer else None
 
-    def _cognito_issuer(self) -> tuple[dict[str, Any], Mapping[str, str]]:
-        pool = {"user_pool_id": self.cognito_user_pool_id}
-        pool |= {"region": self.cognito_region} if self.cognito_region else {}
-        clients = _words(self.cognito_client_ids)
-        return (
-            {"name": "cognito", "cognito": pool} | ({"clients": clients} if clients else {}),
-            {"region": "COGNITO_REGION", "user_pool_id": "COGNITO_USER_POOL_ID", "clients": "COGNITO_CLIENT_IDS"},
-        )
-
-    def _oauth_issuer(self) -> tuple[dict[str, Any], Mapping[str, str]]:
+    def _oauth_issuer(self) -> dict[str, Any]:
         implied = "cognito" if COGNITO_ISSUER.fullmatch(self.oauth_issuer) else "generic"
         profile = self.oauth_profile or implied
         if profile in SHARED_ISSUERS:
             raise ConfigError([f"OAUTH_PROFILE: {profile} needs a file with `clients` (M2M_CONFIG)"])
         if not self.oauth_audience and profile in PROFILES and not PROFILES[profile].audience_optional:
             log.warning("OAUTH_AUDIENCE is not set: only tokens without aud pass (`any` accepts every audience)")
-        return (
-            {
-                "name": "oauth",
-                "issuer": self.oauth_issuer,
-                "profile": profile,
-                # `any` must be explicit: without an audience, only tokens without `aud` pass.
-                "audience": _words(self.oauth_audience) or [],
-            }
-            | ({"jwks_url": self.oauth_jwks_url} if self.oauth_jwks_url else {}),
-            {
-                "issuer": "OAUTH_ISSUER",
-                "jwks_url": "OAUTH_JWKS_URL",
-                "audience": "OAUTH_AUDIENCE",
-                "profile": "OAUTH_PROFILE",
-            },
-        )
+        issuer = _given(name="oauth", issuer=self.oauth_issuer, profile=profile, jwks_url=self.oauth_jwks_url)
+        # `any` must be explicit: without an audience, only tokens without `aud` pass.
+        return {**issuer, "audience": _words(self.oauth_audience)}
 
     def without_effect(self, file_with_issuers: Path | None) -> Iterator[tuple[str, str]]:
         """Variables of an issuer that are set but not used, and the reason."""
@@ -97,8 +77,26 @@ class Environment(BaseSettings):
         return Listen(self.m2m_host, self.m2m_port, self.m2m_metrics_port, self.m2m_workers)
 
 
-def _words(value: str) -> list[str] | None:
-    return re.split(r"[\s,]+", value.strip(" ,\n\t")) if value.strip(" ,\n\t") else None
+def variable_of(place: tuple[str | int, ...]) -> str:
+    """The variable that sets what is at a place of the configuration."""
+    settings = {
+        "region": "COGNITO_REGION",
+        "user_pool_id": "COGNITO_USER_POOL_ID",
+        "clients": "COGNITO_CLIENT_IDS",
+        "issuer": "OAUTH_ISSUER",
+        "jwks_url": "OAUTH_JWKS_URL",
+        "audience": "OAUTH_AUDIENCE",
+        "profile": "OAUTH_PROFILE",
+    }
+    return next((settings[str(part)] for part in place if str(part) in settings), "environment")
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value}
+
+
+def _words(value: str) -> list[str]:
+    return re.findall(r"[^\s,]+", value)
 
 
 def read_environment(listen: Mapping[str, Any] = {}) -> Environment:
@@ -135,16 +133,12 @@ def _misspelt(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _is_one_mistake_away(written: str, meant: str) -> bool:
-    """Whether one character is missing, added or wrong, or two neighbours are swapped."""
+    """Whether one character is missing, added, wrong or at another place: both are the same without one of each."""
     if abs(len(written) - len(meant)) > 1:
         return False
-    start = next(
-        (at for at, pair in enumerate(zip(written, meant)) if pair[0] != pair[1]), min(len(written), len(meant))
-    )
-    rest, meant_rest = written[start:], meant[start:]
-    return (
-        rest == meant_rest[1:]
-        or rest[1:] == meant_rest
-        or rest[1:] == meant_rest[1:]
-        or (rest[1::-1] == meant_rest[:2] and rest[2:] == meant_rest[2:])
-    )
+    return not _without_one(written).isdisjoint(_without_one(meant))
+
+
+def _without_one(name: str) -> set[str]:
+    """A name, and what is left of it without one of its characters."""
+    return {name, *(name[:at] + name[at + 1 :] for at in range(len(name)))}

@@ -3,56 +3,93 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from verifier.config import Config, Listen
-from verifier.config.fields import (
-    ClaimName,
-    ClientId,
-    ClientReference,
-    HeaderName,
-    HeaderValue,
-    IssuerName,
-    Method,
-    Name,
-    OrAbsent,
-    OrOne,
-    Prefix,
-    Scope,
-    Section,
-    Url,
-    path_pattern,
-)
+from verifier.config.fields import ClaimName, ClientId, Info, Name, OrOne, Prefix, Scope, Section, Text, Url, matching
 from verifier.config.issuers import IssuerSettings
-from verifier.policy.clients import Client, ClientIds, Revoked, Roles
+from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS
+from verifier.policy.clients import ClientIds, Revoked, Roles
 from verifier.policy.paths import PathPattern
 from verifier.policy.policies import Policies, Policy, Rule, with_prefix
 from verifier.policy.resources import Resource
 
 log = logging.getLogger(__name__)
 
+# Headers that the verifier itself sends, or that proxies interpret.
+_RESERVED = frozenset(
+    name.lower()
+    for name in (
+        *IDENTITY_HEADERS, "X-M2M-Reason", "Cache-Control", "WWW-Authenticate", "Retry-After", "Date", "Server",
+        "Connection", "Keep-Alive", "Transfer-Encoding", "Content-Length", "Content-Type", "Content-Encoding", "TE",
+        "Trailer", "Upgrade", "Set-Cookie", "Location", "Host", "Authorization", "Proxy-Authenticate",
+    )
+)  # fmt: skip
+
+
+def _free_header(name: str, info: Info) -> str:
+    if name.lower() in _RESERVED or name.lower().startswith("x-m2m-"):
+        raise ValueError("is a header that the verifier itself sends, or that proxies interpret")
+    if info.context["owners"].setdefault(("header", name.lower()), name) != name:
+        raise ValueError("is given twice: header names are case-insensitive")
+    return name
+
+
+def _known_issuer(name: str, info: Info) -> str:
+    names = info.context["client_ids"].issuers
+    if name not in names:
+        raise ValueError(f"no issuer has this name; there is {', '.join(names)}")
+    return name
+
+
+def _known_client(written: str, info: Info) -> str:
+    info.context["client_ids"].parse(written)
+    return written
+
+
+def _path_pattern(path: str) -> str:
+    PathPattern(path)
+    return path
+
+
+def _no_query(url: str) -> str:
+    if "?" in url:
+        raise ValueError("must have no query")
+    return url
+
+
+ClientReference = Annotated[ClientId, AfterValidator(_known_client)]
+HeaderName = Annotated[
+    str,
+    matching(re.compile("[A-Za-z0-9][A-Za-z0-9-]*"), "must be a header name of letters, digits and dashes"),
+    AfterValidator(_free_header),
+]
+HeaderValue = Annotated[str, matching(HEADER_SAFE, "must be ASCII without a space at either end")]
+Method = Annotated[str, matching(re.compile("[A-Z][A-Z_-]*"), "must be an HTTP method in upper case, as in GET")]
+
 
 class RuleSettings(Section):
     """One line of a policy's rules."""
 
-    path: Annotated[str, AfterValidator(path_pattern)]
+    path: Annotated[str, AfterValidator(_path_pattern)]
     methods: Annotated[list[Method], Field(min_length=1), OrOne] | None = None
+    token: Literal["none"] | None = None
     scope: Annotated[list[Scope], OrOne] = []
     any_scope: Annotated[list[Scope], Field(min_length=1), OrOne] | None = None
-    token: Literal["none"] | None = None
 
-    @model_validator(mode="after")
-    def _no_scope_without_token(self) -> RuleSettings:
-        if self.token is not None and not self.model_fields_set.isdisjoint({"scope", "any_scope"}):
+    @field_validator("scope", "any_scope")
+    @classmethod
+    def _needs_a_token(cls, scopes: Any, info: Info) -> Any:
+        """Called where the rule names them, even as an empty list."""
+        if info.data.get("token") == "none":
             raise ValueError(
-                "token: none lets requests pass without a token and so without a scope: remove one of the two"
+                "token: none lets requests pass without a token and so without a scope: remove one of them"
             )
-        return self
+        return scopes
 
     def build(self) -> Rule:
         """The domain object."""
@@ -65,15 +102,9 @@ class RuleSettings(Section):
 class ResourceSettings(Section):
     """What the protected-resource document says about the API (RFC 9728)."""
 
-    url: Url
+    url: Annotated[Url, AfterValidator(_no_query)]
     authorization_servers: Annotated[list[Url], Field(min_length=1)]
     scopes_supported: list[Scope] = []
-
-    @model_validator(mode="after")
-    def _no_query(self) -> ResourceSettings:
-        if "?" in self.url:
-            raise ValueError("url must have no query")
-        return self
 
     def build(self, prefix: str) -> Resource:
         """The domain object, with scopes as a token holds them."""
@@ -87,7 +118,7 @@ class PolicySettings(Section):
     scope: Annotated[list[Scope], OrOne] = []
     rules: Annotated[list[RuleSettings], Field(min_length=1)] | None = None
     clients: list[ClientReference] | None = None
-    issuers: list[IssuerName] | None = None
+    issuers: list[Annotated[str, AfterValidator(_known_issuer)]] | None = None
     mode: Literal["enforce", "report"] = "enforce"
     resource: ResourceSettings | None = None
 
@@ -125,7 +156,13 @@ class RevokedSettings(Section):
     """Revoked clients and tokens."""
 
     clients: list[ClientId] = []
-    tokens: list[Annotated[str, Field(min_length=1)]] = []
+    tokens: list[Text] = []
+
+    def build(self, client_ids: ClientIds) -> Revoked:
+        """The domain object: an id without issuer counts for all of them."""
+        split = [written.partition("/") for written in self.clients]
+        named = frozenset((name, client_id) for name, _, client_id in split if client_id and name in client_ids.issuers)
+        return Revoked(named, frozenset(self.clients), frozenset(self.tokens))
 
 
 class CacheSettings(Section):
@@ -140,34 +177,35 @@ class Settings(Section):
 
     issuers: Annotated[list[IssuerSettings], Field(min_length=1)]
     scope_prefix: Prefix = ""
-    policies: Annotated[dict[Name, PolicySettings], OrAbsent] = {}
+    policies: dict[Name, PolicySettings] = {}
     roles: RoleSettings = RoleSettings()
     revoked: RevokedSettings = RevokedSettings()
-    headers: Annotated[dict[HeaderName, ClaimName], OrAbsent] = {}
+    headers: dict[HeaderName, ClaimName] = {}
     leeway: Annotated[float, Field(strict=True, ge=0, le=300)] = 10.0
     cache: CacheSettings = CacheSettings()
     max_header_bytes: Annotated[int, Field(strict=True, ge=512, le=65_536)] = 3584
     nginx_cache_ttl: Annotated[int, Field(strict=True, ge=0, le=3600)] = 0
     audit: Literal["all", "denied", "off"] = "all"
 
-    @property
-    def client_ids(self) -> ClientIds:
-        """The parser of client ids."""
-        return ClientIds(tuple(issuer.name for issuer in self.issuers))
-
     def build(self, path: Path | None, content: bytes, listen: Listen) -> Config:
-        """The plain configuration."""
+        """The plain configuration. A policy ``default`` always exists: any valid M2M token, unless the file has one."""
+        issuers = tuple(issuer.build(self.scope_prefix) for issuer in self.issuers)
+        client_ids = ClientIds(tuple(issuer.name for issuer in issuers))
+        prefixes = {issuer.scope_prefix for issuer in issuers}
+        prefix = prefixes.pop() if len(prefixes) == 1 else self.scope_prefix
+        policies = {
+            name: policy.build(name, client_ids, prefix, role_required=self.roles.required)
+            for name, policy in {"default": PolicySettings(), **self.policies}.items()
+        }
+        roles = {client_ids.parse(written): role for written, role in self.roles.clients.items()}
         return Config(
             path=path,
             content=content,
             listen=listen,
-            issuers=tuple(issuer.build(self.scope_prefix) for issuer in self.issuers),
-            policies=self._build_policies(),
-            roles=Roles(
-                {self.client_ids.parse(written): role for written, role in self.roles.clients.items()},
-                self.roles.scopes,
-            ),
-            revoked=self._build_revoked(),
+            issuers=issuers,
+            policies=Policies(policies, client_ids),
+            roles=Roles(roles, self.roles.scopes),
+            revoked=self.revoked.build(client_ids),
             headers=self.headers,
             leeway=self.leeway,
             cache_size=self.cache.size,
@@ -176,43 +214,3 @@ class Settings(Section):
             nginx_cache_ttl=self.nginx_cache_ttl,
             audit=self.audit,
         )
-
-    def _build_policies(self) -> Policies:
-        """The policy ``default`` always exists: any valid M2M token, unless the file defines it."""
-        prefixes = {issuer.build(self.scope_prefix).scope_prefix for issuer in self.issuers}
-        prefix = prefixes.pop() if len(prefixes) == 1 else self.scope_prefix
-        named = {"default": PolicySettings(), **self.policies}
-        built = {
-            name: given.build(name, self.client_ids, prefix, role_required=self.roles.required)
-            for name, given in named.items()
-        }
-        return Policies(built, self.client_ids)
-
-    def _build_revoked(self) -> Revoked:
-        """The domain object: an id without issuer counts for all of them."""
-        named: set[Client] = set()
-        for written in self.revoked.clients:
-            name, _, client_id = written.partition("/")
-            if name in self.client_ids.issuers and client_id:
-                named.add((name, client_id))
-        return Revoked(frozenset(named), frozenset(self.revoked.clients), frozenset(self.revoked.tokens))
-
-    def problems(self, removed: AbstractSet[tuple[str | int, ...]]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-        """Inconsistencies and duplicates, each with its place. ``removed``: places of invalid values, not compared."""
-        names: set[str] = set()
-        owner: dict[str, str] = {}
-        for place, issuer in enumerate(self.issuers):
-            if issuer.name in names:
-                yield ("issuers", place, "name"), "another issuer has this name"
-            names.add(issuer.name)
-            for key, others, problem in issuer.inconsistencies():
-                if removed.isdisjoint(("issuers", place, name) for name in (key, *others)):
-                    yield ("issuers", place, key), problem
-            for url in () if issuer.url_problem else issuer.urls:
-                if owner.setdefault(url, issuer.name) != issuer.name:
-                    yield ("issuers", place), f"issuer {owner[url]} has the same issuer URL"
-        headers: set[str] = set()
-        for header in self.headers:
-            if header.lower() in headers:
-                yield ("headers", header), "is given twice: header names are case-insensitive"
-            headers.add(header.lower())

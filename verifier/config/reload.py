@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -41,10 +42,9 @@ class Watch:
         self._listen = vars(config.listen)
         self._handled = _contents_of(config)
         """The version that is in force or was refused."""
-        self._latest = self._handled
-        self._latest_since = 0.0
-        self._changing_since: float | None = None
-        self._has_warned = False
+        self._latest, self._latest_since = self._handled, 0.0
+        self._warn_at: float | None = None
+        """When to warn that no version settles; None: nothing has changed."""
 
     def __call__(self) -> Config | None:
         """The configuration that was changed, None without a complete change.
@@ -56,13 +56,13 @@ class Watch:
         if contents != self._latest:
             self._latest, self._latest_since = contents, now
         if contents == self._handled:
-            self._changing_since = None
+            self._warn_at = None
             return None
-        if self._changing_since is None:
-            self._changing_since, self._has_warned = now, False
+        if self._warn_at is None:
+            self._warn_at = now + UNSETTLED
         if now - self._latest_since < SETTLE:
-            if now - self._changing_since >= UNSETTLED and not self._has_warned:
-                self._has_warned = True
+            if now >= self._warn_at:
+                self._warn_at = math.inf
                 log.warning(
                     "%s or a key file that it names has kept changing for %g s: it takes effect after %g s without a "
                     "change", self._path, UNSETTLED, SETTLE,
@@ -73,20 +73,16 @@ class Watch:
         except Exception:
             if self._contents_on_disk() != contents:
                 return None  # it changed while it was read: its next version counts
-            self._handled, self._changing_since = contents, None
+            self._handled, self._warn_at = contents, None
             raise
         if _contents_of(config) != contents:
             return None
-        self._handled, self._changing_since = contents, None
+        self._handled, self._warn_at = contents, None
         return config
 
     def _contents_on_disk(self) -> _Contents:
         content = self._content(self._path)
-        if content == self._latest[self._path]:
-            named = [path for path in self._latest if path != self._path]
-        else:
-            named = key_files(content or b"", self._path.parent)
-        return {self._path: content} | {path: self._content(path) for path in named}
+        return {self._path: content} | {path: self._content(path) for path in key_files(content, self._path.parent)}
 
     def _content(self, path: Path) -> bytes | None:
         try:

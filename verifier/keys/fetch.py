@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 TIME_LIMIT = 5.0  # seconds for the whole exchange
 SIZE_LIMIT = 512 * 1024  # bytes of body
 TOKEN_LIMIT = 16 * 1024  # bytes of a bearer token
-MAX_LOGGED = 100  # hosts remembered as logged
 
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=\"?(\d{1,9})")
 _TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 section 2.1
@@ -96,7 +95,7 @@ class HttpFetch:
         self._bearer_token_file = bearer_token_file
         self._trusted = frozenset(map(origin, trusted_urls)) - {None}
         self._environment = environment
-        self._logged: set[str] = set()
+        self._has_logged_proxy = False
 
     async def __call__(self, url: str) -> Fetched:
         """GET ``url``. Raises FetchError."""
@@ -121,33 +120,28 @@ class HttpFetch:
 
     def _client(self, url: str, proxy: Proxy | None) -> httpx.AsyncClient:
         """A client for one fetch. It reads no variable itself: httpx would read NO_PROXY differently."""
-        secure = urlsplit(url).scheme == "https"
+        through = None
         if proxy is not None:
-            self._log_proxy(url, proxy)
+            over_tls = urlsplit(proxy.url).scheme == "https"
+            through = httpx.Proxy(proxy.url, ssl_context=self._authorities() if over_tls else None)
+            if not self._has_logged_proxy:
+                self._has_logged_proxy = True
+                log.info("keys of %s are fetched through %s", ascii(urlsplit(url).netloc[:200])[1:-1], proxy)
+        if urlsplit(url).scheme == "http":
+            verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not used
+        else:
+            verify = _read_authorities("ca_file", self._ca_file) if self._ca_file is not None else self._authorities()
         return httpx.AsyncClient(
-            verify=self._tls_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            proxy=None if proxy is None else httpx.Proxy(proxy.url, ssl_context=self._proxy_context(proxy)),
+            verify=verify,
+            proxy=through,
             trust_env=False,
             follow_redirects=False,
             timeout=TIME_LIMIT,
             headers=_HEADERS | self._authorization(url),
         )
 
-    def _log_proxy(self, url: str, proxy: Proxy) -> None:
-        host = urlsplit(url).netloc[:200]
-        if host not in self._logged and len(self._logged) < MAX_LOGGED:
-            self._logged.add(host)
-            log.info("keys of %s are fetched through %s", ascii(host)[1:-1], proxy)
-
-    def _tls_context(self) -> ssl.SSLContext:
-        if self._ca_file is not None:
-            return _read_authorities("ca_file", self._ca_file)
-        return self._system_context()
-
-    def _proxy_context(self, proxy: Proxy) -> ssl.SSLContext | None:
-        return self._system_context() if urlsplit(proxy.url).scheme == "https" else None
-
-    def _system_context(self) -> ssl.SSLContext:
+    def _authorities(self) -> ssl.SSLContext:
+        """Those of the environment, else those of certifi."""
         for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
             if path := self._environment.get(variable):
                 return _read_authorities(variable, Path(path))
@@ -169,9 +163,8 @@ class HttpFetch:
 def _read_authorities(name: str, path: Path) -> ssl.SSLContext:
     """A TLS context that trusts the certificates in a file or folder. ``name`` is for the error message."""
     try:
-        if path.is_dir():
-            return ssl.create_default_context(capath=path)
-        return ssl.create_default_context(cafile=path)
+        folder = path.is_dir()
+        return ssl.create_default_context(cafile=None if folder else path, capath=path if folder else None)
     except ssl.SSLError:
         raise FetchError(f"{name}: {path}: holds no certificate that can be read") from None
     except OSError as error:

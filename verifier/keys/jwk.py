@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jwt import PyJWK
@@ -46,33 +47,26 @@ Thumbprint = tuple[str, str]
 """The name and value of an ``x5t`` or ``x5t#S256``."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Key:
     """One verification key and the algorithms it fits."""
 
-    __slots__ = ("_verifiers", "identity", "kid", "retired", "thumbprints")
-
-    def __init__(
-        self,
-        kid: str | None,
-        identity: str,
-        verifiers: Mapping[str, tuple[Algorithm, Any]],
-        thumbprints: tuple[Thumbprint, ...] = (),
-    ) -> None:
-        self.kid = kid
-        self.identity = identity
-        """A digest of the whole key: another key with the same ``kid`` has another one."""
-        self.retired = False
-        """True once the key has left its issuer's key set."""
-        self.thumbprints = thumbprints
-        self._verifiers = verifiers
+    kid: str | None
+    identity: str
+    """A digest of the whole key: another key with the same ``kid`` has another one."""
+    verifiers: Mapping[str, tuple[Algorithm, Any]]
+    """What checks a signature, by algorithm."""
+    thumbprints: tuple[Thumbprint, ...] = ()
+    retired: bool = False
+    """True once the key has left its issuer's key set."""
 
     def fits(self, algorithm: str) -> bool:
         """Whether the key may be used with ``algorithm`` (RFC 8725 section 3.1)."""
-        return algorithm in self._verifiers
+        return algorithm in self.verifiers
 
     def verify(self, algorithm: str, signing_input: bytes, signature: bytes) -> bool:
         """Check a signature; ``algorithm`` must be one that fits."""
-        implementation, key = self._verifiers[algorithm]
+        implementation, key = self.verifiers[algorithm]
         return implementation.verify(signing_input, key, signature)
 
 
@@ -119,11 +113,12 @@ def parse_key(jwk: Any, *, symmetric: bool = False) -> Key:
     algorithms = _fitting(kind, octets, algorithms)
     public = {"kty": kty, "crv": kind[1], **{name: jwk[name] for name in members}}
     try:
-        verifiers = {name: _verifier(public, name) for name in algorithms}
+        made = {name: PyJWK(public, "EdDSA" if name == "Ed25519" else name) for name in algorithms}
     except (PyJWTError, ValueError, TypeError, KeyError, AttributeError):
         raise ValueError("it is malformed") from None
     named = thumbprints(jwk)
-    canonical = json.dumps([kid, sorted(verifiers), public, named], sort_keys=True)
+    canonical = json.dumps([kid, sorted(made), public, named], sort_keys=True)
+    verifiers = {name: (one.Algorithm, one.key) for name, one in made.items()}
     return Key(kid, hashlib.sha256(canonical.encode()).hexdigest(), verifiers, named)
 
 
@@ -157,11 +152,6 @@ def _fitting(kind: tuple[str, str], octets: Mapping[str, bytes], algorithms: tup
             if len(value) != _COORDINATE_BYTES[crv]:
                 raise ValueError(f"{name} has {len(value)} bytes, not {_COORDINATE_BYTES[crv]} as {crv} requires")
     return algorithms
-
-
-def _verifier(public: dict[str, Any], algorithm: str) -> tuple[Algorithm, Any]:
-    made = PyJWK(public, "EdDSA" if algorithm == "Ed25519" else algorithm)
-    return made.Algorithm, made.key
 
 
 def parse_key_set(body: bytes, *, symmetric: bool = False) -> ParsedKeys:

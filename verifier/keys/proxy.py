@@ -5,6 +5,7 @@ httpx reads them differently: an IPv6 address in NO_PROXY makes every request fa
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -38,7 +39,8 @@ def proxy_for(url: str, environment: Mapping[str, str]) -> Proxy | None:
     if variable is None:
         return None
     excluded = _first(environment, "NO_PROXY", "no_proxy")
-    if excluded is not None and _is_excluded(host, address, parts.port or 443, environment[excluded]):
+    entries = environment[excluded].lower().split(",") if excluded is not None else []
+    if any(_covers(entry.strip(), host, address, parts.port or 443) for entry in entries):
         return None
     return _parse(environment[variable].strip(), variable)
 
@@ -48,27 +50,19 @@ def _parse(value: str, variable: str) -> Proxy:
     scheme = url.partition("://")[0].lower()
     if scheme not in ("http", "https"):
         raise ValueError(f"{variable}: a proxy must be http or https, not {scheme[:20]!a}")
-    try:
+    with contextlib.suppress(ValueError):  # of a port or an address
         parts = urlsplit(url)
-        usable = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError(f"{variable}: is not the URL of a proxy")
-    return Proxy(url, variable)
+        if parts.hostname and parts.port != 0:
+            return Proxy(url, variable)
+    raise ValueError(f"{variable}: is not the URL of a proxy")
 
 
-def _is_excluded(host: str, address: Address | None, port: int, no_proxy: str) -> bool:
-    return any(_matches(entry.strip().lower(), host, address, port) for entry in no_proxy.split(","))
-
-
-def _matches(entry: str, host: str, address: Address | None, port: int) -> bool:
+def _covers(entry: str, host: str, address: Address | None, port: int) -> bool:
     """Whether one entry of NO_PROXY covers a host: a name and its subdomains, an address, or a range of addresses."""
     if entry == "*":
         return True
-    network = _network(entry)
-    if network is not None:
-        return address is not None and address in network
+    if "/" in entry:
+        return address is not None and _is_in_range(address, entry)
     name, wanted_port = _split_port(entry)
     if not name or wanted_port not in ("", str(port)):
         return False
@@ -77,6 +71,13 @@ def _matches(entry: str, host: str, address: Address | None, port: int) -> bool:
         return entry_address == address
     name = _ascii(name[1:] if name.startswith("*.") else name)
     return host.endswith(name) if name.startswith(".") else f".{host}".endswith(f".{name}")
+
+
+def _is_in_range(address: Address, entry: str) -> bool:
+    try:
+        return entry.partition("/")[2].isdecimal() and address in ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return False
 
 
 def _split_port(entry: str) -> tuple[str, str]:
@@ -93,14 +94,6 @@ def _address(host: str) -> Address | None:
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
-
-
-def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    address, slash, bits = entry.partition("/")
-    try:
-        return ipaddress.ip_network(entry, strict=False) if address and slash and bits.isdecimal() else None
-    except ValueError:
-        return None
 
 
 def _ascii(name: str) -> str:

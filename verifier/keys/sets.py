@@ -7,7 +7,6 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import islice
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from verifier.clock import Clock
@@ -32,16 +31,26 @@ REFRESH_DEFAULT, REFRESH_MIN, REFRESH_MAX = 300.0, 60.0, 3600.0  # seconds betwe
 BACKOFF_MAX = 60.0  # seconds between failing background fetches
 MAX_WAIT = 2.0  # seconds that a request waits for a fetch
 MAX_CANDIDATES = 4  # keys tried for one token
-MAX_LOGGED = 1000  # unusable keys remembered as logged
 
 
-class KeySet(Protocol):
-    """The keys of one issuer."""
+class KeySet:
+    """The keys of one issuer. Those of a file do not change, so nothing is fetched here."""
 
-    last_success: float | None
-    """The time of the last successful load, in seconds since the epoch; None before the first."""
+    def __init__(
+        self, keys: Iterable[Key], unusable: Iterable[UnusableKey] = (), *, loaded_at: float | None = None
+    ) -> None:
+        self.last_success = loaded_at
+        """The time of the last successful load, in seconds since the epoch; None before the first."""
+        self._replace(tuple(keys), tuple(unusable))
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def _replace(self, keys: tuple[Key, ...], unusable: tuple[UnusableKey, ...]) -> None:
+        self._keys, self._unusable = keys, unusable
+        self._by_kid: dict[str | None, list[Key]] = {}
+        for key in self._keys:
+            self._by_kid.setdefault(key.kid, []).append(key)
 
     def candidates(self, kid: str | None, thumbprints: tuple[Thumbprint, ...], algorithm: str) -> tuple[Key, ...]:
         """The keys to try for a token, at most ``MAX_CANDIDATES``: those with its ``kid``, or all where it has none.
@@ -49,38 +58,6 @@ class KeySet(Protocol):
         Where some of them have one of its thumbprints, only these. They fit ``algorithm``, unless no key that the token
         names does: then one of them is returned, for the right reason of the refusal.
         """
-
-    def cause_of(self, kid: str | None) -> str | None:
-        """Why the published key with this ``kid`` cannot be used, None where there is no such key."""
-
-    def may_refresh(self) -> bool:
-        """Whether a fetch is in progress, or may start now."""
-
-    async def refresh(self) -> None:
-        """Fetch newer keys, or join the fetch in progress; wait at most ``MAX_WAIT`` seconds. Never raises."""
-
-
-class StaticKeys:
-    """Keys that do not change: those of a file."""
-
-    def __init__(
-        self, keys: Iterable[Key], unusable: Iterable[UnusableKey] = (), *, loaded_at: float | None = None
-    ) -> None:
-        self.last_success = loaded_at
-        self._replace(tuple(keys), unusable)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def _replace(self, keys: tuple[Key, ...], unusable: Iterable[UnusableKey]) -> None:
-        self._keys = keys
-        self._by_kid: dict[str | None, list[Key]] = {}
-        for key in keys:
-            self._by_kid.setdefault(key.kid, []).append(key)
-        self._causes = {key.kid: key.cause for key in unusable}
-
-    def candidates(self, kid: str | None, thumbprints: tuple[Thumbprint, ...], algorithm: str) -> tuple[Key, ...]:
-        """See KeySet."""
         named = self._keys if kid is None else self._by_kid.get(kid, ())
         certified = [key for key in named if not set(thumbprints).isdisjoint(key.thumbprints)] if thumbprints else []
         fitting = tuple(islice((key for key in certified or named if key.fits(algorithm)), MAX_CANDIDATES))
@@ -89,26 +66,26 @@ class StaticKeys:
         return fitting
 
     def cause_of(self, kid: str | None) -> str | None:
-        """See KeySet."""
-        return self._causes.get(kid)
+        """Why the published key with this ``kid`` cannot be used, None where there is no such key."""
+        return next((key.cause for key in self._unusable if key.kid == kid), None)
 
     def may_refresh(self) -> bool:
-        """Never: there is nothing newer."""
+        """Whether a fetch is in progress, or may start now."""
         return False
 
     async def refresh(self) -> None:
-        """Do nothing: there is nothing newer."""
+        """Fetch newer keys, or join the fetch in progress; wait at most ``MAX_WAIT`` seconds. Never raises."""
 
 
-def keys_of_file(issuer: str, content: bytes, now: float) -> StaticKeys:
+def keys_of_file(issuer: str, content: bytes, now: float) -> KeySet:
     """The keys of a file, which may hold shared secrets. Raises ValueError where none is usable."""
     parsed = parse_key_file(content)
     for key in parsed.unusable:
         _log_unusable(issuer, key)
-    return StaticKeys(parsed.usable, parsed.unusable, loaded_at=now)
+    return KeySet(*parsed, loaded_at=now)
 
 
-class RemoteKeys(StaticKeys):
+class RemoteKeys(KeySet):
     """Keys that the issuer publishes: one fetch at a time; a failed one leaves the old keys in force.
 
     A well-formed set is authoritative, even an empty one: keys that are not in it are retired.
@@ -137,8 +114,6 @@ class RemoteKeys(StaticKeys):
         self._clock = clock
         self._jitter = jitter
         self._failures = 0
-        self._empty = False
-        self._logged: set[int] = set()
         self._in_progress: asyncio.Task[float] | None = None
         self._in_background = False
         self._next: asyncio.TimerHandle | None = None
@@ -165,7 +140,7 @@ class RemoteKeys(StaticKeys):
         return not 0 <= passed < COOLDOWN  # a clock that is set back must not prolong it
 
     async def refresh(self) -> None:
-        """See KeySet."""
+        """Fetch newer keys, or join the fetch in progress; see KeySet."""
         if not self.may_refresh():
             return
         if self._in_progress is None:
@@ -206,10 +181,10 @@ class RemoteKeys(StaticKeys):
             self._failures += 1
             return min(2.0 ** min(self._failures - 1, 10), BACKOFF_MAX)  # a float holds no 2.0 ** 1024
         self._on_fetch(True)
+        self._report(parsed)
         self._failures = 0
         self.last_success = self._clock()
         self._take(parsed)
-        self._report(parsed)
         if not parsed.usable:
             return EMPTY_RETRY
         return REFRESH_DEFAULT if fetched.max_age is None else min(max(fetched.max_age, REFRESH_MIN), REFRESH_MAX)
@@ -219,6 +194,14 @@ class RemoteKeys(StaticKeys):
             log.error("issuer %s: its keys are older than %g h: no longer in force", self._issuer, MAX_STALE / 3600)
             self._take(ParsedKeys(()))
 
+    def _report(self, parsed: ParsedKeys) -> None:
+        """Log what is wrong with a set, and was not wrong with the one that was fetched before."""
+        for key in parsed.unusable:
+            if key not in self._unusable:
+                _log_unusable(self._issuer, key)
+        if not parsed.usable and (self._keys or self._failures or self.last_success is None):
+            log.warning("issuer %s: its key set holds no usable key: its tokens get 503", self._issuer)
+
     def _take(self, parsed: ParsedKeys) -> None:
         known = {key.identity: key for key in self._keys}
         kept = tuple(known.pop(key.identity, key) for key in parsed.usable)
@@ -227,18 +210,6 @@ class RemoteKeys(StaticKeys):
         if known or len(kept) != len(self._keys):
             log.info("issuer %s: %d keys in force, %d retired", self._issuer, len(kept), len(known))
         self._replace(kept, parsed.unusable)
-
-    def _report(self, parsed: ParsedKeys) -> None:
-        """Log what is wrong with the set, each problem once and not after each fetch."""
-        for key in parsed.unusable:
-            if hash(key) not in self._logged:
-                if len(self._logged) >= MAX_LOGGED:
-                    self._logged.clear()
-                self._logged.add(hash(key))
-                _log_unusable(self._issuer, key)
-        if not parsed.usable and not self._empty:
-            log.warning("issuer %s: its key set holds no usable key: its tokens get 503", self._issuer)
-        self._empty = not parsed.usable
 
 
 def _log_unusable(issuer: str, key: UnusableKey) -> None:

@@ -1,99 +1,50 @@
-"""The types of single configuration values: the names of claims and of token types."""
+"""The types of values that several sections share: the names of claims, and sections without lines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.unit.support import Clock, SigningKey, claims
-from verifier.config import Config, ConfigError
-from verifier.keys.sets import StaticKeys
-from verifier.reasons import Rejected
-from verifier.tokens.verify import TokenVerifier
+from tests.unit.config.support import MakeConfig, Problems, issuer
 
-MakeConfig = Callable[..., Config]
-
-
-def problems(make_config: MakeConfig, content: dict[str, Any]) -> list[str]:
-    with pytest.raises(ConfigError) as caught:
-        make_config(content)
-    return caught.value.problems
+STEPS = ["kubernetes.io", "namespace"]
 
 
 @pytest.mark.parametrize(
     ("written", "name"),
-    [
-        ("realm_access.roles", "realm_access.roles"),
-        (["kubernetes.io", "namespace"], ("kubernetes.io", "namespace")),
-        (["https://example.com/roles"], ("https://example.com/roles",)),
-    ],
+    [("realm_access.roles", "realm_access.roles"), (STEPS, tuple(STEPS)), (["https://a/roles"], ("https://a/roles",))],
     ids=repr,
 )
-def test_a_claim_is_named_by_a_text_or_by_steps(
-    make_config: MakeConfig, lab: dict[str, Any], written: Any, name: Any
-) -> None:
-    lab["issuers"][0]["claims"] = {"client_id": written, "scope": written}
-    config = make_config(lab | {"headers": {"X-A": written}})
+def test_a_claim_is_named_by_a_text_or_by_steps(make_config: MakeConfig, written: Any, name: Any) -> None:
+    config = make_config(issuer(claims={"client_id": written, "scope": written}) | {"headers": {"X-A": written}})
 
     assert config.headers == {"X-A": name}
     assert (config.issuers[0].profile.client_id, config.issuers[0].profile.scope) == ((name,), name)
 
 
 @pytest.mark.parametrize("written", ["", 5, True, [], [""], ["a", 5], [["a"]], {"a": "b"}], ids=repr)
-def test_nothing_else_names_a_claim(make_config: MakeConfig, lab: dict[str, Any], written: Any) -> None:
-    lab["issuers"][0]["claims"] = {"scope": written}
-    found = problems(make_config, lab | {"headers": {"X-A": written}})
+def test_nothing_else_names_a_claim(problems: Problems, written: Any) -> None:
+    message = "must be the name of a claim, or a list of names for one that is nested"
+    found = problems(issuer(claims={"scope": written}) | {"headers": {"X-A": written}})
 
-    assert [problem.split(": ", 1)[1] for problem in found] == [
-        "issuers[0].claims.scope: must be the name of a claim, or a list of names for one that is nested",
-        "headers.X-A: must be the name of a claim, or a list of names for one that is nested",
-    ]
+    assert [one.split(": ", 1)[1] for one in found] == [
+        f"issuers[0].claims.scope: {message}", f"headers.X-A: {message}",
+    ]  # fmt: skip
 
 
-def test_further_types_of_tokens_are_taken_in_any_case_and_with_application(
-    make_config: MakeConfig, lab: dict[str, Any]
+@pytest.mark.parametrize("section", ["policies", "roles", "revoked", "headers", "cache"])
+def test_a_section_without_lines_counts_as_absent(
+    make_config: MakeConfig, lab: dict[str, Any], caplog: pytest.LogCaptureFixture, section: str
 ) -> None:
-    lab["issuers"][0]["typ"] = ["application/VND+jwt", "other"]
-
-    assert make_config(lab).issuers[0].typ == frozenset({"vnd+jwt", "other"})
-
-
-def test_one_further_type_needs_no_list(make_config: MakeConfig, lab: dict[str, Any]) -> None:
-    lab["issuers"][0]["typ"] = "vnd+jwt"
-
-    assert make_config(lab).issuers[0].typ == frozenset({"vnd+jwt"})
+    assert make_config({**lab, section: None}).policies.by_name.keys() == {"default"}
+    assert caplog.messages == []
 
 
-def test_without_further_types_there_are_none(make_config: MakeConfig, lab: dict[str, Any]) -> None:
-    assert make_config(lab).issuers[0].typ == frozenset()
-
-
-@pytest.mark.parametrize("written", [[""], ["a b"], [5], {"a": 1}], ids=repr)
-def test_a_further_type_is_visible_ascii(make_config: MakeConfig, lab: dict[str, Any], written: Any) -> None:
-    lab["issuers"][0]["typ"] = written
-
-    assert len(problems(make_config, lab)) == 1
-
-
-@pytest.mark.parametrize(("repository", "allowed"), [("acme/etl", True), ("acme/other", False)])
-def test_github_actions_may_be_allowed_by_repository(
-    make_config: MakeConfig, lab: dict[str, Any], signer: SigningKey, repository: str, allowed: bool
+def test_a_list_without_value_counts_as_absent_with_one_warning(
+    make_config: MakeConfig, lab: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever the branch or environment that ``sub`` names."""
-    lab["issuers"][0] |= {"profile": "github", "claims": {"client_id": "repository"}, "clients": ["acme/etl"]}
-    (rules,) = make_config(lab).issuers
-    verifier = TokenVerifier(
-        [rules.with_keys(StaticKeys([signer.public()]))],
-        clock=Clock(),
-        leeway=10,
-        role_of=lambda *_: "",
-        mapped_headers={},
-    )
-    token = signer.sign(claims(sub=f"repo:{repository}:ref:refs/heads/main", repository=repository))
+    lab["issuers"][0]["clients"] = None
 
-    principal = verifier.verify(token.encode()).principal
-    assert (principal.client_id, principal.listed) == (repository, allowed)
-    with pytest.raises(Rejected, match="repository"):
-        verifier.verify(signer.sign(claims()).encode())
+    assert make_config(lab).issuers[0].clients is None
+    assert [message.split(" in ")[0] for message in caplog.messages] == ["clients has no value"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.config.support import Problems, WriteConfig
-from verifier.config import Config, ConfigError
+from verifier.config import ConfigError
 from verifier.config.environment import Environment
 from verifier.config.load import load
 
@@ -30,39 +30,53 @@ policies:
 cache:
   sise: 5
 """
-
-
-def places(found: list[str]) -> list[str]:
-    return [problem.split(": ")[1] for problem in found]
-
-
-def test_a_file_is_read(write_config: WriteConfig, lab: dict[str, Any]) -> None:
-    path = write_config(lab)
-    config = load(path)
-
-    assert isinstance(config, Config)
-    assert (config.path, config.issuers[0].name) == (path, "lab")
+SAME_NAMES = """\
+issuers:
+  - {name: lab, issuer: 'https://a.example', audience: any}
+  - {name: lab, issuer: 'https://a.example', audience: any}
+policies:
+  api: {issuers: [other]}
+headers: {Cache-Control: sub}
+"""
+SAME_WRONG_URLS = """\
+issuers:
+  - {name: a, issuer: 'http://a.example', audience: any}
+  - {name: b, issuer: 'http://a.example', audience: any}
+"""
 
 
 def test_a_file_given_as_an_argument_takes_precedence_over_m2m_config(
     write_config: WriteConfig, lab: dict[str, Any]
 ) -> None:
     path = write_config(lab)
+    config = load(path, Environment(m2m_config=Path("/nowhere")))
 
-    assert load(path, Environment(m2m_config=Path("/nowhere"))).path == path
+    assert (config.path, config.issuers[0].name) == (path, "lab")
 
 
-def test_every_error_is_reported_with_its_line_and_place(problems: Problems) -> None:
-    assert {tuple(problem.split(": ")[:2]) for problem in problems(BROKEN)} == {
-        ("m2m.yaml:1", "leeway"),
-        ("m2m.yaml:3", "issuers[0].audience"),
-        ("m2m.yaml:4", "issuers[0].issuer"),
-        ("m2m.yaml:5", "issuers[0].audiences"),
-        ("m2m.yaml:6", "issuers[0].algorithms[1]"),
-        ("m2m.yaml:11", "policies.api.rules[1].path"),
-        ("m2m.yaml:12", "policies.api.scope[0]"),
-        ("m2m.yaml:14", "cache.sise"),
-    }
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(BROKEN, [
+            "1: leeway", "3: issuers[0].audience", "4: issuers[0].issuer", "5: issuers[0].audiences",
+            "6: issuers[0].algorithms[1]", "11: policies.api.rules[1].path", "12: policies.api.scope[0]",
+            "14: cache.sise",
+        ], id="within each section"),
+        pytest.param(SAME_NAMES, [
+            "2: issuers[0].name", "3: issuers[1].name", "5: policies.api.issuers[0]", "6: headers.Cache-Control",
+        ], id="between sections"),
+        pytest.param(SAME_WRONG_URLS, ["2: issuers[0].issuer", "3: issuers[1].issuer"], id="not the same too"),
+        pytest.param(GOOD + "policies: {a: {resource: {url: 'https://a', authorization_servers: ['b', 'c']}}}", [
+            f"2: policies.a.resource.authorization_servers[{place}]" for place in (0, 1)
+        ], id="not missing too"),
+    ],
+)  # fmt: skip
+def test_every_error_is_reported_once_with_its_line_and_place(
+    problems: Problems, content: str, expected: list[str]
+) -> None:
+    places = [re.sub(r"^m2m\.yaml:(\d+: \S+): .+", r"\1", problem) for problem in problems(content)]
+
+    assert sorted(places, key=lambda place: int(place.split(":")[0])) == expected
 
 
 def test_errors_are_reported_also_where_no_issuer_is_named(problems: Problems) -> None:
@@ -71,21 +85,9 @@ def test_errors_are_reported_also_where_no_issuer_is_named(problems: Problems) -
     assert all(text in found for text in ("no issuer", "m2m.yaml:1: foo", "m2m.yaml:2: leeway"))
 
 
-def test_errors_between_sections_are_reported_together(problems: Problems) -> None:
-    found = problems("""\
-issuers:
-  - {name: lab, issuer: 'https://a.example', audience: any}
-  - {name: lab, issuer: 'https://a.example', audience: any}
-policies:
-  api: {issuers: [other]}
-headers: {Cache-Control: sub}
-""")
-
-    assert sorted(one.split(": ")[:2] for one in found) == [
-        ["m2m.yaml:3", "issuers[1].name"],
-        ["m2m.yaml:5", "policies.api.issuers[0]"],
-        ["m2m.yaml:6", "headers.Cache-Control"],
-    ]
+def test_an_error_is_in_the_file_where_only_the_issuer_is_in_the_environment(write_config: WriteConfig) -> None:
+    with pytest.raises(ConfigError, match=r"^[^:]*m2m\.yaml:1: policies\.api\.clients: must be a list"):
+        load(write_config("policies: {api: {clients: a}}"), Environment(oauth_issuer="https://a.example"))
 
 
 @pytest.mark.parametrize(
@@ -122,25 +124,7 @@ def test_an_error_comes_with_a_hint(problems: Problems, written: str, message: s
 def test_an_error_neither_hides_another_nor_causes_one(problems: Problems, settings: str, expected: set[str]) -> None:
     found = problems(f"issuers: [{{name: lab, issuer: 'https://a.example', {settings}}}]\n")
 
-    assert {place.removeprefix("issuers[0].") for place in places(found)} == expected
-
-
-def test_two_wrong_issuer_urls_are_neither_missing_nor_the_same(problems: Problems) -> None:
-    found = problems("""\
-issuers:
-  - {name: a, issuer: 'http://a.example', audience: any}
-  - {name: b, issuer: 'http://a.example', audience: any}
-""")
-
-    assert places(found) == ["issuers[0].issuer", "issuers[1].issuer"]
-    assert all("must be https" in problem for problem in found)
-
-
-def test_a_required_list_with_wrong_items_is_not_missing(problems: Problems) -> None:
-    resource = "{url: 'https://a.example', authorization_servers: ['http://a.example', 'http://b.example']}"
-    place = "policies.mcp.resource.authorization_servers"
-
-    assert places(problems(GOOD + f"policies: {{mcp: {{resource: {resource}}}}}")) == [f"{place}[0]", f"{place}[1]"]
+    assert {problem.split(": ")[1].removeprefix("issuers[0].") for problem in found} == expected
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,11 @@ class Watched:
         self._clock = clock
         self._watch = Watch(config, clock, read)
 
-    def write(self, **changes: Any) -> None:
-        rewrite(self.path, **changes)
+    def write(self, content: str | None = None, **changes: Any) -> None:
+        """Write the file, or change some of its settings."""
+        self.path.write_text(
+            yaml.safe_dump(yaml.safe_load(self.path.read_text()) | changes) if changes else content or ""
+        )
 
     def poll(self, seconds: float = 0) -> Any:
         """What the watch finds ``seconds`` from now."""
@@ -66,21 +69,20 @@ def test_a_changed_file_is_read_once_after_2_seconds_without_a_change(watched: W
 
 def test_a_half_written_file_does_not_take_effect(watched: Watched) -> None:
     half = watched.path.read_text() + "audit: denied\n"
-    watched.path.write_text(half)
-    assert watched.after(1.9) is None
-    watched.path.write_text(half + "revoked: {clients: [etl]}\n")
-    assert watched.after(1.9) is None
+    for content in (half, half + "revoked: {clients: [etl]}\n"):
+        watched.write(content)
+        assert watched.after(1.9) is None
 
     assert watched.poll(0.1).revoked.bare_clients == {"etl"}
 
 
 def test_a_file_that_is_broken_or_missing_for_less_than_2_seconds_is_not_refused(watched: Watched) -> None:
     good = watched.path.read_text()
-    watched.path.write_text("leeway: -1")
+    watched.write("leeway: -1")
     assert watched.after(1) is None
     watched.path.unlink()
     assert watched.after(1) is None
-    watched.path.write_text(good)
+    watched.write(good)
 
     assert watched.after(3) is None
 
@@ -96,11 +98,11 @@ def test_a_broken_file_is_refused_once_and_read_when_it_is_corrected(
     good = watched.path.read_text()
     watched.path.unlink()
     if content is not None:
-        watched.path.write_text(content)
+        watched.write(content)
     with pytest.raises(ConfigError, match=message):
         watched.after(2)
     assert watched.after(2) is None
-    watched.path.write_text(good)
+    watched.write(good)
 
     assert watched.after(2) is not None
 
@@ -201,22 +203,18 @@ def test_a_corrected_key_file_ends_a_refusal(with_key_file: Watched, tmp_path: P
     assert with_key_file.after(2) is not None
 
 
-def rewrite(path: Path, **changes: Any) -> None:
-    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
-
-
 @pytest.mark.parametrize(
-    ("changes", "failure", "taken", "messages"),
+    ("written", "failure", "taken", "messages"),
     [
-        ({"leeway": 3}, None, [3], []),
-        ({"leeway": -1, "audits": "all"}, None, [], ["the old one stays in force", ": leeway: ", ": audits: "]),
-        ({"leeway": 3}, RuntimeError("a defect"), [], ["the old one stays in force", "RuntimeError"]),
+        ("leeway: 3", None, [3], []),
+        ("leeway: -1\naudits: all", None, [], ["the old one stays in force", ": leeway: ", ": audits: "]),
+        ("leeway: 3", RuntimeError("a defect"), [], ["the old one stays in force", "RuntimeError"]),
     ],
     ids=["valid", "broken", "a defect"],
 )
 async def test_a_change_is_put_into_force_or_refused_with_every_error_in_the_log(
     make_config: MakeConfig, lab: dict[str, Any], caplog: pytest.LogCaptureFixture,
-    changes: dict[str, Any], failure: Exception | None, taken: list[float], messages: list[str],
+    written: str, failure: Exception | None, taken: list[float], messages: list[str],
 ) -> None:  # fmt: skip
     found: list[float] = []
     refused: list[None] = []
@@ -231,7 +229,7 @@ async def test_a_change_is_put_into_force_or_refused_with_every_error_in_the_log
     clock = asyncio.get_running_loop().time
     following = asyncio.create_task(follow(config, take, lambda: refused.append(None), clock))
     await asyncio.sleep(10)
-    rewrite(config.path, **changes)
+    config.path.write_text(f"{config.path.read_text()}\n{written}")
     await asyncio.sleep(10)
 
     assert not following.done()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,27 @@ async def send_nonsense(writer: asyncio.StreamWriter) -> None:
     writer.write(b"nonsense\r\n\r\n")
 
 
-async def _fetch(script: Script) -> tuple[Fetched, list[bytes]]:
-    async with server(script) as (url, requests):
-        return await HttpFetch()(url), requests
+def fetch_from(
+    script: Script,
+    certificate: Path | None = None,
+    *,
+    loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+    **options: Any,
+) -> tuple[Fetched, bytes]:
+    """What a server sends, and the request that it received."""
+
+    async def fetch() -> tuple[Fetched, bytes]:
+        async with server(script, certificate) as (url, requests):
+            return await HttpFetch(**({"environment": {}} | options))(url), requests[0]
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        return runner.run(fetch())
 
 
-def fetch_from(script: Script) -> tuple[Fetched, list[bytes]]:
-    with asyncio.Runner(loop_factory=lambda: JumpingLoop(grace=0.05)) as runner:
-        return runner.run(_fetch(script))
+def error_of(url: str, **options: Any) -> str:
+    with pytest.raises(FetchError) as caught:
+        asyncio.run(HttpFetch(**({"environment": {}} | options))(url))
+    return str(caught.value)
 
 
 @pytest.mark.parametrize("body", [b'{"keys": []}', b" " * SIZE_LIMIT], ids=["small", "512 KiB"])
@@ -55,20 +69,17 @@ def test_a_document_is_fetched_whole(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("head", "seconds"),
     [
-        ("", None),
-        ("cache-control: max-age=600\r\n", 600),
-        ("cache-control: public, Max-Age=60\r\n", 60),
-        ('cache-control: max-age="5"\r\n', 5),
-        ("cache-control: no-cache\r\n", None),
+        ("", None), ("cache-control: max-age=600\r\n", 600), ("cache-control: public, Max-Age=60\r\n", 60),
+        ('cache-control: max-age="5"\r\n', 5), ("cache-control: no-cache\r\n", None),
         ("cache-control: s-maxage=9\r\n", None),
     ],
-)
+)  # fmt: skip
 def test_the_servers_max_age_is_read(head: str, seconds: int | None) -> None:
     assert fetch_from(answer_with(head))[0].max_age == seconds
 
 
 def test_the_request_names_the_program_and_asks_for_no_compression() -> None:
-    request = fetch_from(answer_with())[1][0].lower()
+    request = fetch_from(answer_with())[1].lower()
 
     assert request.startswith(b"get /keys http/1.1\r\n")
     assert b"accept-encoding: identity\r\n" in request
@@ -79,17 +90,15 @@ def test_the_request_names_the_program_and_asks_for_no_compression() -> None:
     ("script", "message"),
     [
         *(
-            pytest.param(answer_with("location: /elsewhere\r\n", status=status), f"status {status[:3]}", id=status)
-            for status in (
-                "301 Moved", "302 Found", "307 Temporary Redirect", "404 Not Found", "500 Oops", "206 Partial Content",
+            pytest.param(answer_with("location: /elsewhere\r\n", body, status), f"status {status[:3]}", id=status)
+            for status, body in (
+                ("301 Moved", b""), ("302 Found", b""), ("307 Temporary Redirect", b""), ("404 Not Found", b"{}"),
+                ("500 Oops", b"{}"), ("206 Partial Content", b"{}"), ("204 No Content", b""),
             )
         ),
-        pytest.param(answer_with(body=b"", status="204 No Content"), "status 204", id="204 No Content"),
         pytest.param(answer_with("content-encoding: gzip\r\n"), "compressed", id="compressed"),
         pytest.param(answer_with(body=b" " * (SIZE_LIMIT + 1)), "more than 512 KiB", id="a byte over 512 KiB"),
         pytest.param(send_endlessly, "more than 512 KiB", id="endless"),
-        pytest.param(never_answer, "no answer within 5 s", id="no answer"),
-        pytest.param(send_slowly, "no answer within 5 s", id="more than 5 s altogether"),
         pytest.param(send_nonsense, "ProtocolError", id="no HTTP"),
     ],
 )  # fmt: skip
@@ -98,23 +107,22 @@ def test_every_other_answer_is_a_failure(script: Script, message: str) -> None:
         fetch_from(script)
 
 
-def test_a_refused_connection_is_a_failure() -> None:
-    async def closed_port() -> None:
-        async with server(answer_with()) as (url, _):
-            pass
-        await HttpFetch()(url)
-
-    with pytest.raises(FetchError, match="Connect"):
-        asyncio.run(closed_port())
+@pytest.mark.parametrize("script", [never_answer, send_slowly], ids=["no answer", "slow"])
+def test_an_answer_that_takes_more_than_5_seconds_altogether_is_a_failure(script: Script) -> None:
+    with pytest.raises(FetchError, match="no answer within 5 s"):
+        fetch_from(script, loop=lambda: JumpingLoop(grace=0.05))
 
 
 @pytest.mark.parametrize(
     ("url", "message"),
-    [("http://issuer.example/keys", "must be https"), ("https://issuer.example/\x7f", "InvalidURL")],
+    [
+        pytest.param("http://127.0.0.1:1/", "Connect", id="refused"),
+        pytest.param("http://issuer.example/keys", "must be https", id="not secure"),
+        pytest.param("https://issuer.example/\x7f", "InvalidURL", id="not valid"),
+    ],
 )
-def test_a_url_that_is_not_secure_or_not_valid_is_not_requested(url: str, message: str) -> None:
-    with pytest.raises(FetchError, match=message):
-        asyncio.run(HttpFetch(environment={})(url))
+def test_a_url_that_cannot_be_fetched_is_a_failure(url: str, message: str) -> None:
+    assert message in error_of(url)
 
 
 @pytest.mark.parametrize(
@@ -144,11 +152,7 @@ def test_every_other_url_is_not_secure(url: str) -> None:
         ("https://Issuer.Example/a?b", ("https", "issuer.example", 443)),
         ("http://127.0.0.1", ("http", "127.0.0.1", 80)),
         ("http://127.0.0.1:8080", ("http", "127.0.0.1", 8080)),
-        ("https://a:b/", None),
-        ("https://[a", None),
-        ("https://", None),
-        ("ftp://a/", None),
-        ("kubernetes/serviceaccount", None),
+        *((url, None) for url in ("https://a:b/", "https://[a", "https://", "ftp://a/", "kubernetes/serviceaccount")),
     ],
 )
 def test_the_origin_of_a_url_is_scheme_host_and_port(url: str, expected: Any) -> None:
@@ -164,46 +168,37 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [make_certificate(folder, name) for name in ("old", "new")]
 
 
-def fetch_over_tls(certificate: Path, **options: Any) -> bytes:
-    async def fetch() -> bytes:
-        async with server(answer_with(), certificate) as (url, _):
-            return (await HttpFetch(**({"environment": {}} | options))(url)).body
-
-    return asyncio.run(fetch())
-
-
-def test_the_issuers_own_authority_replaces_those_of_the_environment(certificates: list[Path]) -> None:
-    old, new = certificates
-    environment = {"SSL_CERT_FILE": str(old)}
-
-    assert fetch_over_tls(new, ca_file=new, environment=environment) == b"{}"
-    with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
-        fetch_over_tls(old, ca_file=new, environment=environment)
-
-
-def test_the_authorities_of_the_environment_are_used(certificates: list[Path]) -> None:
-    assert fetch_over_tls(certificates[0], environment={"SSL_CERT_FILE": str(certificates[0])}) == b"{}"
-
-
-@pytest.mark.parametrize("environment", [{}, {"SSL_CERT_DIR": "/"}], ids=repr)
-def test_an_unknown_authority_is_refused(certificates: list[Path], environment: dict[str, str]) -> None:
-    with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
-        fetch_over_tls(certificates[0], environment=environment)
+def named(name: str, path: Path) -> dict[str, Any]:
+    """The options with which ``path`` is read as ``ca_file``, or as the value of a variable."""
+    return {"ca_file": path} if name == "ca_file" else {"environment": {name: str(path)}}
 
 
 @pytest.mark.parametrize("name", ["ca_file", "SSL_CERT_FILE"])
-def test_a_renewed_bundle_is_read_again(certificates: list[Path], tmp_path: Path, name: str) -> None:
+def test_a_bundle_is_used_and_read_again_when_it_is_renewed(
+    certificates: list[Path], tmp_path: Path, name: str
+) -> None:
     bundle = tmp_path / "ca.pem"
-    options = {"ca_file": bundle} if name == "ca_file" else {"environment": {name: str(bundle)}}
 
     async def renew() -> None:
-        fetch = HttpFetch(**({"environment": {}} | options))
+        fetch = HttpFetch(**({"environment": {}} | named(name, bundle)))
         for certificate in certificates:
             bundle.write_bytes(certificate.read_bytes())
             async with server(answer_with(), certificate) as (url, _):
                 assert (await fetch(url)).body == b"{}"
 
     asyncio.run(renew())
+
+
+@pytest.mark.parametrize("environment", [{}, {"SSL_CERT_DIR": "/"}], ids=repr)
+def test_an_unknown_authority_is_refused(certificates: list[Path], environment: dict[str, str]) -> None:
+    with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
+        fetch_from(answer_with(), certificates[0], environment=environment)
+
+
+def test_the_issuers_own_authority_replaces_those_of_the_environment(certificates: list[Path]) -> None:
+    old, new = certificates
+    with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
+        fetch_from(answer_with(), old, ca_file=new, environment={"SSL_CERT_FILE": str(old)})
 
 
 @pytest.mark.parametrize(
@@ -218,13 +213,8 @@ def test_an_unusable_bundle_is_reported_with_its_name_and_path(
     bundle = tmp_path / "ca.pem"
     if content is not None:
         bundle.write_text(content)
-    fetch = HttpFetch(
-        ca_file=bundle if name == "ca_file" else None, environment={} if name == "ca_file" else {name: str(bundle)}
-    )
-    with pytest.raises(FetchError) as caught:
-        asyncio.run(fetch("https://127.0.0.1:1/keys"))
 
-    assert str(caught.value) == f"{name}: {bundle}: {problem}"
+    assert error_of("https://127.0.0.1:1/keys", **named(name, bundle)) == f"{name}: {bundle}: {problem}"
 
 
 # --- the bearer token ---
@@ -263,10 +253,7 @@ def test_the_token_is_sent_to_no_other_origin(tmp_path: Path, trusted: str) -> N
     ("content", "problem"),
     [
         (None, "No such file or directory"),
-        ("", "holds no bearer token"),
-        ("s3cret s3cret", "holds no bearer token"),
-        ("s3cret\r\nX: y", "holds no bearer token"),
-        ("s3cr\u00e9t", "holds no bearer token"),
+        *((text, "holds no bearer token") for text in ("", "s3cret s3cret", "s3cret\r\nX: y", "s3cr\u00e9t")),
     ],
 )
 def test_an_unusable_token_file_is_reported_without_quoting_it(
@@ -275,23 +262,28 @@ def test_an_unusable_token_file_is_reported_without_quoting_it(
     file = tmp_path / "token"
     if content is not None:
         file.write_text(content, "utf-8")
-    fetch = HttpFetch(bearer_token_file=file, trusted_urls=("http://127.0.0.1:1",))
-    with pytest.raises(FetchError) as caught:
-        asyncio.run(fetch("http://127.0.0.1:1/keys"))
+    error = error_of("http://127.0.0.1:1/keys", bearer_token_file=file, trusted_urls=("http://127.0.0.1:1",))
 
-    assert str(caught.value) == f"bearer_token_file: {file}: {problem}"
+    assert error == f"bearer_token_file: {file}: {problem}"
 
 
 # --- proxies ---
 
 
-def test_an_https_url_is_fetched_through_the_proxy_which_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_https_url_is_fetched_through_the_proxy_which_is_logged_once_and_shown_no_token(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     caplog.set_level("INFO", "verifier")
+    (tmp_path / "token").write_text("b3arer")
 
     async def fetch_twice() -> tuple[list[bytes], list[str], str]:
         async with server(answer_with(status="502 Bad Gateway")) as (url, requests):
             address = url.split("/")[2]
-            fetch = HttpFetch(environment={"HTTPS_PROXY": f"http://user:s3cret@{address}"})
+            fetch = HttpFetch(
+                bearer_token_file=tmp_path / "token",
+                trusted_urls=("https://issuer.example",),
+                environment={"HTTPS_PROXY": f"http://user:s3cret@{address}"},
+            )
             errors = []
             for _ in range(2):
                 with pytest.raises(FetchError) as caught:
@@ -301,43 +293,24 @@ def test_an_https_url_is_fetched_through_the_proxy_which_is_logged_once(caplog: 
 
     requests, errors, address = asyncio.run(fetch_twice())
     assert [request.split(b"\r\n")[0] for request in requests] == [b"CONNECT issuer.example:443 HTTP/1.1"] * 2
+    assert b"b3arer" not in b"".join(requests)
     through = f"through the proxy {address} of HTTPS_PROXY"
     assert errors == [f"ProxyError: 502 Bad Gateway ({through})"] * 2
     assert caplog.messages == [f"keys of issuer.example are fetched {through}"]
 
 
-def test_the_token_is_not_shown_to_the_proxy(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("s3cret")
-
-    async def fetch() -> bytes:
-        async with server(answer_with(status="502 Bad Gateway")) as (url, requests):
-            fetch = HttpFetch(
-                bearer_token_file=tmp_path / "token",
-                trusted_urls=("https://issuer.example",),
-                environment={"HTTPS_PROXY": url},
-            )
-            with pytest.raises(FetchError):
-                await fetch("https://issuer.example/keys")
-            return requests[0]
-
-    assert b"s3cret" not in asyncio.run(fetch())
-
-
 def test_an_unusable_proxy_is_reported_with_its_variable() -> None:
-    fetch = HttpFetch(environment={"ALL_PROXY": "socks5://proxy.lan"})
-    with pytest.raises(FetchError) as caught:
-        asyncio.run(fetch("https://issuer.example/keys"))
+    error = error_of("https://issuer.example/keys", environment={"ALL_PROXY": "socks5://proxy.lan"})
 
-    assert str(caught.value) == "ALL_PROXY: a proxy must be http or https, not 'socks5'"
+    assert error == "ALL_PROXY: a proxy must be http or https, not 'socks5'"
 
 
 def test_httpx_reads_no_variables_itself(monkeypatch: pytest.MonkeyPatch, certificates: list[Path]) -> None:
     """It fails at this NO_PROXY, would send http through a proxy and reports a missing file without its name."""
     monkeypatch.setenv("NO_PROXY", "[::1],fd00:10:96::/112")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
 
     assert fetch_from(answer_with())[0].body == b"{}"
     with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
-        fetch_over_tls(certificates[0], environment={})
+        fetch_from(answer_with(), certificates[0])

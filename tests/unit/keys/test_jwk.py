@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
+import contextlib
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed448, rsa
+from cryptography.hazmat.primitives.asymmetric import ed448
 
 from tests.unit.support import Jwk, SigningKey, b64, jwks
 from verifier.keys.jwk import Key, parse_key, parse_key_file, parse_key_set, thumbprints
@@ -31,21 +31,6 @@ def ed448_signer() -> SigningKey:
     return SigningKey(ed448.Ed448PrivateKey.generate(), "EdDSA", "ed448")
 
 
-@pytest.fixture(params=["signer", "ec_signer", "p521_signer", "ed_signer", "ed448_signer"])
-def any_signer(request: pytest.FixtureRequest) -> SigningKey:
-    signer: SigningKey = request.getfixturevalue(request.param)
-    return signer
-
-
-def test_a_key_verifies_only_what_its_private_half_signed(any_signer: SigningKey) -> None:
-    signing_input, _, signature = any_signer.sign({"a": 1}).rpartition(".")
-    raw = base64.urlsafe_b64decode(signature + "==")
-    key = any_signer.public()
-
-    assert key.verify(any_signer.algorithm, signing_input.encode(), raw)
-    assert not key.verify(any_signer.algorithm, signing_input.encode() + b"x", raw)
-
-
 @pytest.mark.parametrize(
     ("signer_name", "alg", "fits"),
     [
@@ -59,14 +44,17 @@ def test_a_key_verifies_only_what_its_private_half_signed(any_signer: SigningKey
         ("ed448_signer", None, "EdDSA"),
     ],
 )
-def test_a_key_fits_the_algorithms_of_its_type_or_only_its_alg(
+def test_a_key_verifies_with_the_algorithms_of_its_type_or_only_its_alg(
     request: pytest.FixtureRequest, signer_name: str, alg: str | None, fits: str
 ) -> None:
-    assert algorithms_of(request.getfixturevalue(signer_name).public(alg=alg)) == fits
+    signer: SigningKey = request.getfixturevalue(signer_name)
+    key = signer.public(alg=alg)
 
-
-def test_both_names_of_ed25519_verify_the_same_signature(ed_signer: SigningKey) -> None:
-    assert ed_signer.public(alg="EdDSA").verify("Ed25519", b"data", ed_signer.signature(b"data"))
+    assert algorithms_of(key) == fits
+    for name in fits.split():
+        signature = signer.signature(b"data", "EdDSA" if name == "Ed25519" else name)
+        assert key.verify(name, b"data", signature)
+        assert not key.verify(name, b"datax", signature)
 
 
 NOT_FOR_SIGNATURES, BAD_ALG, BAD_TYPE = "it is not for signatures", "its alg does not fit its type", "type is not supp"
@@ -123,17 +111,9 @@ def test_a_key_that_cannot_verify_is_refused_with_the_cause(
 def test_rsa_keys_of_2048_to_8192_bits_with_a_short_exponent_are_accepted(
     bits: int, exponent: int, accepted: bool
 ) -> None:
-    numbers = rsa.RSAPublicNumbers(exponent, 2**bits - 1)
-    jwk = {"kty": "RSA"} | {
-        name: b64(value.to_bytes((value.bit_length() + 7) // 8, "big"))
-        for name, value in (("n", numbers.n), ("e", numbers.e))
-    }
-    try:
-        parse_key(jwk)
-    except ValueError:
-        assert not accepted
-    else:
-        assert accepted
+    n, e = (b64(value.to_bytes((value.bit_length() + 7) // 8, "big")) for value in (2**bits - 1, exponent))
+    with contextlib.nullcontext() if accepted else pytest.raises(ValueError, match="bits"):
+        parse_key({"kty": "RSA", "n": n, "e": e})
 
 
 def test_padded_members_are_accepted(ed_signer: SigningKey) -> None:
@@ -150,21 +130,17 @@ def test_what_is_no_object_is_no_key(jwk: Any) -> None:
 
 @pytest.mark.parametrize(
     ("size", "fits"),
-    [
-        (32, "HS256"), (47, "HS256"), (48, "HS256 HS384"), (63, "HS256 HS384"), (64, "HS256 HS384 HS512"),
-    ],
-)  # fmt: skip
+    [(32, "HS256"), (47, "HS256"), (48, "HS256 HS384"), (63, "HS256 HS384"), (64, "HS256 HS384 HS512")],
+)
 def test_a_shared_secret_from_a_file_fits_what_it_is_long_enough_for(size: int, fits: str) -> None:
     assert algorithms_of(parse_key({"kty": "oct", "k": b64(b"k" * size)}, symmetric=True)) == fits
 
 
-@pytest.mark.parametrize(("algorithm", "size"), [("HS256", 32), ("HS384", 48), ("HS512", 64)])
-def test_a_shared_secret_one_byte_too_short_for_its_alg_is_refused_without_quoting_it(
-    algorithm: str, size: int
-) -> None:
-    secret = b64(b"k" * (size - 1))
+@pytest.mark.parametrize(("alg", "size"), [(None, 31), ("HS256", 31), ("HS384", 47), ("HS512", 63)])
+def test_a_shared_secret_that_is_too_short_is_refused_without_quoting_it(alg: str | None, size: int) -> None:
+    secret = b64(b"k" * size)
     with pytest.raises(ValueError, match="too short") as caught:
-        parse_key({"kty": "oct", "k": secret, "alg": algorithm}, symmetric=True)
+        parse_key({"kty": "oct", "k": secret, "alg": alg}, symmetric=True)
 
     assert secret not in str(caught.value)
 
@@ -193,10 +169,6 @@ def test_unusable_keys_of_a_set_are_listed_with_their_causes(signer: SigningKey,
     )
 
 
-def test_a_key_set_may_be_empty() -> None:
-    assert parse_key_set(jwks()).usable == ()
-
-
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"keys": {}}', b'{"keys":[],"keys":[]}'], ids=repr)
 def test_what_is_no_key_set_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"\w"):
@@ -212,8 +184,8 @@ def test_a_file_must_hold_a_usable_key(content: bytes, message: str) -> None:
         parse_key_file(content)
 
 
-def test_a_set_of_more_than_a_hundred_keys_is_refused(ed_signer: SigningKey) -> None:
+def test_a_set_has_at_most_a_hundred_keys_and_may_be_empty(ed_signer: SigningKey) -> None:
     kids = [ed_signer.jwk(kid=str(place)) for place in range(101)]
-    assert len(parse_key_set(jwks(*kids[1:])).usable) == 100
+    assert [len(parse_key_set(jwks(*kids[1:end])).usable) for end in (1, 101)] == [0, 100]
     with pytest.raises(ValueError, match="at most 100"):
         parse_key_set(jwks(*kids))

@@ -26,7 +26,7 @@ from tests.unit.support import (
 from verifier.identity import Principal, VerifiedToken
 from verifier.keys.fetch import FetchError
 from verifier.keys.jwk import parse_key_set
-from verifier.keys.sets import RemoteKeys, StaticKeys, located_at
+from verifier.keys.sets import KeySet, RemoteKeys, located_at
 from verifier.reasons import Reason, Rejected
 from verifier.tokens.profiles import PROFILES, Profile
 from verifier.tokens.verify import Issuer, TokenVerifier
@@ -204,7 +204,7 @@ def test_only_the_key_with_the_tokens_thumbprint_is_tried(
 def unusable(*keys: SigningKey, jwk: dict[str, Any]) -> TokenVerifier:
     """An issuer that publishes ``keys`` and one that cannot be used."""
     parsed = parse_key_set(jwks(*keys, jwk))
-    return make_verifier(make_issuer(StaticKeys(parsed.usable, parsed.unusable)))
+    return make_verifier(make_issuer(KeySet(parsed.usable, parsed.unusable)))
 
 
 @pytest.mark.parametrize(
