@@ -151,7 +151,7 @@ def _listening(listen: Callable[..., socket.socket], where: str | Path, detail: 
     try:
         return listen(where, detail)
     except (OSError, OverflowError, ValueError) as error:
-        cause = getattr(error, "strerror", None) or error
+        cause = str(getattr(error, "strerror", None) or error).partition(" (while")[0]  # the address stands before it
         if not isinstance(where, Path):
             sys.exit(f"cannot listen on {where}:{detail}: {cause}")
         if not where.parent.is_dir():
