@@ -1,4 +1,4 @@
-"""Real nginx in front, in both of its ways to ask: a connection for each subrequest, and connections kept."""
+"""Real nginx in front of the API, with new and with kept connections to the verifier."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_forged_identity_headers_never_reach_the_api(front: Front, client: str) 
     forged = []
     for name in LISTED:
         forged += [f"{name}: forged", f"{name.lower()}: forged", f"{name.upper()}: forged too"]
-        forged += [f"{name.replace('-', '_')}: forged"]  # which nginx drops unless told otherwise
+        forged += [f"{name.replace('-', '_')}: forged"]  # which nginx drops by default
     answer = front.get("/any", *forged, token=front.token(client=client))
     assert answer.status == 200
     assert "forged" not in answer.body.decode()

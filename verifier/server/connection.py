@@ -239,7 +239,7 @@ class Connection(asyncio.Protocol):
         self._write(head, b"", may_have_input=True)
 
     def _write(self, head: bytes, body: bytes, *, may_have_input: bool) -> None:
-        if self._transport.is_closing():  # the client is gone
+        if self._transport.is_closing():  # the client has closed it
             return
         if not (self._is_last or self._listener.is_stopping):
             self._is_idle = True

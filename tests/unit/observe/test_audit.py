@@ -267,7 +267,7 @@ def test_a_reader_that_takes_nothing_blocks_neither_decisions_nor_the_end() -> N
         time.sleep(0.01)
     os.close(writer)
 
-    assert sum(dropped) > before  # what it held is counted
+    assert sum(dropped) > before  # the lines that the thread was writing are counted
 
 
 def test_without_a_reader_lines_are_counted_and_one_warning_logged(caplog: pytest.LogCaptureFixture) -> None:
