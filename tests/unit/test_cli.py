@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.metadata
 import os
 import re
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,9 @@ def serving(good: str, *arguments: str, command: list[str] = MODULE, cwd: Path |
 
 
 def get(port: int, path: str) -> int:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
-        return int(answer.status)
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request("GET", path)
+        return connection.getresponse().status
 
 
 def test_check_of_a_valid_configuration_exits_0_and_names_the_headers_that_a_guard_must_list(
@@ -119,20 +120,17 @@ def test_check_online_exits_2_where_an_issuer_has_no_keys(
     ("arguments", "status", "printed"),
     [
         ("--version", 0, f"m2m-verifier {__version__}\n"),
-        ("", 2, ""),
-        ("nonsense", 2, ""),
-        ("check --x", 2, ""),
-        ("explain", 2, ""),
-        ("explain --url https://h/ --token x", 2, ""),
         ("explain --url https://h/ eyJhbGciOiJSUzI1NiJ9.e30.x", 2, ""),  # it would be visible in the list of processes
-        ("serve --port http", 2, ""),
-        ("serve --port 65536", 2, ""),
-        ("serve --workers 0", 2, ""),
-        ("serve --workers 65", 2, ""),
-        ("serve --uds /nowhere/m2m.sock --uds-mode 888", 2, ""),
-        ("serve --uds /nowhere/m2m.sock --uds-mode rw", 2, ""),
+        *(
+            (arguments, 2, "")
+            for arguments in (
+                "", "nonsense", "check --x", "explain", "explain --url https://h/ --token x", "serve --port http",
+                "serve --port 65536", "serve --workers 0", "serve --workers 65",
+                "serve --uds /nowhere/m2m.sock --uds-mode 888", "serve --uds /nowhere/m2m.sock --uds-mode rw",
+            )
+        ),
     ],
-)
+)  # fmt: skip
 def test_wrong_arguments_exit_2_and_the_version_is_printed(
     arguments: str, status: int, printed: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,7 +145,7 @@ def test_wrong_arguments_exit_2_and_the_version_is_printed(
     [
         ("--uds-mode 0660", 2, "--uds-mode: needs --uds\n"),
         ("--host 192.0.2.1 --port 0 --metrics-port 0", 1,
-         "cannot listen on 192.0.2.1:0: Cannot assign requested address\n"),
+         "cannot listen on 192.0.2.1:0: Cannot assign requested address"),
         ("--host 127.0.0.1 --metrics-port 0 --uds {folder}/missing/m2m.sock", 1,
          "cannot listen on {folder}/missing/m2m.sock: there is no folder {folder}/missing\n"),
         ("--host 127.0.0.1 --metrics-port 0 --uds {folder}", 1,
@@ -158,7 +156,9 @@ def test_wrong_arguments_exit_2_and_the_version_is_printed(
 def test_serve_says_why_it_cannot_start(good: str, tmp_path: Path, arguments: str, status: int, message: str) -> None:
     done = run("serve", "--config", good, *arguments.format(folder=tmp_path).split())
 
-    assert (done.returncode, done.stderr) == (status, message.format(folder=tmp_path))
+    assert done.returncode == status
+    assert done.stderr.startswith(message.format(folder=tmp_path))
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(("arguments", "mode"), [([], 0o660), (["--uds-mode", "0606"], 0o606)])

@@ -48,7 +48,8 @@ class Environment(BaseSettings):
             )
         if self.cognito_user_pool_id:
             pool = _given(user_pool_id=self.cognito_user_pool_id, region=self.cognito_region)
-            return _given(name="cognito", cognito=pool, clients=_words(self.cognito_client_ids))
+            clients = {"clients": _words(self.cognito_client_ids)} if self.cognito_client_ids else {}
+            return {"name": "cognito", "cognito": pool, **clients}
         return self._oauth_issuer() if self.oauth_issuer else None
 
     def _oauth_issuer(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def load(path: Path | None, environment: Environment | None = None) -> Config:
         problems = []
         for one in error.errors(include_url=False, include_input=False, include_context=False):
             place = tuple(part for part in one["loc"] if part != "[key]")  # as pydantic marks a mapping's key
-            where = variable_of(place) if issuer is not None and place[0] == "issuers" else document.at(place)
+            where = variable_of(place) if issuer is not None and place[:1] == ("issuers",) else document.at(place)
             problems.append(f"{where}: {_message(one['type'], one['msg'], place)}")
     else:
         return settings.build(path, document.content_bytes, environment.listen())

@@ -41,6 +41,8 @@ def aws(pool: str) -> str:
         ({"COGNITO_USER_POOL_ID": POOL}, ("cognito", aws(POOL), f"{aws(POOL)}/.well-known/jwks.json", "cognito", None)),
         ({"COGNITO_USER_POOL_ID": "eu-west-1_p", "COGNITO_REGION": "eu-west-1", "COGNITO_CLIENT_IDS": "a, b"},
          ("cognito", aws("eu-west-1_p"), f"{aws('eu-west-1_p')}/.well-known/jwks.json", "cognito", {"a", "b"})),
+        ({"COGNITO_USER_POOL_ID": POOL, "COGNITO_CLIENT_IDS": " ,"},  # a list without clients allows none
+         ("cognito", aws(POOL), f"{aws(POOL)}/.well-known/jwks.json", "cognito", set())),
         ({"OAUTH_ISSUER": URL}, ("oauth", URL, None, "generic", None)),
         ({"OAUTH_ISSUER": URL, "OAUTH_JWKS_URL": f"{URL}/keys"}, ("oauth", URL, f"{URL}/keys", "generic", None)),
         ({"OAUTH_ISSUER": URL, "OAUTH_PROFILE": "okta"}, ("oauth", URL, None, "okta", None)),

@@ -61,9 +61,10 @@ def test_the_defaults_are_those_of_the_contract(make_config: MakeConfig, lab: di
         *(
             (f"headers.{name}", {"headers": {name: "sub"}})
             for name in (
-                "X-M2M-Client-ID", "x-m2m-role", "X-M2M-Anything", "Cache-Control", "WWW-Authenticate",
-                "Content-Length", "content-type", "Set-Cookie", "Authorization", "Host", "Connection",
-                "Transfer-Encoding", "Retry-After",
+                "X-M2M-Client-ID", "x-m2m-role", "X-M2M-Anything", "Cache-Control", "WWW-Authenticate", "Retry-After",
+                "Date", "Server", "Connection", "Keep-Alive", "Transfer-Encoding", "Content-Length", "content-type",
+                "Content-Encoding", "TE", "Trailer", "Upgrade", "Set-Cookie", "Location", "Host", "Authorization",
+                "Proxy-Authenticate",
             )
         ),
         ("scope_prefix", {"scope_prefix": "a b"}),
@@ -183,6 +184,17 @@ def test_a_rule_that_a_final_slash_evades_is_a_warning(
     policy(rules=[{"path": "/admin", "scope": "admin"}, {"path": last}])
 
     assert caplog.text.count("add a rule for /admin/") == warnings
+
+
+@pytest.mark.parametrize(("prefixes", "expected"), [(("a:", "a:"), "a:"), (("a:", "b:"), "f:"), ((None, "f:"), "f:")])
+def test_a_challenge_has_the_prefix_that_all_issuers_share_else_the_files(
+    make_config: MakeConfig, prefixes: tuple[str | None, str], expected: str
+) -> None:
+    settings = zip(("a", "b"), ("https://a.example", "https://b.example"), prefixes)
+    issuers = [issuer(name=name, issuer=url, scope_prefix=prefix)["issuers"][0] for name, url, prefix in settings]
+    config = make_config({"issuers": issuers, "scope_prefix": "f:"})
+
+    assert config.policies.by_name["default"].challenge_prefix == expected
 
 
 @pytest.fixture

@@ -337,15 +337,20 @@ async def test_a_set_without_usable_keys_retires_all_and_is_fetched_again_within
     assert sum("holds no usable key" in message for message in caplog.messages) == 1
 
 
-async def test_a_first_set_without_usable_keys_is_reported_and_fetched_again(
+async def test_a_set_without_usable_keys_is_reported_at_first_and_after_an_outage(
     fetch: FakeFetch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    message = "issuer lab: its key set holds no usable key: its tokens get 503"
     fetch.answers[JWKS_URL] = Fetched(jwks(), 3600)
-    async with running(fetch):
-        await asyncio.sleep(10)
+    async with running(fetch, jitter=lambda _, most: most):
+        await asyncio.sleep(15)
+        assert (len(fetch.asked), caplog.messages) == (2, [message])
+        fetch.answers[JWKS_URL] = DOWN
+        await asyncio.sleep(5.5)
+        fetch.answers[JWKS_URL] = jwks()
+        await asyncio.sleep(1)
 
-    assert len(fetch.asked) == 2
-    assert caplog.messages == ["issuer lab: its key set holds no usable key: its tokens get 503"]
+    assert caplog.messages[1:] == [f"issuer lab: its keys could not be fetched: {JWKS_URL}: status 500", message]
 
 
 # --- remote keys: fetches that requests cause ---
