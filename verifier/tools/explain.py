@@ -17,7 +17,7 @@ from verifier.observe.metrics import Metrics
 from verifier.policy.paths import AmbiguousPathError, parse_url
 from verifier.proxies import nginx
 from verifier.reasons import Reason, Rejected
-from verifier.request import AuthRequest, is_url
+from verifier.request import AuthRequest, credentials, is_url
 from verifier.tokens.jws import parse_compact, unverified_claims
 
 # The steps of a decision in their order, and the reasons that end it at each.
@@ -42,6 +42,9 @@ STEPS: dict[str, tuple[Reason, ...]] = {
     "headers": (Reason.HEADERS_TOO_LARGE,),
 }
 
+# All that a ``token: none`` rule leaves.
+WITHOUT_TOKEN = frozenset({"auth request", "rule", "headers"})
+
 REMEDIES: dict[Reason, str] = {
     Reason.OK: "nothing",
     Reason.MISSING_TOKEN: "send the header `Authorization: Bearer TOKEN`; check that the token is not empty",
@@ -54,7 +57,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.NOT_YET_VALID: "compare the clocks of issuer and verifier, or raise `leeway`",
     Reason.WRONG_AUDIENCE: "request this API's audience, or add the token's `aud` to the issuer's `audience`",
     Reason.INVALID_CLAIMS: "correct the claims at the issuer; RFC 7519 section 4.1 gives their types",
-    Reason.BAD_PROOF: "ask for a token without `cnf`",
+    Reason.BAD_PROOF: "send a token without `cnf`, with the scheme Bearer",
     Reason.REVOKED: "remove the client or the `jti` from `revoked`, if it is there by mistake",
     Reason.NOT_M2M: "fetch it with the client credentials grant; if it was, set the issuer's `profile`",
     Reason.CLIENT_NOT_ALLOWED: "add the client to `clients` of the issuer, the policy or the auth URL",
@@ -71,8 +74,11 @@ REMEDIES: dict[Reason, str] = {
 }
 
 
+_PASTED = re.compile(rb"(?:authorization:)?\s*(?:(bearer|dpop)(?:\s+|$))?(.*)", re.IGNORECASE | re.DOTALL)
+
+
 class Step(NamedTuple):
-    """One step of the decision. ``passed`` is None where the decision ended before it."""
+    """One step of the decision. ``passed`` is None where the decision ended before it, or did not need it."""
 
     name: str
     passed: bool | None
@@ -107,9 +113,9 @@ def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
         if named is None:
             raise ConfigError([f"--auth-url: must be {nginx.PREFIX}[/POLICY][?QUERY]"])
         policy, query = named, written.encode()
-    # The whole header, or a part of it, is accepted too.
-    token = re.sub(rb"^(?:authorization:)?\s*(?:bearer\s+)?", b"", token, flags=re.IGNORECASE)
-    authorization = b"Bearer " + token if token else None
+    # The whole header, or a part of it, is accepted too. The scheme counts: DPoP is for tokens that are bound to a key.
+    scheme, token = _PASTED.fullmatch(token).groups()  # type: ignore[union-attr] # it matches everything
+    authorization = (scheme or b"Bearer") + b" " + token if token else None
     return AuthRequest(policy, query, authorization, options.method, url)
 
 
@@ -130,8 +136,11 @@ async def _decide(config: Config, request: AuthRequest) -> Decision:
 def _facts(config: Config, request: AuthRequest, decision: Decision) -> dict[str, str]:
     """What each step examined, by step. Never the signature."""
     facts = {"auth request": f"policy {request.policy}" + (f", {request.query.decode()}" if request.query else "")}
+    policy = config.policies.by_name.get(decision.policy)
+    if policy is not None and policy.rules:
+        facts["rule"] = f"{request.method} {_path(request.url)}"
     try:
-        parts = parse_compact((request.authorization or b"").removeprefix(b"Bearer "))
+        parts = parse_compact(credentials(request).token)
         kid = "no kid" if parts.header.kid is None else f"kid {_safe(parts.header.kid)}"
         facts |= {"token": "three parts, well formed", "algorithm": _safe(parts.header.algorithm), "key": kid}
         claims = unverified_claims(parts)
@@ -147,9 +156,6 @@ def _facts(config: Config, request: AuthRequest, decision: Decision) -> dict[str
         facts["M2M"] = facts["client"] = f"client {principal.client_id}"
         facts |= {"issuer allowed": principal.issuer, "role": principal.role or "none"}
         facts["scope"] = f"granted: {principal.scope or 'none'}"
-    policy = config.policies.by_name.get(decision.policy)
-    if policy is not None and policy.rules:
-        facts["rule"] = f"{request.method} {_path(request.url)}"
     return facts
 
 
@@ -175,9 +181,12 @@ def _path(url: bytes) -> str:
 def _steps(decision: Decision, facts: dict[str, str]) -> list[Step]:
     steps: list[Step] = []
     passed: bool | None = True
+    needs_token = decision.reason is not Reason.OK or decision.token is not None
     for name, reasons in STEPS.items():
         detail = facts.get(name, "")
-        if passed and decision.reason in reasons:
+        if not (needs_token or name in WITHOUT_TOKEN):
+            steps.append(Step(name, None, "no token needed"))
+        elif passed and decision.reason in reasons:
             steps.append(Step(name, False, f"{detail}: {decision.description}".lstrip(": ")))
             passed = None
         else:

@@ -23,7 +23,11 @@ Token = Callable[..., bytes]
 POLICIES = {
     "api": {
         "scope": ["read"],
-        "rules": [{"path": "/db/**", "methods": ["GET"]}, {"path": "/admin", "scope": ["admin"]}],
+        "rules": [
+            {"path": "/db/**", "methods": ["GET"]},
+            {"path": "/admin", "scope": ["admin"]},
+            {"path": "/**", "methods": ["OPTIONS"], "token": "none"},
+        ],
     },
     "report": {"scope": ["admin"], "mode": "report"},
 }
@@ -101,6 +105,36 @@ def test_a_denial_names_its_step_reason_and_remedy(
 
     assert (status, found["reason"], found["remedy"]) == (1, reason, REMEDIES[Reason(reason)])
     assert [one["name"] for one in found["steps"] if one["passed"] is False] == [step]
+
+
+@pytest.mark.parametrize("given", [b"", b"abc"], ids=["no token", "no valid token"])
+def test_where_a_rule_needs_no_token_the_steps_of_the_token_say_so(config: Config, given: bytes) -> None:
+    status, text = explain(config, given, policy="api", method="OPTIONS", json=True)
+    steps = {one["name"]: (one["passed"], one["detail"]) for one in json.loads(text)["steps"]}
+
+    assert (status, steps.pop("rule")) == (0, (True, "OPTIONS /db/a"))
+    assert (steps.pop("auth request")[0], steps.pop("headers")[0]) == (True, True)
+    assert set(steps.values()) == {(None, "no token needed")}
+
+
+@pytest.mark.parametrize("pasted", [b"Bearer ", b"bearer  ", b"Authorization: Bearer ", b"authorization:bearer "])
+def test_a_pasted_header_counts_as_its_token(config: Config, token: Token, pasted: bytes) -> None:
+    status, text = explain(config, pasted + token())
+
+    assert (status, text.count("ok  ")) == (0, len(STEPS))
+
+
+@pytest.mark.parametrize("pasted", [b"DPoP ", b"dpop  ", b"Authorization: DPoP "])
+@pytest.mark.parametrize("changes", [{}, {"cnf": {"jkt": "x"}}], ids=["not bound", "bound"])
+def test_a_pasted_dpop_scheme_is_no_part_of_the_token_and_fails_only_for_its_proof(
+    config: Config, token: Token, pasted: bytes, changes: dict[str, Any]
+) -> None:
+    status, text = explain(config, pasted + token(**changes), json=True)
+    found = json.loads(text)
+
+    assert (status, found["reason"]) == (1, "bad_proof")
+    assert [one["name"] for one in found["steps"] if one["passed"] is False] == ["proof"]
+    assert found["steps"][1]["detail"] == "three parts, well formed"
 
 
 def test_no_remedy_allows_people() -> None:
