@@ -32,7 +32,11 @@ MAX_TEXT = 1024  # characters of one field that a client may choose
 # A token in a path or a request id: base64url parts, the first an encoded JSON object. Nearly all begin with `{"`;
 # where white space follows the brace, three parts distinguish a token from a file's name.
 _DOT = r"(?:\.|%2[Ee])"
-_TOKEN = re.compile(rf"eyJ[\w-]*(?:{_DOT}[\w-]*)*|(?<![\w-])e[yw][\w-]{{10,}}{_DOT}[\w-]+{_DOT}[\w-]+")
+_JSON = rf"eyJ[\w-]*(?:{_DOT}[\w-]*)*"
+_THREE_PARTS = rf"[\w-]{{10,}}{_DOT}[\w-]+{_DOT}[\w-]+"
+_TOKEN = re.compile(rf"{_JSON}|(?<![\w-])e[yw]{_THREE_PARTS}")
+# In a text that was cut, the last token may lack parts.
+_TOKEN_IN_CUT = re.compile(rf"{_JSON}|(?<![\w-])e[yw](?:{_THREE_PARTS}|[\w-]*(?:{_DOT}[\w-]*){{0,2}}(?:%2?)?\Z)")
 
 
 class Audit:
@@ -184,6 +188,9 @@ def _host_and_path(url: bytes) -> tuple[str, str]:
 
 def _safe(value: str) -> str:
     """A text that a client chose, bounded and without a token."""
-    if len(value) >= SHORTEST_TOKEN:
-        value = _TOKEN.sub("[token]", value)[:MAX_TEXT]
-    return value
+    if len(value) < SHORTEST_TOKEN:
+        return value
+    if len(value) <= 2 * MAX_TEXT:
+        return _TOKEN.sub("[token]", value)[:MAX_TEXT]
+    # Cut before the search, whose time grows with the length.
+    return _TOKEN_IN_CUT.sub("[token]", value[: 2 * MAX_TEXT])[:MAX_TEXT]

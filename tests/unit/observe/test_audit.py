@@ -151,6 +151,29 @@ def test_what_surrounds_a_token_in_a_path_is_still_logged() -> None:
     assert entry(url=b"https://h/a/" + JWT.encode() + b"/b")["path"] == "/a/[token]/b"
 
 
+@pytest.mark.parametrize("before", [0, MAX_TEXT - 50, MAX_TEXT - 1])
+@pytest.mark.parametrize(
+    "token",
+    [
+        pytest.param("eyJ" + "a" * 4000 + ".b.c", id="no dot before the cut"),
+        pytest.param("ewog" + "a" * 4000 + ".b.c", id="white space after the brace"),
+        pytest.param("ewog" + "a" * 20 + "." + "b" * 4000 + ".c", id="second part cut"),
+        pytest.param("eyAi" + "a" * 20 + "%2E" + "b" * 20 + "%2e" + "c" * 4000, id="encoded dots"),
+    ],
+)
+def test_a_token_that_begins_before_the_cut_is_masked(before: int, token: str) -> None:
+    assert entry(request_id="-" * before + " " + token)["request_id"] == ("-" * before + " [token]")[:MAX_TEXT]
+
+
+@pytest.mark.parametrize("missing", range(1, 5))
+def test_a_token_is_masked_wherever_the_text_is_cut(missing: int) -> None:
+    """What follows the first token moves into the part that is logged."""
+    first = "eyJ" + "a" * 1000
+    cut_in_dot = "ewog".ljust(2 * MAX_TEXT - len(first) - 1 - missing, "b") + "%2Ecc%2Edd"
+
+    assert entry(request_id=f"{first} {cut_in_dot}")["request_id"] == "[token] [token]"
+
+
 @pytest.mark.parametrize("name", ["method", "request_id", "remote_addr"])
 def test_what_a_client_chose_is_bounded(name: str) -> None:
     assert len(entry(**dict[str, Any]({name: "x" * 100_000}))[name]) == MAX_TEXT
