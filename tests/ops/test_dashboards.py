@@ -27,7 +27,7 @@ SERIES = [pytest.param(panel, id=name) for name, panel in NAMED.items() if panel
 
 
 @pytest.mark.parametrize(
-    ("expr", "told"),
+    ("expr", "problems"),
     [
         ("rate(m2m_verifier_denials_total[5m])", ["no metric m2m_verifier_denials_total"]),
         ("sum(oauth2_proxy_requests_total{path='/'})", ["oauth2_proxy_requests_total has no label path"]),
@@ -39,8 +39,8 @@ SERIES = [pytest.param(panel, id=name) for name, panel in NAMED.items() if panel
         ('up{job="x"} == 1 unless on (instance) m2m_verifier_jwks_keys', []),
     ],
 )
-def test_a_metric_or_label_that_does_not_exist_is_found(expr: str, told: list[str]) -> None:
-    assert unknown(expr) == told
+def test_a_metric_or_label_that_does_not_exist_is_found(expr: str, problems: list[str]) -> None:
+    assert unknown(expr) == problems
 
 
 def test_the_checked_in_json_is_what_the_source_makes() -> None:
