@@ -67,13 +67,14 @@ def test_a_requested_scope_is_the_only_one_granted(
 @pytest.mark.parametrize(
     ("form", "error"),
     [
-        pytest.param(GRANT | {"scope": f"{PREFIX}read {PREFIX}admin"}, "invalid_scope", id="scope not granted"),
-        pytest.param(GRANT | {"scope": "read"}, "invalid_scope", id="scope without its prefix"),
-        pytest.param({"grant_type": "password"}, "unsupported_grant_type", id="grant"),
-        pytest.param({}, "invalid_request", id="no grant"),
-        pytest.param({"grant_type": ["client_credentials"] * 2}, "invalid_request", id="parameter twice"),
-        pytest.param(GRANT | {"client_secret": "x"}, "invalid_request", id="two ways to authenticate"),
+        (GRANT | {"scope": f"{PREFIX}read {PREFIX}admin"}, "invalid_scope"),
+        (GRANT | {"scope": "read"}, "invalid_scope"),
+        ({"grant_type": "password"}, "unsupported_grant_type"),
+        ({}, "invalid_request"),
+        ({"grant_type": ["client_credentials"] * 2}, "invalid_request"),
+        (GRANT | {"client_secret": "x"}, "invalid_request"),
     ],
+    ids=["scope not granted", "no prefix", "grant", "no grant", "parameter twice", "two ways to authenticate"],
 )
 def test_a_request_that_cannot_be_granted_is_a_400_with_its_error(
     client: httpx.Client, credentials: tuple[str, str], form: dict[str, str], error: str
