@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 
 import pytest
+
+# Before pytest-xdist starts its workers: they need the same test ids, and so sets in the same order.
+os.environ.setdefault("PYTHONHASHSEED", "0")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -135,6 +135,7 @@ class Service:
         self.runtime = Runtime(config, self.metrics, fetch=self._fetch, clock=clock)
         self._started = clock()
         self._was_ready = False
+        self._taking = asyncio.Lock()  # a configuration must not overtake a later one
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -160,13 +161,14 @@ class Service:
 
     async def take(self, config: Config) -> None:
         """Put a changed configuration into force without interrupting requests."""
-        old = self.runtime
-        new = Runtime(config, self.metrics, fetch=self._fetch, clock=self._clock, previous=old)
-        new.start(old)
-        await new.first_keys(FIRST_KEYS)
-        self.runtime, self.audit.mode = new, config.audit
-        log.info("the changed configuration is in force")
-        await old.stop()
+        async with self._taking:
+            old = self.runtime
+            new = Runtime(config, self.metrics, fetch=self._fetch, clock=self._clock, previous=old)
+            new.start(old)
+            await new.first_keys(FIRST_KEYS)
+            self.runtime, self.audit.mode = new, config.audit
+            log.info("the changed configuration is in force")
+            await old.stop()
 
     def ready(self) -> tuple[bool, dict[str, bool]]:
         """Whether to send traffic here, and which issuers have keys. Once ready, missing keys do not change it."""

@@ -17,6 +17,7 @@ from verifier.identity import IDENTITY_HEADERS, Principal, VerifiedToken, encode
 from verifier.keys.fetch import Fetched, FetchError
 from verifier.keys.jwk import Key
 from verifier.keys.sets import KeySet
+from verifier.reasons import Reason
 from verifier.tokens.profiles import PROFILES, Profile
 from verifier.tokens.verify import Issuer
 
@@ -24,6 +25,11 @@ from verifier.tokens.verify import Issuer
 def show(value: object) -> str:
     """A test id: the repr without addresses, because pytest-xdist needs the same ids in each process."""
     return re.sub(r" at 0x\w+", "", repr(value))
+
+
+def by_reason(table: Mapping[Reason, Iterable[Any]]) -> list[tuple[Any, Reason]]:
+    """Pairs of a case and its reason, from a table of cases by reason."""
+    return [(case, reason) for reason, group in table.items() for case in group]
 
 
 NOW = 1_800_000_000.0

@@ -422,6 +422,19 @@ async def test_an_issuer_that_was_removed_is_not_asked_any_more(
         assert client.metric("jwks_keys", issuer="other") == 0
 
 
+async def test_a_configuration_does_not_overtake_a_later_one(
+    make_config: MakeConfig, lab: dict[str, Any], config: Config, fetch: FakeFetch
+) -> None:
+    issuers = {"issuers": [*lab["issuers"], {**lab["issuers"][0], "name": "slow", "issuer": "https://slow.example"}]}
+    async with serving(config, fetch) as client:
+        fetch.hang()
+        slow = make_config({**issuers, "leeway": 1})
+        later = make_config({**lab, "leeway": 2})
+        await asyncio.gather(client.service.take(slow), client.service.take(later))
+
+        assert client.service.runtime.config.leeway == 2
+
+
 async def test_counters_do_not_fall_when_the_configuration_changes(
     make_config: MakeConfig, lab: dict[str, Any], config: Config, fetch: FakeFetch, mint: Mint
 ) -> None:

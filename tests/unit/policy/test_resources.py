@@ -17,8 +17,8 @@ OTHER = "https://b.example/mcp"
     [
         ("https://api.example", "https://api.example" + WELL_KNOWN),
         ("https://api.example/", "https://api.example" + WELL_KNOWN),
-        ("https://api.example/mcp", f"https://api.example{WELL_KNOWN}/mcp"),
-        ("https://api.example/mcp/", f"https://api.example{WELL_KNOWN}/mcp"),
+        (MCP, f"https://api.example{WELL_KNOWN}/mcp"),
+        (MCP + "/", f"https://api.example{WELL_KNOWN}/mcp"),
         ("https://api.example:8443/a/b", f"https://api.example:8443{WELL_KNOWN}/a/b"),
     ],
 )
@@ -26,17 +26,13 @@ def test_the_url_of_a_document_has_the_well_known_part_before_the_path(url: str,
     assert Resource(url, AS, ()).metadata_url == metadata_url
 
 
-def test_the_document_names_resource_servers_and_scopes() -> None:
-    assert Resource(MCP, AS, ("read", "write")).document() == {
-        "resource": MCP,
-        "authorization_servers": ["https://issuer.example"],
-        "scopes_supported": ["read", "write"],
-        "bearer_methods_supported": ["header"],
-    }
+@pytest.mark.parametrize("scopes", [{}, {"scopes_supported": ["read", "write"]}], ids=str)
+def test_the_document_names_resource_servers_and_scopes_where_there_are_any(scopes: dict[str, list[str]]) -> None:
+    resource = Resource(MCP, AS, tuple(scopes.get("scopes_supported", ())))
 
-
-def test_a_document_without_scopes_omits_them() -> None:
-    assert "scopes_supported" not in Resource(MCP, AS, ()).document()
+    assert resource.document() == {
+        "resource": MCP, "authorization_servers": [*AS], "bearer_methods_supported": ["header"], **scopes,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

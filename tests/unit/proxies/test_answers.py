@@ -52,13 +52,6 @@ def headers(answer: Answer) -> dict[str, str]:
 # --- allowed ---
 
 
-def test_an_allowed_request_carries_identity_and_must_not_be_cached() -> None:
-    answer = allowed()
-
-    assert (answer.status, answer.body) == (200, b"")
-    assert headers(answer) == {**IDENTITY, "cache-control": "no-store", "content-length": "0"}
-
-
 @pytest.mark.parametrize(
     ("ttl", "seconds_left", "cache_control"),
     [
@@ -66,10 +59,13 @@ def test_an_allowed_request_carries_identity_and_must_not_be_cached() -> None:
         (60, 1, "max-age=1"), (60, 0.9, "no-store"), (60, -5, "no-store"),
     ],
 )  # fmt: skip
-def test_an_allowed_request_may_be_cached_as_long_as_configured_and_never_beyond_exp(
+def test_an_allowed_request_carries_identity_and_may_be_cached_as_configured_and_never_beyond_exp(
     ttl: int, seconds_left: float, cache_control: str
 ) -> None:
-    assert headers(allowed(seconds_left, ttl=ttl))["cache-control"] == cache_control
+    answer = allowed(seconds_left, ttl=ttl)
+
+    assert (answer.status, answer.body) == (200, b"")
+    assert headers(answer) == {**IDENTITY, "cache-control": cache_control, "content-length": "0"}
 
 
 def test_an_allowed_request_without_a_token_carries_no_identity_and_must_not_be_cached() -> None:
@@ -142,18 +138,19 @@ def test_without_a_policy_the_realm_is_a_general_one(reason: Reason) -> None:
     assert (challenge(denied(reason, "")) or {})["realm"] == "m2m"
 
 
-@pytest.mark.parametrize("description", ['say "no"', "back\\slash", "line\r\nX-Forged: 1", "é", "\x00"], ids=ascii)
-def test_a_description_cannot_break_out_of_the_challenge(description: str) -> None:
+@pytest.mark.parametrize(
+    ("description", "written"),
+    [
+        ('say "no"', "say ?no?"), ("back\\slash", "back?slash"), ("a\r\nX: 1", "a??X: 1"), ("é", "?"), ("\x00", "?"),
+        ("a" * (MAX_DESCRIPTION + 1), "a" * MAX_DESCRIPTION),
+    ],
+    ids=lambda value: ascii(value)[:20],
+)  # fmt: skip
+def test_a_description_cannot_break_out_of_the_challenge_and_is_bounded(description: str, written: str) -> None:
     """RFC 6750 section 3 says what it may hold."""
     parameters = challenge(denied(Reason.EXPIRED, description=description)) or {}
 
-    assert re.fullmatch(r"[ !#-\[\]-~]+", parameters["error_description"])
-
-
-def test_a_description_is_cut_off_at_its_limit() -> None:
-    parameters = challenge(denied(Reason.EXPIRED, description="a" * (MAX_DESCRIPTION + 1))) or {}
-
-    assert parameters["error_description"] == "a" * MAX_DESCRIPTION
+    assert parameters["error_description"] == written
 
 
 def test_a_challenge_over_half_of_the_headers_bytes_leaves_the_scopes_out() -> None:
@@ -183,21 +180,14 @@ def test_the_largest_answer_with_identity_fills_the_proxys_buffer_and_no_more() 
 # --- report mode ---
 
 
-@pytest.mark.parametrize("ttl", [0, 60])
-@pytest.mark.parametrize("reason", DENIALS)
-def test_report_mode_answers_200_and_names_who_has_a_valid_token(reason: Reason, ttl: int) -> None:
-    """A revoked client is not named, and no denial is ever cached."""
+@pytest.mark.parametrize("reason", Reason)
+def test_report_mode_answers_200_not_to_be_cached_and_names_who_has_a_valid_token(reason: Reason) -> None:
+    """A revoked client is not named."""
     for token, identity in ((TOKEN, NO_IDENTITY if reason is Reason.REVOKED else IDENTITY), (None, NO_IDENTITY)):
-        answer = denied(reason, answers=make_answers(ttl=ttl), report=True, token=token, issuer="lab")
+        answer = denied(reason, answers=make_answers(ttl=60), report=True, token=token, issuer="lab")
 
         assert (answer.status, answer.body) == (200, b"")
         assert headers(answer) == {**identity, "cache-control": "no-store", "content-length": "0"}
-
-
-def test_report_mode_lets_no_answer_be_cached() -> None:
-    answer = make_answers(ttl=60).render(Decision(Reason.OK, "api", True, "lab", TOKEN))
-
-    assert headers(answer) == {**IDENTITY, "cache-control": "no-store", "content-length": "0"}
 
 
 @pytest.mark.parametrize(("spare", "identity"), [(0, IDENTITY), (-1, NO_IDENTITY)])

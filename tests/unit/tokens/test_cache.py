@@ -16,6 +16,9 @@ from verifier.reasons import Reason, Rejected
 from verifier.tokens.cache import ENTRY_BYTES, MAX_REFUSALS, REFUSAL_TTL, CachedVerifier, memory_of
 from verifier.tokens.verify import TokenVerifier
 
+MAX_IDENTITY_BYTES = 8000
+MakeCache = Callable[..., CachedVerifier]
+
 
 class Verifier:
     """Verifies any token, or refuses all for one reason; it remembers what it was asked."""
@@ -39,12 +42,18 @@ def verifier(clock: Clock) -> Verifier:
     return Verifier(clock)
 
 
-MAX_IDENTITY_BYTES = 8000
-EMPTY = len(make_principal("").header_lines)
+@pytest.fixture
+def make_cache(verifier: Verifier, clock: Clock) -> MakeCache:
+    def make(**changes: Any) -> CachedVerifier:
+        given: dict[str, Any] = {"verifier": verifier, "size": 10, "ttl": 300, "clock": clock}
+        return CachedVerifier(**(given | changes), max_identity_bytes=MAX_IDENTITY_BYTES)
+
+    return make
 
 
-def make_cache(verifier: Any, clock: Clock, *, size: int = 10, ttl: float = 300, **timer: Any) -> CachedVerifier:
-    return CachedVerifier(verifier, size=size, ttl=ttl, clock=clock, max_identity_bytes=MAX_IDENTITY_BYTES, **timer)
+def found(cache: CachedVerifier, *tokens: bytes) -> list[bool]:
+    """Whether each was found in the cache."""
+    return [cache.verify(token)[1] for token in tokens]
 
 
 def refused(cache: CachedVerifier, token: bytes = b"bad") -> Rejected:
@@ -56,23 +65,17 @@ def refused(cache: CachedVerifier, token: bytes = b"bad") -> Rejected:
 # --- verified tokens ---
 
 
-def test_a_token_is_verified_once_and_found_from_then_on(verifier: Verifier, clock: Clock) -> None:
-    cache = make_cache(verifier, clock)
-    first, second = cache.verify(b"a"), cache.verify(b"a")
+def test_each_token_is_verified_once_and_found_from_then_on(verifier: Verifier, make_cache: MakeCache) -> None:
+    cache = make_cache()
+    first, second, other = cache.verify(b"a"), cache.verify(b"a"), cache.verify(b"b")
 
-    assert (first[1], second[1], first[0] is second[0]) == (False, True, True)
-    assert (verifier.asked, len(cache)) == ([b"a"], 1)
-
-
-def test_a_token_that_differs_in_one_byte_is_another(verifier: Verifier, clock: Clock) -> None:
-    cache = make_cache(verifier, clock)
-    cache.verify(b"a")
-
-    assert cache.verify(b"b")[0].jti == "b"
+    assert (first[1], second[1], other[1]) == (False, True, False)
+    assert (first[0] is second[0], other[0].jti) == (True, "b")
+    assert (verifier.asked, len(cache)) == ([b"a", b"b"], 2)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "exp", "found"),
+    ("seconds", "exp", "is_found"),
     [
         pytest.param(59.9, 60, True, id="before exp"),
         pytest.param(60, 60, False, id="at exp"),
@@ -82,54 +85,46 @@ def test_a_token_that_differs_in_one_byte_is_another(verifier: Verifier, clock: 
     ],
 )
 def test_a_token_is_found_until_exp_and_no_longer_than_ttl(
-    verifier: Verifier, clock: Clock, seconds: float, exp: float, found: bool
+    verifier: Verifier, make_cache: MakeCache, clock: Clock, seconds: float, exp: float, is_found: bool
 ) -> None:
     verifier.exp = NOW + exp
-    cache = make_cache(verifier, clock, ttl=300)
+    cache = make_cache(ttl=300)
     cache.verify(b"a")
     clock.now = NOW + seconds
 
-    assert cache.verify(b"a")[1] is found
+    assert found(cache, b"a") == [is_found]
 
 
-def test_a_token_that_was_verified_again_is_found_for_another_ttl(verifier: Verifier, clock: Clock) -> None:
-    cache = make_cache(verifier, clock, ttl=300)
+def test_a_token_that_was_verified_again_is_found_for_another_ttl(make_cache: MakeCache, clock: Clock) -> None:
+    cache = make_cache(ttl=300)
     for clock.now in (NOW, NOW + 300):
         cache.verify(b"a")
     clock.now = NOW + 599
 
-    assert (cache.verify(b"a")[1], len(cache)) == (True, 1)
+    assert (found(cache, b"a"), len(cache)) == ([True], 1)
 
 
-def test_a_token_whose_key_was_retired_is_verified_again(verifier: Verifier, clock: Clock) -> None:
-    cache = make_cache(verifier, clock)
+def test_a_token_whose_key_was_retired_is_verified_again(verifier: Verifier, make_cache: MakeCache) -> None:
+    cache = make_cache()
     cache.verify(b"a")[0].key.retired = True
 
-    assert cache.verify(b"a")[1] is False
+    assert found(cache, b"a") == [False]
     assert len(verifier.asked) == 2
 
 
-def test_no_more_than_size_tokens_are_kept(verifier: Verifier, clock: Clock) -> None:
-    cache = make_cache(verifier, clock, size=3)
-    for number in range(100):
-        cache.verify(b"%d" % number)
-
-    assert len(cache) == 3
-
-
-def test_the_token_unused_for_longest_makes_room(verifier: Verifier, clock: Clock) -> None:
-    cache = make_cache(verifier, clock, size=2)
+def test_no_more_than_size_tokens_are_kept_the_last_used_ones(make_cache: MakeCache) -> None:
+    cache = make_cache(size=2)
     for token in (b"old", b"new", b"old", b"third"):
         cache.verify(token)
 
-    assert [cache.verify(token)[1] for token in (b"old", b"third", b"new")] == [True, True, False]
+    assert len(cache) == 2
+    assert found(cache, b"old", b"third", b"new") == [True, True, False]
 
 
-@pytest.mark.parametrize(("size", "ttl"), [(0, 300), (10, 0)], ids=["size 0", "ttl 0"])
-def test_zero_turns_it_off(verifier: Verifier, clock: Clock, size: int, ttl: float) -> None:
-    cache = make_cache(verifier, clock, size=size, ttl=ttl)
-    cache.verify(b"a")
-    assert (cache.verify(b"a")[1], len(cache)) == (False, 0)
+@pytest.mark.parametrize("off", [{"size": 0}, {"ttl": 0}], ids=str)
+def test_zero_turns_it_off(verifier: Verifier, make_cache: MakeCache, off: dict[str, int]) -> None:
+    cache = make_cache(**off)
+    assert (found(cache, b"a", b"a"), len(cache)) == ([False, False], 0)
     verifier.refusal = Rejected(Reason.BAD_SIGNATURE, "why")
     for _ in range(2):
         refused(cache)
@@ -142,10 +137,10 @@ def large_principal(scopes: int) -> Principal:
 
 
 @pytest.mark.parametrize("scopes", [25, 40])
-def test_large_tokens_take_the_place_of_several(verifier: Verifier, clock: Clock, scopes: int) -> None:
-    cache = make_cache(verifier, clock, size=100)
+def test_large_tokens_take_the_place_of_several(verifier: Verifier, make_cache: MakeCache, scopes: int) -> None:
+    cache = make_cache(size=100)
+    verifier.principal = large_principal(scopes)
     for number in range(100):
-        verifier.principal = large_principal(scopes)
         cache.verify(b"%d" % number)
 
     memory = memory_of(make_token(verifier.principal))
@@ -153,31 +148,26 @@ def test_large_tokens_take_the_place_of_several(verifier: Verifier, clock: Clock
     assert len(cache) == 100 * ENTRY_BYTES // memory
 
 
-def test_a_token_that_is_larger_than_the_whole_cache_is_not_kept(verifier: Verifier, clock: Clock) -> None:
-    cache = make_cache(verifier, clock, size=1)
-    verifier.principal = large_principal(50)
-
-    assert [cache.verify(b"a")[1] for _ in range(2)] == [False, False]
-    assert len(cache) == 0
+EMPTY = len(make_principal("").header_lines)
 
 
 @pytest.mark.parametrize(
-    ("principal", "found"),
+    ("principal", "size", "is_kept"),
     [
-        pytest.param(make_principal(), True, id="listed"),
-        pytest.param(make_principal(listed=False), False, id="not on the issuer's list"),
-        pytest.param(make_principal("s" * (MAX_IDENTITY_BYTES - EMPTY)), True, id="headers at the limit"),
-        pytest.param(make_principal("s" * (MAX_IDENTITY_BYTES - EMPTY + 1)), False, id="headers too large"),
+        pytest.param(make_principal(), 100, True, id="listed"),
+        pytest.param(make_principal(listed=False), 100, False, id="not on the issuer's list"),
+        pytest.param(make_principal("s" * (MAX_IDENTITY_BYTES - EMPTY)), 100, True, id="headers at the limit"),
+        pytest.param(make_principal("s" * (MAX_IDENTITY_BYTES - EMPTY + 1)), 100, False, id="headers too large"),
+        pytest.param(large_principal(50), 1, False, id="larger than the whole cache"),
     ],
 )
-def test_a_token_that_no_policy_can_allow_is_not_kept(
-    verifier: Verifier, clock: Clock, principal: Principal, found: bool
+def test_a_token_that_no_policy_can_allow_or_that_does_not_fit_is_not_kept(
+    verifier: Verifier, make_cache: MakeCache, principal: Principal, size: int, is_kept: bool
 ) -> None:
-    cache = make_cache(verifier, clock, size=100)
+    cache = make_cache(size=size)
     verifier.principal = principal
 
-    assert [cache.verify(b"a")[1] for _ in range(2)] == [False, found]
-    assert len(cache) == int(found)
+    assert (found(cache, b"a", b"a"), len(cache)) == ([False, is_kept], int(is_kept))
 
 
 FIFTY = [f"https://api.example/scope-{number:02}" for number in range(50)]
@@ -195,7 +185,7 @@ SHAPES: dict[str, Callable[[int], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_full_cache_takes_no_more_memory_than_its_bound(clock: Clock, shape: str) -> None:
+def test_a_full_cache_takes_no_more_memory_than_its_bound(clock: Clock, make_cache: MakeCache, shape: str) -> None:
     signer = SigningKey(b"k" * 32, "HS256", "file")
     size = 200
     tokens = [signer.sign(claims(client_id=f"{n}", sub=f"{n}", **SHAPES[shape](n))).encode() for n in range(2 * size)]
@@ -207,7 +197,7 @@ def test_a_full_cache_takes_no_more_memory_than_its_bound(clock: Clock, shape: s
         role_of=lambda *_: "arn:aws:iam::123456789012:role/etl",
         mapped_headers={"X-Tenant": "tenant", "X-Groups": "groups"},
     )
-    cache = make_cache(verifier, clock, size=size)
+    cache = make_cache(verifier=verifier, size=size)
     cache.verify(tokens[0])
     tracemalloc.start()
     try:
@@ -230,9 +220,11 @@ REMEMBERED = {Reason.MALFORMED_TOKEN, Reason.UNSUPPORTED_ALGORITHM, Reason.UNKNO
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_refusals_that_only_the_bytes_decide_are_remembered(verifier: Verifier, clock: Clock, reason: Reason) -> None:
+def test_refusals_that_only_the_bytes_decide_are_remembered(
+    verifier: Verifier, make_cache: MakeCache, reason: Reason
+) -> None:
     verifier.refusal = Rejected(reason, "why", issuer="lab")
-    cache = make_cache(verifier, clock)
+    cache = make_cache()
     refusals = [refused(cache) for _ in range(3)]
 
     assert {(no.reason, no.description, no.issuer) for no in refusals} == {(reason, "why", "lab")}
@@ -240,29 +232,29 @@ def test_refusals_that_only_the_bytes_decide_are_remembered(verifier: Verifier, 
     assert len(cache) == 0
 
 
-def test_a_refusal_that_newer_keys_may_change_is_not_remembered(verifier: Verifier, clock: Clock) -> None:
+def test_a_refusal_that_newer_keys_may_change_is_not_remembered(verifier: Verifier, make_cache: MakeCache) -> None:
     async def refresh() -> None:
         pass
 
     verifier.refusal = Rejected(Reason.BAD_SIGNATURE, "why", refresh=refresh)
-    cache = make_cache(verifier, clock)
+    cache = make_cache()
 
     assert [refused(cache).refresh for _ in range(2)] == [refresh, refresh]
     assert len(verifier.asked) == 2
 
 
-def test_a_refusal_is_remembered_for_its_own_token_and_time(verifier: Verifier, clock: Clock) -> None:
+def test_a_refusal_is_remembered_for_its_own_token_and_time(verifier: Verifier, make_cache: MakeCache) -> None:
     timer = Clock(0)
     verifier.refusal = Rejected(Reason.BAD_SIGNATURE, "why")
-    cache = make_cache(verifier, clock, timer=timer)
+    cache = make_cache(timer=timer)
     for timer.now, token in ((0, b"a"), (0, b"b"), (REFUSAL_TTL - 1, b"a"), (REFUSAL_TTL, b"a")):
         refused(cache, token)
 
     assert verifier.asked == [b"a", b"b", b"a"]
 
 
-def test_refusals_are_few_and_take_no_place_from_tokens(verifier: Verifier, clock: Clock) -> None:
-    cache = make_cache(verifier, clock, size=1, timer=Clock(0))
+def test_refusals_are_few_and_take_no_place_from_tokens(verifier: Verifier, make_cache: MakeCache) -> None:
+    cache = make_cache(size=1, timer=Clock(0))
     cache.verify(b"good")
     verifier.refusal = Rejected(Reason.BAD_SIGNATURE, "why")
     for number in range(MAX_REFUSALS + 1):
@@ -272,4 +264,4 @@ def test_refusals_are_few_and_take_no_place_from_tokens(verifier: Verifier, cloc
     refused(cache, b"%d" % MAX_REFUSALS)
     refused(cache, b"0")
     assert verifier.asked == [b"0"]
-    assert cache.verify(b"good")[1] is True
+    assert found(cache, b"good") == [True]

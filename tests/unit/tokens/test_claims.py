@@ -22,31 +22,18 @@ CLAIMS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("sub", "etl"),
-        ("null", None),
-        ("realm_access.roles", ["a", "b"]),
-        ("realm_access.exact", "c"),
-        ("https://example.com/roles", "d"),
-        (("kubernetes.io", "namespace"), "jobs"),
-        (("kubernetes.io", "serviceaccount", "name"), "etl"),
-        (("https://example.com/roles",), "d"),
-        ("kubernetes.io.namespace", ABSENT),
-        ("realm_access.nothing", ABSENT),
-        ("realm_access.empty.roles", ABSENT),
-        ("realm_access.roles.a", ABSENT),
-        ("sub.sub", ABSENT),
-        ("null.sub", ABSENT),
-        ("list.0", ABSENT),
-        ("list.a", ABSENT),
-        (("realm_access.roles",), ABSENT),
-        ("nothing", ABSENT),
-        (".", ABSENT),
-    ],
-    ids=show,
-)
+FOUND: list[tuple[ClaimName, Any]] = [
+    ("sub", "etl"), ("null", None), ("realm_access.roles", ["a", "b"]), ("realm_access.exact", "c"),
+    ("https://example.com/roles", "d"), (("kubernetes.io", "namespace"), "jobs"),
+    (("kubernetes.io", "serviceaccount", "name"), "etl"), (("https://example.com/roles",), "d"),
+]  # fmt: skip
+NOT_FOUND: list[ClaimName] = [
+    "kubernetes.io.namespace", "realm_access.nothing", "realm_access.empty.roles", "realm_access.roles.a", "sub.sub",
+    "null.sub", "list.0", "list.a", ("realm_access.roles",), "nothing", ".",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), [*FOUND, *((name, ABSENT) for name in NOT_FOUND)], ids=show)
 def test_a_claim_of_exactly_this_name_wins_else_dots_or_a_list_descend(name: ClaimName, value: Any) -> None:
     assert find_claim(CLAIMS, name) == value
 
@@ -55,26 +42,21 @@ def test_a_nested_claim_is_shown_with_dots() -> None:
     assert [show_claim("sub"), show_claim(("kubernetes.io", "namespace"))] == ["sub", "kubernetes.io.namespace"]
 
 
+READ: list[tuple[Callable[[Any, str], Any], list[tuple[Any, Any]]]] = [
+    (text, [(ABSENT, None), ("", ""), ("a", "a")]),
+    (number, [(ABSENT, None), (0, 0), (-1.5, -1.5), (2.0**53, 2.0**53)]),
+    (
+        scope_values,
+        [(ABSENT, []), ("", []), ("a", ["a"]), ("a  b ", ["a", "b"]), ([], []), (["a", "", "b c"], ["a", "b c"])],
+    ),
+]
+
+
 @pytest.mark.parametrize(
-    ("read", "claims", "value"),
-    [
-        (text, {}, None),
-        (text, {"x": ""}, ""),
-        (text, {"x": "a"}, "a"),
-        (number, {}, None),
-        (number, {"x": 0}, 0),
-        (number, {"x": -1.5}, -1.5),
-        (number, {"x": 2.0**53}, 2.0**53),
-        (scope_values, {}, []),
-        (scope_values, {"x": ""}, []),
-        (scope_values, {"x": "a"}, ["a"]),
-        (scope_values, {"x": "a  b "}, ["a", "b"]),
-        (scope_values, {"x": []}, []),
-        (scope_values, {"x": ["a", "", "b c"]}, ["a", "b c"]),
-    ],
+    ("read", "value", "expected"), [(read, *case) for read, cases in READ for case in cases], ids=show
 )
-def test_a_claim_is_read(read: Callable[[Any, str], Any], claims: dict[str, Any], value: Any) -> None:
-    assert read(claims, "x") == value
+def test_a_claim_is_read(read: Callable[[Any, str], Any], value: Any, expected: Any) -> None:
+    assert read({} if value is ABSENT else {"x": value}, "x") == expected
 
 
 WRONG: list[tuple[Callable[[Any, str], Any], tuple[Any, ...]]] = [

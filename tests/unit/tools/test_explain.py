@@ -73,6 +73,20 @@ def test_an_allowed_token_passes_each_step_whatever_white_space_follows_it(
     assert (status, text.count("ok  "), "200 ok: allowed" in text) == (0, len(STEPS), True)
 
 
+def test_a_step_shows_what_it_examined(config: Config, token: Token) -> None:
+    times = {"iat": 1_700_000_000, "exp": 4_000_000_000}
+    given = token(**times, jti="id1", aud=["api", "b"], scope="read")
+    explained = json.loads(explain(config, given, json=True, auth_url="/verify/api?issuer=lab", method="GET")[1])
+
+    assert {step["name"]: step["detail"] for step in explained["steps"] if step["detail"]} == {
+        "auth request": "policy api, issuer=lab", "token": "three parts, well formed", "algorithm": "RS256",
+        "issuer": '"https://issuer.example"', "key": "kid rsa", "M2M": "client etl",
+        "times": "iat 2023-11-14 22:13:20Z, exp 2096-10-02 07:06:40Z", "audience": 'aud ["api", "b"]',
+        "revocation": 'jti "id1"', "client": "client etl", "issuer allowed": "lab", "rule": "GET /db/a",
+        "scope": "granted: read", "role": "none",
+    }  # fmt: skip
+
+
 def test_the_steps_after_the_first_that_fails_are_not_reached(config: Config, token: Token) -> None:
     found = [step["passed"] for step in json.loads(explain(config, token(exp=1), json=True)[1])["steps"]]
     failed = list(STEPS).index("times")
