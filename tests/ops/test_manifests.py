@@ -68,20 +68,14 @@ def deployment(overlay: list[Manifest]) -> Manifest:
 
 
 @pytest.fixture
-def pod(deployment: Manifest) -> Manifest:
-    spec: Manifest = deployment["spec"]["template"]["spec"]
-    return spec
+def pod(deployment: Manifest) -> Any:
+    return deployment["spec"]["template"]["spec"]
 
 
 @pytest.fixture
 def container(pod: Manifest) -> Manifest:
     [only] = pod["containers"]
     return only
-
-
-@pytest.fixture
-def service(overlay: list[Manifest]) -> Manifest:
-    return named(overlay, "Service", "m2m-verifier")
 
 
 @pytest.fixture
@@ -213,8 +207,9 @@ def test_the_configuration_is_where_the_program_looks(
     assert "subPath" not in mount  # a ConfigMap's change would never arrive
 
 
-def test_the_auth_url_is_the_services_full_name(api: Manifest, service: Manifest) -> None:
+def test_the_auth_url_is_the_services_full_name(overlay: list[Manifest], api: Manifest) -> None:
     url = urlsplit(api["metadata"]["annotations"][NGINX + "auth-url"])
+    service = named(overlay, "Service", "m2m-verifier")
     name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
 
     assert (url.scheme, url.hostname) == ("http", f"{name}.{namespace}.svc.cluster.local")
@@ -278,22 +273,21 @@ def test_the_jobs_that_dashboards_and_alerts_name_are_services(build: Build) -> 
 # Objects agree with the program
 
 
-def test_ports_are_the_programs(container: Manifest, service: Manifest) -> None:
-    program = {"http": DEFAULTS.m2m_port, "metrics": DEFAULTS.m2m_metrics_port}
-
-    assert {port["name"]: port["containerPort"] for port in container["ports"]} == program
-    assert {port["name"]: port["port"] for port in service["spec"]["ports"]} == program
-
-
-def test_nginx_reaches_one_port_and_prometheus_the_other(overlay: list[Manifest]) -> None:
+def test_ports_are_the_programs_and_nginx_reaches_one_and_prometheus_the_other(
+    overlay: list[Manifest], container: Manifest
+) -> None:
+    http, metrics = DEFAULTS.m2m_port, DEFAULTS.m2m_metrics_port
+    service = named(overlay, "Service", "m2m-verifier")
     [network] = of_kind(overlay, "NetworkPolicy")
 
+    for ports, key in ((container["ports"], "containerPort"), (service["spec"]["ports"], "port")):
+        assert {port["name"]: port[key] for port in ports} == {"http": http, "metrics": metrics}
     assert {
         source["from"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]: source["ports"]
         for source in network["spec"]["ingress"]
     } == {
-        "ingress-nginx": [{"protocol": "TCP", "port": DEFAULTS.m2m_port}],
-        "monitoring": [{"protocol": "TCP", "port": DEFAULTS.m2m_metrics_port}],
+        "ingress-nginx": [{"protocol": "TCP", "port": http}],
+        "monitoring": [{"protocol": "TCP", "port": metrics}],
     }
 
 
@@ -381,21 +375,18 @@ def test_production_does_not_start_without_its_secret(build: Build) -> None:
 # What the pod may do
 
 
-def test_the_pod_meets_the_restricted_standard(pod: Manifest, container: Manifest) -> None:
+def test_the_pod_meets_the_restricted_standard_and_has_no_token_of_its_own(
+    overlay: list[Manifest], pod: Manifest, container: Manifest
+) -> None:
+    account = named(overlay, "ServiceAccount", pod["serviceAccountName"])
+
+    assert (pod["automountServiceAccountToken"], account["automountServiceAccountToken"]) == (False, False)
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["runAsUser"] > 0
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-
-
-def test_the_pod_has_no_token_of_its_own(overlay: list[Manifest], pod: Manifest) -> None:
-    account = named(overlay, "ServiceAccount", pod["serviceAccountName"])
-
-    assert (pod["automountServiceAccountToken"], account["automountServiceAccountToken"]) == (False, False)
+        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+    }  # fmt: skip
 
 
 def test_memory_is_limited_and_cpu_is_not(container: Manifest) -> None:

@@ -40,11 +40,21 @@ def test_nginx_overwrites_each_header_with_the_verifiers_own_value(header: str) 
     assert block.count(f"auth_request_set {variable} ") == 1
 
 
-def test_a_mapped_header_that_the_block_sets_anyway_is_set_once() -> None:
-    block = Guard("orders", ("X-Request-Id",)).block("nginx")
-    location = block.partition("location / {")[2].partition("}")[0]
+@pytest.mark.parametrize("mapped", ["Host", "X-Request-Id", "connection"])
+def test_a_header_that_the_block_sets_anyway_is_set_once_by_its_mapping_if_there_is_one(mapped: str) -> None:
+    def passed(block: str) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name, value in re.findall(
+            r"proxy_set_header (\S+) (\S+);", block.partition("location / {")[2].partition("}")[0]
+        ):
+            found.setdefault(name.lower(), []).append(value)
+        return {name: found[name] for name in ("host", "x-request-id", "connection")}
 
-    assert re.findall(r"proxy_set_header x-request-id (\S+);", location, re.IGNORECASE) == ["$m2m_mapped_x_request_id"]
+    anyway = {"host": ["$http_host"], "x-request-id": ["$m2m_request_id"], "connection": ['""']}
+    variable = f"$m2m_mapped_{mapped.lower().replace('-', '_')}"
+
+    assert passed(Guard("orders").block("nginx")) == anyway
+    assert passed(Guard("orders", (mapped,)).block("nginx")) == anyway | {mapped.lower(): [variable]}
 
 
 @pytest.mark.parametrize(

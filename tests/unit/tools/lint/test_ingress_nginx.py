@@ -62,6 +62,10 @@ TRAPS = {
     "a path below the policy": ("auth-url-path", {"auth_url": VERIFY + "/x"}, {}),
     "an auth-snippet": ("auth-snippet", {"auth_snippet": "proxy_set_header X-Forwarded-Host $host;"}, {}),
     "no rate limit": ("no-rate-limit", {"limit_rps": None}, {"limit_rps": None, "limit_rpm": "600"}),
+    "no rate limit before a verifier of another name": (
+        "no-rate-limit", {"auth_url": "http://auth.infra/verify/api", "limit_rps": None},
+        {"auth_url": "http://auth.infra/verify/api"},
+    ),
     "a rate limit of zero, which is none": ("no-rate-limit", {"limit_rps": "0"}, {"limit_rps": "1"}),
     "a rate limit of a hundred": ("no-rate-limit", {"limit_rps": "-100"}, {"limit_rps": "100"}),
     "no certificate": ("no-tls", {"tls": False}, {"tls": False, "force_ssl_redirect": "true"}),

@@ -13,6 +13,7 @@ SNIPPETS = {
     "satisfy any after a variable": ("satisfy-any", "set $a ${b}c; satisfy any;", 'add_header X "satisfy any;";'),
     "auth_request off": ("auth-request-off", "location /db/public { auth_request off; }", "auth_request_set $a $b;"),
     "auth_request off in quotes": ("auth-request-off", "auth_request 'off';", "set $auth_request off;"),
+    "auth_request off at another place": ("auth-request-off", "auth_request off;", "auth_request /other;"),
     "an identity header": ("forgeable-header", "proxy_set_header X-M2M-Role admin;", "proxy_set_header X-Role a;"),
     "in quotes": ("forgeable-header", 'proxy_set_header "x-m2m-role" $arg_role;', "add_header X-M2M-Role a;"),
     "with underscores": ("forgeable-header", "proxy_set_header X_M2M_Role a;", "more_set_headers 'X-M2M-Role: a';"),
