@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from urllib.parse import unquote_to_bytes
 
 from cachetools import LRUCache
@@ -42,7 +43,7 @@ class Rule:
         return (other.needs_token and not self.needs_token) or not set(other.needs) <= set(self.needs)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Policy:
     """What an auth URL requires of a request. ``clients`` and ``issuers`` None: all that are configured."""
 
@@ -56,11 +57,11 @@ class Policy:
     resource: Resource | None = None
     challenge_prefix: str = ""
     """The scope prefix of a challenge where the token's issuer is not known."""
-    has_open_rules: bool = field(init=False)
-    """Whether there is a rule that needs no token."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "has_open_rules", not all(rule.needs_token for rule in self.rules))
+    @cached_property
+    def has_open_rules(self) -> bool:
+        """Whether there is a rule that needs no token."""
+        return not all(rule.needs_token for rule in self.rules)
 
     @property
     def resource_metadata(self) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 
-from verifier.reasons import Rejected
-from verifier.tokens.claims import ABSENT, ClaimName, Claims, find_claim, text
+from verifier.reasons import Reason, Rejected
+from verifier.tokens.claims import ABSENT, ClaimName, Claims, find_claim, show_claim, text
 
 Check = Callable[[Claims, str], str | None]
 """Given the claims and the client id: why the token fails, or None."""
@@ -45,6 +46,24 @@ class Profile:
             if find_claim(claims, name) is not ABSENT:
                 return text(claims, name)
         return None
+
+    def machine_of(
+        self, claims: Claims, typ: str | None, further_types: Container[str | None] = (), allow_users: bool = False
+    ) -> str:
+        """The client id of a machine's access token. Raises Rejected.
+
+        ``further_types`` are accepted like ``self.typ``; ``allow_users``: a person's access token will do as well.
+        """
+        client_id = self.client_of(claims)
+        if client_id is None:
+            problem: str | None = f"it has no {' or '.join(map(show_claim, self.client_id))}"
+        elif typ not in self.typ and typ not in further_types:  # RFC 8725 section 3.11: a logout token, an ID token
+            problem = "typ is not that of an access token"
+        else:
+            problem = self.access(claims, client_id) or (None if allow_users else self.machine(claims, client_id))
+            if problem is None:
+                return client_id
+        raise Rejected(Reason.NOT_M2M, f"not a machine's access token: {problem}")
 
 
 def _no_check(_: Claims, __: str) -> None:
@@ -152,15 +171,8 @@ SHARED_ISSUERS = frozenset({"github"})
 def suggest(claims: Claims, typ: str | None, configured: Profile) -> str:
     """What to set where a token is a machine's by another profile than the configured one; else empty."""
     for profile in PROFILES.values():
-        fits = profile.product not in ("", configured.product) and profile.signs <= claims.keys()
-        if fits and typ in profile.typ and _passes(profile, claims):
-            return f"this looks like {profile.product}: set profile: {profile.name}"
+        if profile.product not in ("", configured.product) and profile.signs <= claims.keys():
+            with contextlib.suppress(Rejected):
+                profile.machine_of(claims, typ)
+                return f"this looks like {profile.product}: set profile: {profile.name}"
     return ""
-
-
-def _passes(profile: Profile, claims: Claims) -> bool:
-    try:
-        client_id = profile.client_of(claims)
-        return client_id is not None and not (profile.access(claims, client_id) or profile.machine(claims, client_id))
-    except Rejected:
-        return False
