@@ -17,6 +17,10 @@ ACCESS_TOKEN = frozenset({None, "jwt", "jose", "at+jwt"})
 """Values of the header's ``typ``, as ``jws`` gives them, that a token may have: none says that it is another kind."""
 
 
+def _no_check(_: Claims, __: str) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """The rules of one kind of issuer. ``client_id`` names the claims that may hold the id, the first present wins."""
@@ -24,16 +28,16 @@ class Profile:
     name: str
     client_id: tuple[ClaimName, ...]
     scope: ClaimName
-    access: Check
-    """Why it is no access token at all; people's tokens must pass it too."""
     machine: Check
     """Why it is not a machine's token."""
+    access: Check = _no_check
+    """Why it is no access token at all; people's tokens must pass it too."""
     typ: frozenset[str | None] = ACCESS_TOKEN
     audience_optional: bool = False
     """These issuers leave ``aud`` out."""
     product: str = ""
     """The name of the product, for ``suggest``; empty: this profile is not suggested."""
-    signs: frozenset[str] = frozenset()
+    signs: tuple[str, ...] = ()
     """Claims that all machines' tokens of this product have, and hardly any other product's."""
 
     def with_claims(self, client_id: ClaimName | None, scope: ClaimName | None) -> Profile:
@@ -64,10 +68,6 @@ class Profile:
             if problem is None:
                 return client_id
         raise Rejected(Reason.NOT_M2M, f"not a machine's access token: {problem}")
-
-
-def _no_check(_: Claims, __: str) -> None:
-    return None
 
 
 def _subject_is_client(claims: Claims, client_id: str) -> str | None:
@@ -136,30 +136,20 @@ def _kubernetes(claims: Claims, _: str) -> str | None:
 
 
 _ALL = (
-    Profile("generic", ("client_id", "azp"), "scope", _no_check, _generic),
+    Profile("generic", ("client_id", "azp"), "scope", _generic),
     Profile(
-        "cognito", ("client_id",), "scope", _cognito_access, _cognito, audience_optional=True,
-        product="Cognito", signs=frozenset({"token_use"}),
+        "cognito", ("client_id",), "scope", _cognito, _cognito_access, audience_optional=True,
+        product="Cognito", signs=("token_use",),
     ),
-    Profile("okta", ("cid",), "scp", _no_check, _subject_is_client, product="Okta", signs=frozenset({"cid"})),
-    Profile("auth0", ("azp", "client_id"), "scope", _no_check, _auth0, product="Auth0"),
-    Profile(
-        "entra", ("azp", "appid"), "roles", _no_check, _entra, product="Entra", signs=frozenset({"tid", "oid"})
-    ),
-    Profile(
-        "keycloak", ("azp",), "scope", _keycloak_access, _keycloak, product="Keycloak", signs=frozenset({"typ"})
-    ),
+    Profile("okta", ("cid",), "scp", _subject_is_client, product="Okta", signs=("cid",)),
+    Profile("auth0", ("azp", "client_id"), "scope", _auth0, product="Auth0"),
+    Profile("entra", ("azp", "appid"), "roles", _entra, product="Entra", signs=("tid", "oid")),
+    Profile("keycloak", ("azp",), "scope", _keycloak, _keycloak_access, product="Keycloak", signs=("typ",)),
     # A service account's token names no client: its subject is the account (Kubernetes: ServiceAccount token).
-    Profile(
-        "kubernetes", ("sub",), "scope", _no_check, _kubernetes,
-        product="Kubernetes", signs=frozenset({"kubernetes.io"}),
-    ),
+    Profile("kubernetes", ("sub",), "scope", _kubernetes, product="Kubernetes", signs=("kubernetes.io",)),
     # GitHub Actions: the subject names repository and ref or environment; every repository there is may ask for one.
-    Profile(
-        "github", ("sub",), "scope", _no_check, _no_check,
-        product="GitHub Actions", signs=frozenset({"repository", "workflow"}),
-    ),
-    Profile("rfc9068", ("client_id",), "scope", _no_check, _subject_is_client, typ=frozenset({"at+jwt"})),
+    Profile("github", ("sub",), "scope", _no_check, product="GitHub Actions", signs=("repository", "workflow")),
+    Profile("rfc9068", ("client_id",), "scope", _subject_is_client, typ=frozenset({"at+jwt"})),
 )  # fmt: skip
 
 PROFILES: Mapping[str, Profile] = {profile.name: profile for profile in _ALL}
@@ -171,7 +161,7 @@ SHARED_ISSUERS = frozenset({"github"})
 def suggest(claims: Claims, typ: str | None, configured: Profile) -> str:
     """What to set where a token is a machine's by another profile than the configured one; else empty."""
     for profile in PROFILES.values():
-        if profile.product not in ("", configured.product) and profile.signs <= claims.keys():
+        if profile.product not in ("", configured.product) and claims.keys() >= {*profile.signs}:
             with contextlib.suppress(Rejected):
                 profile.machine_of(claims, typ)
                 return f"this looks like {profile.product}: set profile: {profile.name}"
