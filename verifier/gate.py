@@ -68,11 +68,7 @@ def _check_auth_request(request: AuthRequest, policy: Policy) -> None:
 
 def _needs_no_token(request: AuthRequest, policy: Policy) -> bool:
     """Whether a ``token: none`` rule decides. An auth URL that asks for more, or a hidden method, needs a token."""
-    return (
-        policy.has_open_rules
-        and not (request.query or request.method_override)
-        and not policy.needs_token(request.method, request.url)
-    )
+    return not (request.query or request.method_override or policy.needs_token(request.method, request.url))
 
 
 def _refusal(rejected: Rejected, policy: Policy | None, token: VerifiedToken | None, cached: bool | None) -> Decision:

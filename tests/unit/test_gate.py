@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.support import Clock, SigningKey, by_reason, make_issuer, show
+from verifier.decision import Decision
 from verifier.gate import Gate
 from verifier.policy.clients import ClientIds, Revoked
 from verifier.policy.paths import PathPattern
@@ -66,7 +67,7 @@ def test_a_valid_token_is_allowed_and_then_cached(make_gate: MakeGate, mint: Min
 
     assert first.token is not None
     assert first.token.principal.client_id == "etl"
-    assert first == (Reason.OK, "default", False, "lab", first.token, False, "", "", "", None)
+    assert first == Decision(Reason.OK, "default", False, "lab", first.token, False)
     assert second == first._replace(cached=True)
 
 

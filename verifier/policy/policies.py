@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from urllib.parse import unquote_to_bytes
 
 from cachetools import LRUCache
@@ -28,7 +29,7 @@ AnyOf = tuple[str, ...]
 """Scopes of which one is enough."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rule:
     """One line of a policy's ``rules``. ``methods`` None: any."""
 
@@ -42,7 +43,7 @@ class Rule:
         return (other.needs_token and not self.needs_token) or not set(other.needs) <= set(self.needs)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Policy:
     """What an auth URL requires of a request. ``clients`` and ``issuers`` None: all that are configured."""
 
@@ -56,11 +57,11 @@ class Policy:
     resource: Resource | None = None
     challenge_prefix: str = ""
     """The scope prefix of a challenge where the token's issuer is not known."""
-    has_open_rules: bool = field(init=False)
-    """Whether there is a rule that needs no token."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "has_open_rules", not all(rule.needs_token for rule in self.rules))
+    @cached_property
+    def has_open_rules(self) -> bool:
+        """Whether there is a rule that needs no token."""
+        return not all(rule.needs_token for rule in self.rules)
 
     @property
     def resource_metadata(self) -> str:
@@ -98,12 +99,10 @@ class Policy:
         if not self.has_open_rules:
             return True
         try:
-            target = parse_url(url)
+            rules, rare = self._rules_of_readings(method, url)
         except AmbiguousPathError:
             return True
-        rules = {self.rule_for(method, reading) for reading in (target.path, *target.other_readings)}
-        rules |= {self.rule_for(method, reading) for reading in target.rare_readings} - {None}
-        return any(rule is None or rule.needs_token for rule in rules)
+        return any(rule is None or rule.needs_token for rule in rules | rare)
 
     def authorize(self, principal: Principal, method: str, url: bytes) -> None:
         """Client, issuer, rule, scope, role: raise Rejected at the first that fails."""
@@ -132,20 +131,23 @@ class Policy:
     def _matching_rule(self, method: str, url: bytes) -> tuple[Rule, frozenset[AnyOf]]:
         """The rule that decides, and what the rules of rare readings need. Raises Rejected."""
         try:
-            target = parse_url(url)
+            (rule, *others), rare = self._rules_of_readings(method, url)
         except AmbiguousPathError as error:
             raise Rejected(Reason.AMBIGUOUS_PATH, f"the path is ambiguous: {error}") from error
-        rule = self.rule_for(method, target.path)
-        for reading in target.other_readings:
-            # nginx routes by one reading and hands the API the raw path: both must mean the same.
-            if self.rule_for(method, reading) is not rule:
-                raise Rejected(
-                    Reason.AMBIGUOUS_PATH, "the path meets another rule with its dots, slashes or parameters as sent"
-                )
+        if others:  # nginx routes by one reading and hands the API the raw path: both must mean the same
+            raise Rejected(
+                Reason.AMBIGUOUS_PATH, "the path meets another rule with its dots, slashes or parameters as sent"
+            )
         if rule is None:
             raise Rejected(Reason.NO_MATCHING_RULE, "no rule allows this method on this path")
-        rare = [self.rule_for(method, reading) for reading in target.rare_readings]
-        return rule, frozenset(needs for other in rare if other is not None for needs in other.needs)
+        return rule, frozenset(needs for other in rare for needs in other.needs)
+
+    def _rules_of_readings(self, method: str, url: bytes) -> tuple[set[Rule | None], set[Rule]]:
+        """What the readings of a path meet, and the rules that rare ones meet. Raises AmbiguousPathError."""
+        target = parse_url(url)
+        rules = {self.rule_for(method, reading) for reading in (target.path, *target.other_readings)}
+        rare = (self.rule_for(method, reading) for reading in target.rare_readings)
+        return rules, {rule for rule in rare if rule is not None}
 
 
 def scopes_to_request(needs: Iterable[AnyOf], prefix: str, held: frozenset[str] = frozenset()) -> str:

@@ -28,6 +28,16 @@ OTHER_HEADER_BYTES = len(
 )
 
 
+# The `error` of the body: as RFC 6750 section 3.1 and RFC 6749 section 4.1.2.1 name it, where they do.
+_ERRORS: dict[Reason, str] = {
+    Reason.MISSING_TOKEN: "missing_token",
+    Reason.INSUFFICIENT_SCOPE: "insufficient_scope",
+    Reason.BAD_AUTH_REQUEST: "invalid_request",
+    Reason.INTERNAL_ERROR: "server_error",
+}
+_OTHER_ERRORS = {401: "invalid_token", 403: "access_denied", 503: "temporarily_unavailable"}
+
+
 class Answer(NamedTuple):
     """A response without the headers that the server adds."""
 
@@ -63,22 +73,18 @@ class Answers:
         if decision.reason is Reason.OK:
             if token is None:  # a rule that needs none: no exp would end a cached answer
                 return self._allow(None)
-            may_cache = self._ttl and not decision.report  # a report-mode policy may be enforced at any time
-            return self._allow(token.principal, self._max_age(token.exp) if may_cache else 0)
+            if decision.report or not self._ttl:  # a report-mode policy may be enforced at any time
+                return self._allow(token.principal)
+            return self._allow(token.principal, min(self._ttl, math.floor(token.exp - self._clock())))
         if decision.report:
             # Identity only from a token that is valid, and only where it fits.
-            if token is None or decision.reason is Reason.REVOKED or not self._fits(token.principal):
+            if token is None or decision.reason is Reason.REVOKED:
                 return self._allow(None)
-            return self._allow(token.principal)
+            fits = len(token.principal.header_lines) <= self.max_identity_bytes
+            return self._allow(token.principal if fits else None)
         return self._refusal(
             decision.reason, decision.policy, decision.description, decision.scope, decision.resource_metadata
         )
-
-    def _fits(self, principal: Principal) -> bool:
-        return len(principal.header_lines) <= self.max_identity_bytes
-
-    def _max_age(self, exp: float) -> int:
-        return min(self._ttl, math.floor(exp - self._clock()))
 
     def _allow(self, principal: Principal | None, max_age: int = 0) -> Answer:
         identity = self._no_identity if principal is None else principal.header_lines
@@ -87,7 +93,8 @@ class Answers:
 
     def _render_refusal(self, reason: Reason, policy: str, description: str, scope: str, metadata: str) -> Answer:
         description = _NOT_DESCRIPTION.sub("?", description)[:MAX_DESCRIPTION]
-        body = json.dumps({"error": _error(reason), "error_description": description, "reason": reason}).encode()
+        error = _ERRORS.get(reason) or _OTHER_ERRORS[reason.status]
+        body = json.dumps({"error": error, "error_description": description, "reason": reason}).encode()
         extra = [("X-M2M-Reason", str(reason)), ("Content-Length", str(len(body)))]
         if reason.status == 503:
             extra.append(("Retry-After", str(RETRY_AFTER)))
@@ -99,19 +106,6 @@ class Answers:
         extra += [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
         status_line = b"HTTP/1.1 %d %b\r\n" % (reason.status, HTTPStatus(reason.status).phrase.encode("ascii"))
         return Answer(reason.status, status_line + self._no_identity + header_lines(encode_headers(extra)), body)
-
-
-def _error(reason: Reason) -> str:
-    """The ``error`` of the body: as RFC 6750 section 3.1 and RFC 6749 section 4.1.2.1 name it, where they do."""
-    if reason is Reason.MISSING_TOKEN:
-        return "missing_token"
-    if reason is Reason.INSUFFICIENT_SCOPE:
-        return "insufficient_scope"
-    if reason is Reason.BAD_AUTH_REQUEST:
-        return "invalid_request"
-    if reason is Reason.INTERNAL_ERROR:
-        return "server_error"
-    return {401: "invalid_token", 403: "access_denied", 503: "temporarily_unavailable"}[reason.status]
 
 
 def _challenge(reason: Reason, policy: str, description: str, scope: str, metadata: str) -> str:

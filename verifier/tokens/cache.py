@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import time
 from sys import getsizeof
-from typing import NamedTuple
 
 from cachetools import LRUCache, TTLCache
 
 from verifier.clock import Clock
-from verifier.identity import Principal, VerifiedToken
+from verifier.identity import VerifiedToken
 from verifier.reasons import Reason, Rejected
 from verifier.tokens.verify import Verifier
 
@@ -27,14 +26,6 @@ REFUSAL_TTL = 10.0  # seconds; as long as an unknown key may wait for the next f
 _REMEMBERED = frozenset(
     {Reason.MALFORMED_TOKEN, Reason.UNSUPPORTED_ALGORITHM, Reason.UNKNOWN_ISSUER, Reason.BAD_SIGNATURE}
 )
-
-
-class _Refusal(NamedTuple):
-    """A refusal that can be raised again. The exception itself would keep the token alive in its traceback."""
-
-    reason: Reason
-    description: str
-    issuer: str
 
 
 class CachedVerifier:
@@ -60,7 +51,8 @@ class CachedVerifier:
         self._max_identity_bytes = max_identity_bytes
         self._tokens: LRUCache[bytes, VerifiedToken] = LRUCache(size * ENTRY_BYTES if ttl > 0 else 0, memory_of)
         refusals = MAX_REFUSALS if self._tokens.maxsize else 0
-        self._refusals: TTLCache[bytes, _Refusal] = TTLCache(refusals, REFUSAL_TTL, timer)
+        # Reason, description and issuer: the exception would keep the token alive in its traceback.
+        self._refusals: TTLCache[bytes, tuple[Reason, str, str]] = TTLCache(refusals, REFUSAL_TTL, timer)
         self._ttl = ttl
         self._clock = clock
 
@@ -80,19 +72,19 @@ class CachedVerifier:
                 return known, True
         refusal = self._refusals.get(digest)
         if refusal is not None:
-            raise Rejected(refusal.reason, refusal.description, issuer=refusal.issuer)
+            reason, description, issuer = refusal
+            raise Rejected(reason, description, issuer=issuer)
         try:
             verified = self._verifier.verify(token)
         except Rejected as rejected:
             if rejected.reason in _REMEMBERED and rejected.refresh is None and self._refusals.maxsize:
-                self._refusals[digest] = _Refusal(rejected.reason, rejected.description, rejected.issuer)
+                self._refusals[digest] = (rejected.reason, rejected.description, rejected.issuer)
             raise
-        if self._may_be_allowed(verified.principal) and memory_of(verified) <= self._tokens.maxsize:
+        principal = verified.principal
+        may_be_allowed = principal.listed and len(principal.header_lines) <= self._max_identity_bytes
+        if may_be_allowed and memory_of(verified) <= self._tokens.maxsize:
             self._tokens[digest] = verified
         return verified, False
-
-    def _may_be_allowed(self, principal: Principal) -> bool:
-        return principal.listed and len(principal.header_lines) <= self._max_identity_bytes
 
 
 def memory_of(token: VerifiedToken) -> int:

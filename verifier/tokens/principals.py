@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS, VISIBLE, Principal, encode_headers, header_lines
 from verifier.reasons import Reason, Rejected
 from verifier.tokens.claims import ABSENT, ClaimName, Claims, find_claim, scope_values, show_claim
+from verifier.tokens.profiles import PROFILES, Profile
 
 log = logging.getLogger(__name__)
 
@@ -30,35 +31,49 @@ class Principals:
         self._mapped_headers = mapped_headers
         self._principals: WeakValueDictionary[tuple[str, ...], Principal] = WeakValueDictionary()
         self._scopes: dict[str, str] = {}
-        self._noted: set[tuple[str, ClaimName]] = set()
-        self._warned: set[ClaimName] = set()
+        self._logged: set[tuple[str, ClaimName]] = set()
 
     def make(
         self,
         issuer: str,
         client_id: str,
         claims: Claims,
-        *,
-        scope_claim: ClaimName,
-        prefix: str,
-        clients: frozenset[str] | None,
+        profile: Profile,
+        prefix: str = "",
+        clients: frozenset[str] | None = None,
     ) -> Principal:
         """The principal of verified claims. ``clients`` is the issuer's list, None: it has none. Raises Rejected."""
-        granted = [self._share(scope) for scope in scope_values(claims, scope_claim)]
+        if profile.scope != PROFILES[profile.name].scope:
+            self._note_claim(claims, profile.scope, f"the scope of issuer {issuer}")
+        granted = [self._share(scope) for scope in scope_values(claims, profile.scope)]
         mapped = [self._mapped(claims, header, claim) for header, claim in self._mapped_headers.items()]
-        shared = (issuer, client_id, " ".join(granted), *mapped)
+        scope = " ".join(granted)
+        shared = (issuer, client_id, scope, *mapped)
         known = self._principals.get(shared)
-        if known is None:
-            listed = clients is None or client_id in clients
-            known = self._principals[shared] = self._make(issuer, client_id, granted, mapped, prefix, listed)
-        return known
+        if known is not None:
+            return known
+        if not VISIBLE.fullmatch(client_id):
+            raise Rejected(Reason.INVALID_CLAIMS, "the client id holds characters that no header may carry")
+        prefixed = [held for held in granted if prefix and held != prefix and held.startswith(prefix)]
+        scopes = frozenset(granted + [self._share(held[len(prefix) :]) for held in prefixed])
+        role = self._role_of(issuer, client_id, scopes)
+        values = (client_id, scope, role, issuer, *mapped)
+        lines = header_lines(encode_headers([*zip((*IDENTITY_HEADERS, *self._mapped_headers), values)]))
+        listed = clients is None or client_id in clients
+        made = Principal(issuer, client_id, scope, scopes, prefix, role, listed, lines)
+        self._principals[shared] = made
+        return made
 
-    def note_claim(self, claims: Claims, name: ClaimName, target: str) -> None:
+    def _is_first(self, target: str, name: ClaimName) -> bool:
+        """Whether nothing has been logged about this claim and its target so far."""
+        first = (target, name) not in self._logged
+        self._logged.add((target, name))
+        return first
+
+    def _note_claim(self, claims: Claims, name: ClaimName, target: str) -> None:
         """Warn once where the first token does not have a claim that the configuration maps to ``target``."""
-        if (target, name) not in self._noted:
-            self._noted.add((target, name))
-            if find_claim(claims, name) is ABSENT:
-                log.warning("no token so far has the claim %s, which is mapped to %s", show_claim(name), target)
+        if self._is_first(target, name) and find_claim(claims, name) is ABSENT:
+            log.warning("no token so far has the claim %s, which is mapped to %s", show_claim(name), target)
 
     def _share(self, scope: str) -> str:
         """The one copy of a scope. Raises Rejected."""
@@ -73,25 +88,8 @@ class Principals:
             known = self._scopes[scope] = scope
         return known
 
-    def _make(
-        self, issuer: str, client_id: str, granted: list[str], mapped: list[str], prefix: str, listed: bool
-    ) -> Principal:
-        if not VISIBLE.fullmatch(client_id):
-            raise Rejected(Reason.INVALID_CLAIMS, "the client id holds characters that no header may carry")
-        scope = " ".join(granted)
-        bare = [
-            self._share(held[len(prefix) :])
-            for held in granted
-            if prefix and held != prefix and held.startswith(prefix)
-        ]
-        scopes = frozenset(granted + bare)
-        role = self._role_of(issuer, client_id, scopes)
-        values = (client_id, scope, role, issuer, *mapped)
-        lines = header_lines(encode_headers([*zip((*IDENTITY_HEADERS, *self._mapped_headers), values)]))
-        return Principal(issuer, client_id, scope, scopes, prefix, role, listed, lines)
-
     def _mapped(self, claims: Claims, header: str, name: ClaimName) -> str:
-        self.note_claim(claims, name, header)
+        self._note_claim(claims, name, header)
         value = find_claim(claims, name)
         if value is ABSENT:
             return ""
@@ -100,11 +98,8 @@ class Principals:
         elif isinstance(value, list) and all(isinstance(item, str) for item in value):
             value = " ".join(value)
         elif not isinstance(value, str):
-            if name not in self._warned:
-                self._warned.add(name)
-                log.warning(
-                    "the claim %s is of a type that no header can hold: its header stays empty", show_claim(name)
-                )
+            if self._is_first("", name):
+                log.warning("the claim %s is of a type that no header can hold: its header is empty", show_claim(name))
             return ""
         if not HEADER_SAFE.fullmatch(value):
             raise Rejected(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 
-from verifier.reasons import Rejected
-from verifier.tokens.claims import ABSENT, ClaimName, Claims, find_claim, text
+from verifier.reasons import Reason, Rejected
+from verifier.tokens.claims import ABSENT, ClaimName, Claims, find_claim, show_claim, text
 
 Check = Callable[[Claims, str], str | None]
 """Given the claims and the client id: why the token fails, or None."""
 
 ACCESS_TOKEN = frozenset({None, "jwt", "jose", "at+jwt"})
 """Values of the header's ``typ``, as ``jws`` gives them, that a token may have: none says that it is another kind."""
+
+
+def _no_check(_: Claims, __: str) -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +28,16 @@ class Profile:
     name: str
     client_id: tuple[ClaimName, ...]
     scope: ClaimName
-    access: Check
-    """Why it is no access token at all; people's tokens must pass it too."""
     machine: Check
     """Why it is not a machine's token."""
+    access: Check = _no_check
+    """Why it is no access token at all; people's tokens must pass it too."""
     typ: frozenset[str | None] = ACCESS_TOKEN
     audience_optional: bool = False
     """These issuers leave ``aud`` out."""
     product: str = ""
     """The name of the product, for ``suggest``; empty: this profile is not suggested."""
-    signs: frozenset[str] = frozenset()
+    signs: tuple[str, ...] = ()
     """Claims that all machines' tokens of this product have, and hardly any other product's."""
 
     def with_claims(self, client_id: ClaimName | None, scope: ClaimName | None) -> Profile:
@@ -46,9 +51,23 @@ class Profile:
                 return text(claims, name)
         return None
 
+    def machine_of(
+        self, claims: Claims, typ: str | None, further_types: Container[str | None] = (), allow_users: bool = False
+    ) -> str:
+        """The client id of a machine's access token. Raises Rejected.
 
-def _no_check(_: Claims, __: str) -> None:
-    return None
+        ``further_types`` are accepted like ``self.typ``; ``allow_users``: a person's access token will do as well.
+        """
+        client_id = self.client_of(claims)
+        if client_id is None:
+            problem: str | None = f"it has no {' or '.join(map(show_claim, self.client_id))}"
+        elif typ not in self.typ and typ not in further_types:  # RFC 8725 section 3.11: a logout token, an ID token
+            problem = "typ is not that of an access token"
+        else:
+            problem = self.access(claims, client_id) or (None if allow_users else self.machine(claims, client_id))
+            if problem is None:
+                return client_id
+        raise Rejected(Reason.NOT_M2M, f"not a machine's access token: {problem}")
 
 
 def _subject_is_client(claims: Claims, client_id: str) -> str | None:
@@ -117,30 +136,20 @@ def _kubernetes(claims: Claims, _: str) -> str | None:
 
 
 _ALL = (
-    Profile("generic", ("client_id", "azp"), "scope", _no_check, _generic),
+    Profile("generic", ("client_id", "azp"), "scope", _generic),
     Profile(
-        "cognito", ("client_id",), "scope", _cognito_access, _cognito, audience_optional=True,
-        product="Cognito", signs=frozenset({"token_use"}),
+        "cognito", ("client_id",), "scope", _cognito, _cognito_access, audience_optional=True,
+        product="Cognito", signs=("token_use",),
     ),
-    Profile("okta", ("cid",), "scp", _no_check, _subject_is_client, product="Okta", signs=frozenset({"cid"})),
-    Profile("auth0", ("azp", "client_id"), "scope", _no_check, _auth0, product="Auth0"),
-    Profile(
-        "entra", ("azp", "appid"), "roles", _no_check, _entra, product="Entra", signs=frozenset({"tid", "oid"})
-    ),
-    Profile(
-        "keycloak", ("azp",), "scope", _keycloak_access, _keycloak, product="Keycloak", signs=frozenset({"typ"})
-    ),
+    Profile("okta", ("cid",), "scp", _subject_is_client, product="Okta", signs=("cid",)),
+    Profile("auth0", ("azp", "client_id"), "scope", _auth0, product="Auth0"),
+    Profile("entra", ("azp", "appid"), "roles", _entra, product="Entra", signs=("tid", "oid")),
+    Profile("keycloak", ("azp",), "scope", _keycloak, _keycloak_access, product="Keycloak", signs=("typ",)),
     # A service account's token names no client: its subject is the account (Kubernetes: ServiceAccount token).
-    Profile(
-        "kubernetes", ("sub",), "scope", _no_check, _kubernetes,
-        product="Kubernetes", signs=frozenset({"kubernetes.io"}),
-    ),
+    Profile("kubernetes", ("sub",), "scope", _kubernetes, product="Kubernetes", signs=("kubernetes.io",)),
     # GitHub Actions: the subject names repository and ref or environment; every repository there is may ask for one.
-    Profile(
-        "github", ("sub",), "scope", _no_check, _no_check,
-        product="GitHub Actions", signs=frozenset({"repository", "workflow"}),
-    ),
-    Profile("rfc9068", ("client_id",), "scope", _no_check, _subject_is_client, typ=frozenset({"at+jwt"})),
+    Profile("github", ("sub",), "scope", _no_check, product="GitHub Actions", signs=("repository", "workflow")),
+    Profile("rfc9068", ("client_id",), "scope", _subject_is_client, typ=frozenset({"at+jwt"})),
 )  # fmt: skip
 
 PROFILES: Mapping[str, Profile] = {profile.name: profile for profile in _ALL}
@@ -152,15 +161,8 @@ SHARED_ISSUERS = frozenset({"github"})
 def suggest(claims: Claims, typ: str | None, configured: Profile) -> str:
     """What to set where a token is a machine's by another profile than the configured one; else empty."""
     for profile in PROFILES.values():
-        fits = profile.product not in ("", configured.product) and profile.signs <= claims.keys()
-        if fits and typ in profile.typ and _passes(profile, claims):
-            return f"this looks like {profile.product}: set profile: {profile.name}"
+        if profile.product not in ("", configured.product) and claims.keys() >= {*profile.signs}:
+            with contextlib.suppress(Rejected):
+                profile.machine_of(claims, typ)
+                return f"this looks like {profile.product}: set profile: {profile.name}"
     return ""
-
-
-def _passes(profile: Profile, claims: Claims) -> bool:
-    try:
-        client_id = profile.client_of(claims)
-        return client_id is not None and not (profile.access(claims, client_id) or profile.machine(claims, client_id))
-    except Rejected:
-        return False

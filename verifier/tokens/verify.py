@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from verifier.clock import Clock
-from verifier.identity import Principal, VerifiedToken
+from verifier.identity import VerifiedToken
 from verifier.keys.jwk import ED25519_NAMES, Key
 from verifier.keys.sets import KeySet
 from verifier.reasons import Reason, Rejected
-from verifier.tokens.claims import ClaimName, Claims, number, show_claim, text
+from verifier.tokens.claims import ClaimName, Claims, number, text
 from verifier.tokens.jws import UnverifiedToken, parse_compact, unverified_claims
 from verifier.tokens.principals import Principals
-from verifier.tokens.profiles import PROFILES, Profile, suggest
+from verifier.tokens.profiles import Profile, suggest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +107,11 @@ class TokenVerifier:
         try:
             key = self._verify_signature(issuer, parts)
             exp = self._check_times(claims)
-            client_id = _check_machine(issuer, parts, claims)
+            client_id = _check_machine(issuer, parts.header.typ, claims)
             _check_audience(issuer, claims)
-            principal = self._principal(issuer, client_id, claims)
+            principal = self._principals.make(
+                issuer.name, client_id, claims, issuer.profile, issuer.scope_prefix, issuer.clients
+            )
             jti = text(claims, "jti") or ""
             text(claims, "sub")
             if "cnf" in claims:  # RFC 7800 section 3.1: bound to a key, and no proof of possession is supported
@@ -154,19 +156,6 @@ class TokenVerifier:
             raise Rejected(Reason.NOT_YET_VALID, f"iat is {math.ceil(iat - now)} s in the future")
         return exp
 
-    def _principal(self, issuer: Issuer, client_id: str, claims: Claims) -> Principal:
-        scope_claim = issuer.profile.scope
-        if scope_claim != PROFILES[issuer.profile.name].scope:
-            self._principals.note_claim(claims, scope_claim, f"the scope of issuer {issuer.name}")
-        return self._principals.make(
-            issuer.name,
-            client_id,
-            claims,
-            scope_claim=scope_claim,
-            prefix=issuer.scope_prefix,
-            clients=issuer.clients,
-        )
-
 
 def _key_problem(keys: KeySet, kid: str | None, reason: Reason, description: str = "") -> Rejected:
     """A refusal that newer keys may change. Where a published key cannot be used, the description says why."""
@@ -185,24 +174,14 @@ def _key_problem(keys: KeySet, kid: str | None, reason: Reason, description: str
     return Rejected(reason, description, refresh=keys.refresh if keys.may_refresh() else None)
 
 
-def _check_machine(issuer: Issuer, parts: UnverifiedToken, claims: Claims) -> str:
+def _check_machine(issuer: Issuer, typ: str | None, claims: Claims) -> str:
     """The client id of a machine's access token."""
-    profile = issuer.profile
-    client_id = profile.client_of(claims)
-    problem = _why_no_machine(issuer, client_id, parts.header.typ, claims)
-    if client_id is None or problem is not None:
-        suggestion = suggest(claims, parts.header.typ, profile)
-        raise Rejected(Reason.NOT_M2M, f"not a machine's access token: {problem}" + (suggestion and "; " + suggestion))
-    return client_id
-
-
-def _why_no_machine(issuer: Issuer, client_id: str | None, typ: str | None, claims: Claims) -> str | None:
-    profile = issuer.profile
-    if client_id is None:
-        return f"it has no {' or '.join(map(show_claim, profile.client_id))}"
-    if typ not in profile.typ and typ not in issuer.typ:  # RFC 8725 section 3.11: not a logout token or an ID token
-        return "typ is not that of an access token"
-    return profile.access(claims, client_id) or (None if issuer.allow_users else profile.machine(claims, client_id))
+    try:
+        return issuer.profile.machine_of(claims, typ, issuer.typ, issuer.allow_users)
+    except Rejected as rejected:
+        if rejected.reason is Reason.NOT_M2M and (suggestion := suggest(claims, typ, issuer.profile)):
+            rejected.description += "; " + suggestion
+        raise
 
 
 def _check_audience(issuer: Issuer, claims: Claims) -> None:

@@ -12,6 +12,7 @@ from verifier.identity import Principal, split_headers
 from verifier.reasons import Reason, Rejected
 from verifier.tokens.claims import ClaimName
 from verifier.tokens.principals import MAX_SCOPE_LENGTH, MAX_SCOPES, Principals
+from verifier.tokens.profiles import PROFILES
 
 MAPPED: dict[str, ClaimName] = {"X-Tenant": "tenant"}
 
@@ -21,7 +22,7 @@ def make_principals(mapped: dict[str, ClaimName] | None = None, role: str = "") 
 
 
 def make(principals: Principals, client_id: str = "etl", prefix: str = "", **changes: Any) -> Principal:
-    return principals.make("lab", client_id, claims(**changes), scope_claim="scope", prefix=prefix, clients=None)
+    return principals.make("lab", client_id, claims(**changes), PROFILES["generic"], prefix)
 
 
 def rejected(principals: Principals, **changes: Any) -> Reason:
@@ -60,7 +61,7 @@ def test_the_role_is_looked_up_by_issuer_client_and_scopes() -> None:
 )
 def test_a_principal_knows_whether_its_issuer_lists_it(clients: set[str] | None, listed: bool) -> None:
     listing = None if clients is None else frozenset(clients)
-    principal = make_principals().make("lab", "etl", {}, scope_claim="scope", prefix="", clients=listing)
+    principal = make_principals().make("lab", "etl", {}, PROFILES["generic"], clients=listing)
 
     assert principal.listed is listed
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.minting import edited
 from tests.unit.support import ABSENT, show
+from verifier.reasons import Reason, Rejected
 from verifier.tokens.claims import ClaimName
 from verifier.tokens.profiles import PROFILES, SHARED_ISSUERS, suggest
 
@@ -80,23 +81,19 @@ def tokens(table: dict[str, list[dict[str, Any]]]) -> list[tuple[str, dict[str, 
     return [(name, {one: None if value is NULL else value for one, value in made.items()}) for name, made in changed]
 
 
-def problem(profile: str, claims: dict[str, Any]) -> str | None:
-    """Why a token is not a machine's, by this profile."""
-    rules = PROFILES[profile]
-    client_id = rules.client_of(claims)
-    if client_id is None:
-        return "no client id"
-    return rules.access(claims, client_id) or rules.machine(claims, client_id)
-
-
 @pytest.mark.parametrize(("profile", "claims"), [*MACHINES.items(), *tokens(OTHER_FORMS)], ids=show)
 def test_a_machines_token_passes_its_own_profile(profile: str, claims: dict[str, Any]) -> None:
-    assert problem(profile, claims) is None
+    client_id = claims.get("cid") or claims.get("azp") or claims.get("client_id") or claims.get("appid")
+
+    assert PROFILES[profile].machine_of(claims, "at+jwt") == (client_id or claims["sub"])
 
 
 @pytest.mark.parametrize(("profile", "claims"), tokens(OTHERS), ids=show)
 def test_another_token_does_not_pass_and_no_profile_is_suggested(profile: str, claims: dict[str, Any]) -> None:
-    assert problem(profile, claims) is not None
+    with pytest.raises(Rejected) as caught:
+        PROFILES[profile].machine_of(claims, "at+jwt")
+
+    assert caught.value.reason is Reason.NOT_M2M
     assert suggest(claims, None, PROFILES["generic"]) == ""
 
 
@@ -128,8 +125,7 @@ def test_claims_can_be_renamed() -> None:
 def test_another_claim_may_hold_the_client_id(profile: str, claim: ClaimName, client_id: str) -> None:
     renamed = PROFILES[profile].with_claims(claim, None)
 
-    assert renamed.client_of(MACHINES[profile]) == client_id
-    assert renamed.machine(MACHINES[profile], client_id) is None
+    assert renamed.machine_of(MACHINES[profile], "jwt") == client_id
 
 
 PRODUCTS = {
