@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,6 @@ def test_httpx_reads_no_variables_itself(monkeypatch: pytest.MonkeyPatch, certif
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
 
-    assert fetch_from(answer_with())[0].body == b"{}"
+    assert fetch_from(answer_with(), environment=os.environ)[0].body == b"{}"
     with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
         fetch_from(answer_with(), certificates[0])
