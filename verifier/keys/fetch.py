@@ -128,7 +128,7 @@ class HttpFetch:
                 self._has_logged_proxy = True
                 log.info("keys of %s are fetched through %s", ascii(urlsplit(url).netloc[:200])[1:-1], proxy)
         if urlsplit(url).scheme == "http":
-            verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not used
+            verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not used: no authority is read for it
         else:
             verify = _read_authorities("ca_file", self._ca_file) if self._ca_file is not None else self._authorities()
         return httpx.AsyncClient(
@@ -163,8 +163,9 @@ class HttpFetch:
 def _read_authorities(name: str, path: Path) -> ssl.SSLContext:
     """A TLS context that trusts the certificates in a file or folder. ``name`` is for the error message."""
     try:
-        folder = path.is_dir()
-        return ssl.create_default_context(cafile=None if folder else path, capath=path if folder else None)
+        if path.is_dir():
+            return ssl.create_default_context(capath=path)
+        return ssl.create_default_context(cafile=path)
     except ssl.SSLError:
         raise FetchError(f"{name}: {path}: holds no certificate that can be read") from None
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ def test_the_request_names_the_program_and_asks_for_no_compression() -> None:
     request = fetch_from(answer_with())[1].lower()
 
     assert request.startswith(b"get /keys http/1.1\r\n")
+    assert b"\r\naccept: application/json\r\n" in request
     assert b"accept-encoding: identity\r\n" in request
     assert f"user-agent: m2m-verifier/{__version__}\r\n".encode() in request
 
@@ -114,15 +116,16 @@ def test_an_answer_that_takes_more_than_5_seconds_altogether_is_a_failure(script
 
 
 @pytest.mark.parametrize(
-    ("url", "message"),
+    ("url", "options", "message"),
     [
-        pytest.param("http://127.0.0.1:1/", "Connect", id="refused"),
-        pytest.param("http://issuer.example/keys", "must be https", id="not secure"),
-        pytest.param("https://issuer.example/\x7f", "InvalidURL", id="not valid"),
+        pytest.param("http://127.0.0.1:1/", {}, "Connect", id="refused"),
+        pytest.param("http://issuer.example/keys", {}, "must be https", id="not secure"),
+        pytest.param("https://issuer.example/\x7f", {}, "InvalidURL", id="not valid"),
+        pytest.param("https://127.0.0.1:1/", {"ca_file": Path("a\0b")}, "ValueError", id="no path"),
     ],
 )
-def test_a_url_that_cannot_be_fetched_is_a_failure(url: str, message: str) -> None:
-    assert message in error_of(url)
+def test_a_url_that_cannot_be_fetched_is_a_failure(url: str, options: dict[str, Any], message: str) -> None:
+    assert message in error_of(url, **options)
 
 
 @pytest.mark.parametrize(
@@ -299,6 +302,20 @@ def test_an_https_url_is_fetched_through_the_proxy_which_is_logged_once_and_show
     assert caplog.messages == [f"keys of issuer.example are fetched {through}"]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_proxy_over_tls_needs_a_certificate_of_the_environments_authorities(
+    certificates: list[Path], known: bool
+) -> None:
+    environment = {"SSL_CERT_FILE": str(certificates[0 if known else 1])}
+
+    async def fetch() -> None:
+        async with server(answer_with(status="502 Bad Gateway"), certificates[0]) as (url, _):
+            await HttpFetch(environment={**environment, "HTTPS_PROXY": url})("https://issuer.example/keys")
+
+    with pytest.raises(FetchError, match="502 Bad Gateway" if known else "CERTIFICATE_VERIFY_FAILED"):
+        asyncio.run(fetch())
+
+
 def test_an_unusable_proxy_is_reported_with_its_variable() -> None:
     error = error_of("https://issuer.example/keys", environment={"ALL_PROXY": "socks5://proxy.lan"})
 
@@ -311,6 +328,6 @@ def test_httpx_reads_no_variables_itself(monkeypatch: pytest.MonkeyPatch, certif
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
 
-    assert fetch_from(answer_with())[0].body == b"{}"
+    assert fetch_from(answer_with(), environment=os.environ)[0].body == b"{}"
     with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
         fetch_from(answer_with(), certificates[0])

@@ -411,17 +411,20 @@ async def test_a_key_that_leaves_the_set_retires(
         assert key.identity not in tried(keys, signer.kid)
 
 
-async def test_a_key_that_stays_is_the_same_object(
-    fetch: FakeFetch, signer: SigningKey, other_signer: SigningKey
+async def test_a_key_that_stays_is_the_same_object_and_only_a_change_is_logged(
+    fetch: FakeFetch, signer: SigningKey, other_signer: SigningKey, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     async with running(fetch) as keys:
         key = one(keys, signer.kid)
         fetch.answers[JWKS_URL] = jwks(other_signer, signer)
         await keys.refresh()
+        await asyncio.sleep(3600)
 
         assert one(keys, signer.kid) is key
         assert not key.retired
         assert tried(keys, other_signer.kid)
+    assert caplog.messages == [f"issuer lab: {count} keys in force, 0 retired" for count in (1, 2)]
 
 
 # --- where the keys are ---
