@@ -32,14 +32,10 @@ POLICIES = {
     "an open part": {"/public/**": "read", "/**": "admin"},
     # One path, with and without a final slash: many parsers drop it (docs/threat-model.md).
     "one strict path": {
-        "/admin/keys": "admin",
-        "/admin/keys/": "admin",
-        "/admin": "admin",
-        "/admin/": "admin",
-        "/**": "read",
+        **dict.fromkeys(["/admin/keys", "/admin/keys/", "/admin", "/admin/"], "admin"), "/**": "read",
     },
     "a strict part in an open one": {"/public/admin/**": "admin", "/public/**": "read", "/x/*/admin": "admin"},
-}
+}  # fmt: skip
 READER = make_principal("read")
 
 SEGMENTS = [
@@ -160,6 +156,7 @@ def test_the_parsers_are_asked_about_thousands_of_allowed_targets(allowed: dict[
     assert min(map(len, allowed.values())) > 500
 
 
-@pytest.mark.parametrize("target", MISREAD)
-def test_a_target_that_parsers_misread_is_refused(target: str) -> None:
-    assert not is_allowed(build(POLICIES["a strict part"]), target)
+def test_the_targets_that_parsers_misread_are_refused() -> None:
+    policy = build(POLICIES["a strict part"])
+
+    assert [target for target in MISREAD if is_allowed(policy, target)] == []

@@ -11,18 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.support import (
-    JWKS_URL,
-    Clock,
-    FakeFetch,
-    JumpingLoop,
-    SigningKey,
-    claims,
-    ec_key,
-    ed_key,
-    jwks,
-    rsa_key,
-)
+from tests.unit.support import JWKS_URL, Clock, FakeFetch, JumpingLoop, SigningKey, claims, jwks
 from verifier.config import Config
 from verifier.config.environment import Environment
 from verifier.config.load import load
@@ -42,31 +31,31 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 @pytest.fixture(scope="session")
 def signer() -> SigningKey:
     """RSA-2048, the key that most tokens here are signed with."""
-    return rsa_key()
+    return SigningKey.generate("RS256", "rsa")
 
 
 @pytest.fixture(scope="session")
 def other_signer() -> SigningKey:
     """Another RSA-2048 key."""
-    return rsa_key("other")
+    return SigningKey.generate("RS256", "other")
 
 
 @pytest.fixture(scope="session")
 def weak_signer() -> SigningKey:
     """RSA-1024: too short to be taken."""
-    return rsa_key("weak", bits=1024)
+    return SigningKey.generate("RS256", "weak", bits=1024)
 
 
 @pytest.fixture(scope="session")
 def ec_signer() -> SigningKey:
     """P-256."""
-    return ec_key()
+    return SigningKey.generate("ES256", "ec")
 
 
 @pytest.fixture(scope="session")
 def ed_signer() -> SigningKey:
     """Ed25519."""
-    return ed_key()
+    return SigningKey.generate("EdDSA", "ed")
 
 
 @pytest.fixture

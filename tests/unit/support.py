@@ -40,18 +40,6 @@ Jwk = dict[str, Any]
 Handler = Callable[[str], Any]
 
 
-def rsa_key(kid: str = "rsa", *, bits: int = 2048) -> SigningKey:
-    return SigningKey.generate("RS256", kid, bits=bits)
-
-
-def ec_key(kid: str = "ec") -> SigningKey:
-    return SigningKey.generate("ES256", kid)
-
-
-def ed_key(kid: str = "ed") -> SigningKey:
-    return SigningKey.generate("EdDSA", kid)
-
-
 def jwks(*keys: SigningKey | Jwk) -> bytes:
     """A JWK Set."""
     return json.dumps({"keys": [key.jwk() if isinstance(key, SigningKey) else key for key in keys]}).encode()

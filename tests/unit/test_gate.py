@@ -133,7 +133,7 @@ BEFORE_THE_TOKEN: dict[Reason, list[dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("changes", "expected"), by_reason(BEFORE_THE_TOKEN), ids=show)
+@pytest.mark.parametrize(("changes", "expected"), by_reason(BEFORE_THE_TOKEN))  # ids: sets have no order
 def test_the_auth_request_is_checked_before_the_token(
     make_gate: MakeGate, changes: dict[str, Any], expected: Reason
 ) -> None:

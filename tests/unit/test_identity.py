@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.support import make_principal, make_token
-from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS, VISIBLE, encode_headers, header_lines
+from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS, VISIBLE, encode_headers, header_lines, split_headers
 
 
 def test_the_identity_headers_are_those_of_the_contract() -> None:
@@ -29,6 +29,7 @@ def test_headers_are_encoded_with_lower_case_names_and_written_as_they_are_sent(
 
     assert headers == ((b"x-m2m-role", b"Admin"), (b"d", b""))
     assert header_lines(headers) == b"x-m2m-role: Admin\r\nd: \r\n"
+    assert split_headers(header_lines(headers)) == headers
 
 
 @pytest.mark.parametrize(

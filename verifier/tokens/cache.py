@@ -11,7 +11,7 @@ from cachetools import LRUCache, TTLCache
 from verifier.clock import Clock
 from verifier.identity import VerifiedToken
 from verifier.reasons import Reason, Rejected
-from verifier.tokens.verify import Verifier
+from verifier.tokens.verify import TokenVerifier
 
 ENTRY_BYTES = 4096
 """The memory that each of ``cache.size`` tokens may take on average; a larger token takes the place of several."""
@@ -29,7 +29,7 @@ _REMEMBERED = frozenset(
 
 
 class CachedVerifier:
-    """Keeps what a Verifier verified: at most ``size`` tokens and ``size * ENTRY_BYTES`` bytes, the last used ones.
+    """Keeps what a verifier verified: at most ``size`` tokens and ``size * ENTRY_BYTES`` bytes, the last used ones.
 
     ``ttl`` is in seconds; 0 for either turns it off. Tokens are found by their SHA-256 and are not stored themselves.
     Only verified tokens that a policy could allow are kept, so that other clients cannot fill it: their issuer lists
@@ -39,7 +39,7 @@ class CachedVerifier:
 
     def __init__(
         self,
-        verifier: Verifier,
+        verifier: TokenVerifier,
         *,
         size: int,
         ttl: float,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from verifier.clock import Clock
 from verifier.identity import VerifiedToken
@@ -59,13 +59,6 @@ class Issuer(IssuerRules):
     """An issuer and its keys in one object: one's key never checks another's token."""
 
     keys: KeySet
-
-
-class Verifier(Protocol):
-    """Verifies tokens."""
-
-    def verify(self, token: bytes) -> VerifiedToken:
-        """Raises Rejected."""
 
 
 class TokenVerifier:
