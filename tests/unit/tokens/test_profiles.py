@@ -112,9 +112,9 @@ def test_an_issuer_may_name_further_types_and_allow_people(profile: str) -> None
     machine_of, person = PROFILES[profile].machine_of, {"client_id": "etl", "sub": "ann"}
 
     assert machine_of(person, "vnd+jwt", {"vnd+jwt"}, True) == "etl"
-    for refused in (lambda: machine_of(person, "vnd+jwt", {"vnd+jwt"}), lambda: machine_of(person, "x", (), True)):
+    for typ, allow_users in (("vnd+jwt", False), ("other+jwt", True)):
         with pytest.raises(Rejected):
-            refused()
+            machine_of(person, typ, {"vnd+jwt"}, allow_users)
 
 
 def test_client_id_is_preferred_to_azp() -> None:
