@@ -164,11 +164,12 @@ def test_a_principal_is_forgotten_with_its_last_token() -> None:
     assert make(principals).role == "second"
 
 
-def test_a_scope_is_stored_once_for_all_principals() -> None:
+@pytest.mark.parametrize(("length", "shared"), [(MAX_SCOPE_LENGTH, True), (MAX_SCOPE_LENGTH + 1, False)])
+def test_a_scope_up_to_a_length_is_stored_once_for_all_principals(length: int, shared: bool) -> None:
     principals = make_principals()
-    first, second = (make(principals, client_id=client, prefix="p/", scope="p/read") for client in ("a", "b"))
+    first, second = (make(principals, client, prefix="p/", scope="p/".ljust(length, "s")) for client in ("a", "b"))
 
-    assert {id(scope) for scope in first.scopes} == {id(scope) for scope in second.scopes}
+    assert ({id(scope) for scope in first.scopes} == {id(scope) for scope in second.scopes}) is shared
 
 
 def test_the_memory_of_scopes_is_bounded() -> None:
