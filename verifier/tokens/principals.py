@@ -39,8 +39,8 @@ class Principals:
         client_id: str,
         claims: Claims,
         profile: Profile,
-        prefix: str = "",
-        clients: frozenset[str] | None = None,
+        prefix: str,
+        clients: frozenset[str] | None,
     ) -> Principal:
         """The principal of verified claims. ``clients`` is the issuer's list, None: it has none. Raises Rejected."""
         if profile.scope != PROFILES[profile.name].scope:

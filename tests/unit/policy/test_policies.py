@@ -41,8 +41,8 @@ def needs(text: str) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(one.split(",")) for one in text.split())
 
 
-def rule(path: str, methods: str = "", scopes: str = "", token: str = "") -> Rule:
-    return Rule(PathPattern(path), frozenset(methods.split()) or None, needs(scopes), token != "none")
+def rule(path: str, methods: str = "", scopes: str = "", **token: bool) -> Rule:
+    return Rule(PathPattern(path), frozenset(methods.split()) or None, needs(scopes), **token)
 
 
 RULES = (
@@ -133,8 +133,8 @@ OPEN = Policy(
     needs=needs("read"),
     rules=(
         rule("/shut/**"),
-        rule("/**", "OPTIONS", token="none"),
-        rule("/health", token="none"),
+        rule("/**", "OPTIONS", needs_token=False),
+        rule("/health", needs_token=False),
         rule("/**"),
     ),
 )
@@ -158,7 +158,7 @@ def test_no_token_is_needed_where_each_reading_meets_a_rule_without_one(request_
 
 
 def test_a_path_without_a_rule_needs_a_token() -> None:
-    assert Policy("p", rules=(rule("/health", token="none"),)).needs_token("GET", URL + b"/other")
+    assert Policy("p", rules=(rule("/health", needs_token=False),)).needs_token("GET", URL + b"/other")
 
 
 @pytest.mark.parametrize(("scope", "expected"), [("read", Reason.OK), ("x", Reason.INSUFFICIENT_SCOPE)])
@@ -185,7 +185,7 @@ SLASH_GAPS: list[tuple[list[tuple[str, ...]], list[str]]] = [
     ([("/admin/**", "", "admin"), ("/**",)], []),
     ([("/**",), ("/admin", "", "admin")], []),  # a rule that never decides
     ([("/", "", "admin"), ("/**",)], []),
-    ([("/admin",), ("/**", "", "", "none")], ["/admin/"]),  # no token needed
+    ([("/admin/*/",), ("/admin/**", "", "admin")], []),
 ]
 
 
@@ -194,6 +194,12 @@ def test_a_rule_that_a_final_slash_evades_is_found(rules: list[tuple[str, ...]],
     policy = Policy("p", rules=tuple(rule(*one) for one in rules))
 
     assert [path for _, path, _ in policy.slash_gaps()] == gaps
+
+
+def test_a_rule_that_a_path_without_a_token_evades_is_found() -> None:
+    policy = Policy("p", rules=(rule("/admin"), rule("/**", needs_token=False)))
+
+    assert [path for _, path, _ in policy.slash_gaps()] == ["/admin/"]
 
 
 # --- scope ---

@@ -22,7 +22,7 @@ def make_principals(mapped: dict[str, ClaimName] | None = None, role: str = "") 
 
 
 def make(principals: Principals, client_id: str = "etl", prefix: str = "", **changes: Any) -> Principal:
-    return principals.make("lab", client_id, claims(**changes), PROFILES["generic"], prefix)
+    return principals.make("lab", client_id, claims(**changes), PROFILES["generic"], prefix, None)
 
 
 def rejected(principals: Principals, **changes: Any) -> Reason:
@@ -61,7 +61,7 @@ def test_the_role_is_looked_up_by_issuer_client_and_scopes() -> None:
 )
 def test_a_principal_knows_whether_its_issuer_lists_it(clients: set[str] | None, listed: bool) -> None:
     listing = None if clients is None else frozenset(clients)
-    principal = make_principals().make("lab", "etl", {}, PROFILES["generic"], clients=listing)
+    principal = make_principals().make("lab", "etl", {}, PROFILES["generic"], "", listing)
 
     assert principal.listed is listed
 
@@ -124,6 +124,24 @@ def test_a_mapped_claim_that_cannot_become_a_header_is_a_warning_once(
     assert all(message.startswith(start) for message, start in zip(caplog.messages, warnings, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("profile", "scope", "warnings"),
+    [
+        ("generic", "roles", ["no token so far has the claim roles, which is mapped to the scope of issuer lab"]),
+        ("okta", "scope", []), ("okta", None, []),
+    ],
+)  # fmt: skip
+def test_a_scope_claim_that_is_configured_and_in_no_token_is_a_warning_once(
+    profile: str, scope: str | None, warnings: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    principals = make_principals()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            principals.make("lab", "etl", claims(), PROFILES[profile].with_claims(None, scope), "", None)
+
+    assert caplog.messages == warnings
+
+
 # --- what is stored once ---
 
 
@@ -146,11 +164,12 @@ def test_a_principal_is_forgotten_with_its_last_token() -> None:
     assert make(principals).role == "second"
 
 
-def test_a_scope_is_stored_once_for_all_principals() -> None:
+@pytest.mark.parametrize(("length", "shared"), [(MAX_SCOPE_LENGTH, True), (MAX_SCOPE_LENGTH + 1, False)])
+def test_a_scope_up_to_a_length_is_stored_once_for_all_principals(length: int, shared: bool) -> None:
     principals = make_principals()
-    first, second = (make(principals, client_id=client, prefix="p/", scope="p/read") for client in ("a", "b"))
+    first, second = (make(principals, client, prefix="p/", scope="p/".ljust(length, "s")) for client in ("a", "b"))
 
-    assert {id(scope) for scope in first.scopes} == {id(scope) for scope in second.scopes}
+    assert ({id(scope) for scope in first.scopes} == {id(scope) for scope in second.scopes}) is shared
 
 
 def test_the_memory_of_scopes_is_bounded() -> None:

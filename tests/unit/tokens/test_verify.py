@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -346,7 +345,6 @@ TYPES: list[tuple[str, frozenset[str], list[str | None], list[str | None]]] = [
         ],
     ),
     ("generic", frozenset({"vnd+jwt"}), ["VND+jwt", "application/vnd+jwt"], ["other+jwt"]),
-    ("rfc9068", frozenset({"vnd+jwt"}), ["VND+jwt", "application/vnd+jwt"], ["other+jwt"]),
     ("rfc9068", frozenset(), ["AT+JWT", "application/at+jwt"], ["JWT", None]),
 ]  # fmt: skip
 
@@ -426,19 +424,3 @@ def test_the_issuer_decides_how_scopes_and_clients_are_read(signer: SigningKey, 
 
     assert principal.scopes == {"https://api/read", "read", "write"}
     assert (principal.client_id, principal.scope, principal.listed) == ("etl", "https://api/read write", False)
-
-
-@pytest.mark.parametrize(
-    ("scope", "warnings"), [("realm_access.roles", 1), ("scope", 0), (None, 0)], ids=["absent", "present", "default"]
-)
-def test_a_scope_claim_that_no_token_has_is_a_warning_once(
-    signer: SigningKey, mint: Mint, caplog: pytest.LogCaptureFixture, scope: str | None, warnings: int
-) -> None:
-    profile = PROFILES["generic" if scope else "okta"].with_claims("client_id", scope)
-    verifier = make_verifier(make_issuer([signer.public()], profile=profile))
-    with caplog.at_level(logging.WARNING):
-        for _ in range(2):
-            verify(verifier, mint())
-
-    assert len(caplog.messages) == warnings
-    assert all("realm_access.roles" in message and "lab" in message for message in caplog.messages)
