@@ -24,7 +24,7 @@ class Gate:
     def __init__(self, verifier: CachedVerifier, policies: Policies, revoked: Revoked, max_identity_bytes: int) -> None:
         self._verifier = verifier
         self._policies = policies
-        self._revoked = revoked
+        self._revoked = revoked if revoked.any else None
         self._max_identity_bytes = max_identity_bytes
 
     def decide(self, request: AuthRequest) -> Decision:
@@ -34,8 +34,9 @@ class Gate:
         cached: bool | None = None
         try:
             policy = self._policies.find(request.policy, request.query)
-            _check_auth_request(request, policy)
-            if _needs_no_token(request, policy):
+            if policy.rules or request.repeated:
+                _check_auth_request(request, policy)
+            if policy.has_open_rules and _needs_no_token(request, policy):
                 return Decision(Reason.OK, policy.name, policy.report)
             presented = credentials(request)
             cached = False
@@ -44,7 +45,7 @@ class Gate:
                 raise Rejected(Reason.BAD_PROOF, _NOT_BOUND, issuer=verified.principal.issuer)
             token = verified
             principal = token.principal
-            if self._revoked.covers(principal, token.jti):
+            if self._revoked is not None and self._revoked.covers(principal, token.jti):
                 raise Rejected(Reason.REVOKED, "the token or its client was revoked")
             policy.authorize(principal, request.method, request.url)
             if len(principal.header_lines) > self._max_identity_bytes:

@@ -16,13 +16,13 @@ from pages import DOCS, PAGES, README, ROOT, Page
 from pydantic import BaseModel
 
 from grafana.live import binary
+from tests.unit.support import observation
 from verifier import app, cli
 from verifier.config import model
 from verifier.config.environment import Environment
 from verifier.decision import Decision
 from verifier.keys import sets
 from verifier.observe import audit, metrics
-from verifier.observe.batch import Observation
 from verifier.policy import policies
 from verifier.reasons import Reason
 from verifier.request import AuthRequest
@@ -93,7 +93,7 @@ def test_operations_names_every_metric() -> None:
 
 def audit_fields() -> set[str]:
     request = AuthRequest("api", b"", None, "GET", b"https://api.example/db")
-    return set(json.loads(audit.line(Observation(0.0, request, Decision(Reason.MISSING_TOKEN), 0.0))))
+    return set(json.loads(audit.line(observation(0.0, request, Decision(Reason.MISSING_TOKEN), 0.0))))
 
 
 def test_operations_names_every_audit_field() -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.support import observation
 from verifier.decision import Decision
 from verifier.identity import Principal
 from verifier.observe.audit import Audit
-from verifier.observe.batch import Observation
 from verifier.policy.clients import ClientIds
 from verifier.policy.paths import AmbiguousPathError, PathPattern, parse_url
 from verifier.policy.policies import MAX_REMEMBERED, Policies, Policy
@@ -96,7 +96,7 @@ def test_a_large_audit_line_is_written_in_linear_time(tmp_path: Path) -> None:
         audit = Audit("all", descriptor=file.fileno())
         for text in (piece.decode() for piece in pieces):
             request = AuthRequest("default", b"", None, text, b"https://h/" + text.encode(), frozenset(), text, text)
-            audit.observe([Observation(0.0, request, Decision(Reason.MISSING_TOKEN), 0.0)])
+            audit.observe([observation(0.0, request, Decision(Reason.MISSING_TOKEN), 0.0)])
         audit.start()
         audit.stop()
     assert (tmp_path / "audit").read_bytes().count(b"\n") == len(pieces)

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
+from tests.unit.support import observation
 from verifier.decision import Decision
 from verifier.observe.audit import Audit
-from verifier.observe.batch import Observation
 from verifier.proxies import nginx
 from verifier.reasons import Reason
 
@@ -349,7 +349,7 @@ def test_any_request_leaves_one_bounded_line_of_json(
     with (tmp_path / "audit").open("w+b") as file:
         audit = Audit("all", descriptor=file.fileno())
         for headers, reason in requests:
-            audit.observe([Observation(NOW, nginx.parse("default", b"", headers, "10.0.0.7"), Decision(reason), 0.0)])
+            audit.observe([observation(NOW, nginx.parse("default", b"", headers, "10.0.0.7"), Decision(reason), 0.0)])
         audit.start()
         audit.stop()
         lines = (tmp_path / "audit").read_bytes().splitlines(keepends=True)

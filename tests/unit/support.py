@@ -13,11 +13,14 @@ from tests.minting import ABSENT as ABSENT
 from tests.minting import SigningKey as SigningKey
 from tests.minting import b64 as b64
 from tests.minting import edited
+from verifier.decision import Decision
 from verifier.identity import IDENTITY_HEADERS, Principal, VerifiedToken, encode_headers, header_lines
 from verifier.keys.fetch import Fetched, FetchError
 from verifier.keys.jwk import Key
 from verifier.keys.sets import KeySet
+from verifier.observe.batch import Observation
 from verifier.reasons import Reason
+from verifier.request import AuthRequest
 from verifier.tokens.profiles import PROFILES, Profile
 from verifier.tokens.verify import Issuer
 
@@ -190,3 +193,9 @@ def make_token(
 ) -> VerifiedToken:
     """A verified token. Its key verifies nothing: it is there to be retired."""
     return VerifiedToken(principal or make_principal(), key or Key("kid", "identity", {}), exp, jti, checked_at)
+
+
+def observation(time: float, request: AuthRequest, decision: Decision, seconds: float) -> Observation:
+    """What observers get of a request and its decision."""
+    observed = request.method, request.url, request.request_id, request.remote_addr
+    return Observation(time, *observed, decision, seconds)

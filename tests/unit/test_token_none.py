@@ -10,11 +10,10 @@ import pytest
 from prometheus_client.exposition import generate_latest
 from starlette.types import Message
 
-from tests.unit.support import NOW, Clock, FakeFetch
+from tests.unit.support import NOW, Clock, FakeFetch, observation
 from verifier.app import Application, create_app
 from verifier.config import Config
 from verifier.observe.audit import line
-from verifier.observe.batch import Observation
 from verifier.proxies import nginx
 
 Ask = Callable[..., Awaitable[tuple[int, dict[str, str]]]]
@@ -102,7 +101,7 @@ def test_the_audit_line_names_no_client(app: Application) -> None:
     request = nginx.parse(
         "api", b"", [(b"x-original-method", b"OPTIONS"), (b"x-original-url", b"https://h/db")], "10.0.0.7"
     )
-    entry = json.loads(line(Observation(NOW, request, app.service.runtime.gate.decide(request), 0.0)))
+    entry = json.loads(line(observation(NOW, request, app.service.runtime.gate.decide(request), 0.0)))
 
     assert {name: entry[name] for name in ("event", "reason", "policy", "issuer", "client_id", "cached")} == {
         "event": "allow", "reason": "ok", "policy": "api", "issuer": "", "client_id": "", "cached": False,

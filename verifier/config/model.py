@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from verifier.config import Config, Listen
 from verifier.config.fields import ClaimName, ClientId, Info, Name, OrOne, Prefix, Scope, Section, Text, Url, matching
@@ -172,6 +172,11 @@ class CacheSettings(Section):
     ttl: Annotated[float, Field(strict=True, ge=0, le=86_400)] = 300.0
 
 
+def _as_written(value: Any) -> Any:
+    """YAML 1.1 reads an unquoted ``off`` as false."""
+    return "off" if value is False else value
+
+
 class Settings(Section):
     """The whole configuration file."""
 
@@ -185,7 +190,7 @@ class Settings(Section):
     cache: CacheSettings = CacheSettings()
     max_header_bytes: Annotated[int, Field(strict=True, ge=512, le=65_536)] = 3584
     nginx_cache_ttl: Annotated[int, Field(strict=True, ge=0, le=3600)] = 0
-    audit: Literal["all", "denied", "off"] = "all"
+    audit: Annotated[Literal["all", "denied", "off"], BeforeValidator(_as_written)] = "all"
 
     def build(self, path: Path | None, content: bytes, listen: Listen) -> Config:
         """The plain configuration. A policy ``default`` always exists: any valid M2M token, unless the file has one."""

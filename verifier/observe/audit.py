@@ -75,15 +75,18 @@ class Audit:
         in_hand, bytes_in_hand = self._in_hand
         free = MAX_PENDING_BYTES - bytes_in_hand - len(self._pending)
         room = MAX_PENDING - in_hand - self._count if free > 0 else 0
-        lines = [line(one) for one in observations[:room]]
-        added = b"".join(lines)
-        while len(added) > free:
-            added = added[: -len(lines.pop())]
-        if len(lines) < len(observations):
-            self._on_drop(len(observations) - len(lines))
-        with self._swap:
-            self._pending += added
-            self._count += len(lines)
+        taken = 0
+        with self._swap:  # each line is freed at once: a list of them would make the heap grow and shrink all the time
+            for one in observations[:room]:
+                written = line(one)
+                if len(written) > free:
+                    break
+                self._pending += written
+                free -= len(written)
+                taken += 1
+            self._count += taken
+        if taken < len(observations):
+            self._on_drop(len(observations) - taken)
 
     def start(self) -> None:
         """Start the writing thread."""
@@ -131,10 +134,10 @@ class Audit:
 
 def line(observation: Observation) -> bytes:
     """One JSON object and a newline, in ASCII. It holds no query, no header and nothing that looks like a token."""
-    now, request, decision, seconds = observation
+    now, method, url, request_id, remote_addr, decision, seconds = observation
     reason, token = decision.reason, decision.token
-    host, path = _host_and_path(request.url)
-    chosen: tuple[str, ...] = (request.method, host, path, request.request_id, request.remote_addr)
+    host, path = _host_and_path(url)
+    chosen: tuple[str, ...] = (method, host, path, request_id, remote_addr)
     text = "\n".join(chosen)
     if len(text) > MAX_TEXT or "ey" in text or "ew" in text:  # every token begins so: to search for one costs more
         chosen = tuple(map(_safe, chosen))

@@ -20,11 +20,14 @@ INTERVAL = 0.05  # seconds that a decision waits at most
 
 
 class Observation(NamedTuple):
-    """A request and its decision."""
+    """A decision and what is logged of its request. The request itself is not kept: it holds the token."""
 
     time: float
     """Seconds since the epoch."""
-    request: AuthRequest
+    method: str
+    url: bytes
+    request_id: str
+    remote_addr: str
     decision: Decision
     seconds: float
     """The time from the request's headers to its answer."""
@@ -41,7 +44,8 @@ class Batch:
 
     def add(self, request: AuthRequest, decision: Decision, seconds: float) -> None:
         """Queue one decision."""
-        self._pending.append(Observation(self._clock(), request, decision, seconds))
+        observed = request.method, request.url, request.request_id, request.remote_addr
+        self._pending.append(Observation(self._clock(), *observed, decision, seconds))
         pending = len(self._pending)
         if pending == 1 and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._on_timer)

@@ -94,7 +94,7 @@ class Metrics:
     def observe(self, observations: Iterable[Observation]) -> None:
         """Count decisions and the time they took: the real ones, also in report mode."""
         counts: dict[Counter, int] = {}
-        for _, _, decision, seconds in observations:
+        for *_, decision, seconds in observations:
             reason, token = decision.reason, decision.token
             key = (reason, decision.policy, decision.issuer)
             counter = self._decision_of.get(key)

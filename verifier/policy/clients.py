@@ -55,6 +55,11 @@ class Revoked:
     bare_clients: frozenset[str] = frozenset()
     tokens: frozenset[str] = frozenset()
 
+    @property
+    def any(self) -> bool:
+        """Whether anything is revoked."""
+        return bool(self.clients or self.bare_clients or self.tokens)
+
     def covers(self, principal: Principal, jti: str) -> bool:
         """Whether this token was revoked."""
         return (

@@ -96,8 +96,6 @@ class Policy:
 
     def needs_token(self, method: str, url: bytes) -> bool:
         """False where each reading of the path meets a rule that needs no token."""
-        if not self.has_open_rules:
-            return True
         try:
             rules, rare = self._rules_of_readings(method, url)
         except AmbiguousPathError:

@@ -36,6 +36,10 @@ def test_the_defaults_are_those_of_the_contract(make_config: MakeConfig, lab: di
     assert (config.issuers[0].algorithms, config.issuers[0].allow_users) == ({"RS256"}, False)
 
 
+def test_an_unquoted_off_turns_the_audit_off(make_config: MakeConfig) -> None:
+    assert make_config("issuers: [{name: lab, issuer: 'https://i.example', audience: any}]\naudit: off").audit == "off"
+
+
 @pytest.mark.parametrize(
     ("place", "changes"),
     [

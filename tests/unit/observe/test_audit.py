@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.unit.support import NOW, make_principal, make_token
+from tests.unit.support import observation as make_observation
 from verifier.decision import Decision
 from verifier.observe.audit import MAX_PENDING, MAX_PENDING_BYTES, MAX_TEXT, Audit, line
 from verifier.observe.batch import Observation
@@ -40,7 +41,7 @@ def observation(decision: Decision = ALLOWED, *, now: float = NOW, **changes: An
         "request_id": "id-1",
         "remote_addr": "192.0.2.1",
     }
-    return Observation(now, AuthRequest(**(given | changes)), decision, 42e-6)
+    return make_observation(now, AuthRequest(**(given | changes)), decision, 42e-6)
 
 
 def entry(decision: Decision = ALLOWED, **changes: Any) -> dict[str, Any]:

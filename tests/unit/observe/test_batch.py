@@ -24,7 +24,7 @@ class Observed:
         self.batch = Batch(
             self.clock,
             *(
-                lambda seen, name=name: self.calls.append((name, [one.request.request_id for one in seen]))
+                lambda seen, name=name: self.calls.append((name, [one.request_id for one in seen]))
                 for name in ("metrics", "audit")
             ),
         )

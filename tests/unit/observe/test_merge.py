@@ -7,9 +7,8 @@ from collections.abc import Iterable
 import pytest
 from prometheus_client import Metric
 
-from tests.unit.support import make_token
+from tests.unit.support import make_token, observation
 from verifier.decision import Decision
-from verifier.observe.batch import Observation
 from verifier.observe.merge import merge
 from verifier.observe.metrics import Metrics
 from verifier.reasons import Reason
@@ -23,7 +22,7 @@ def worker(decisions: int, *, keys: int = 2, last: float = 100.0, reloaded: bool
     metrics = Metrics()
     request = AuthRequest("api", b"", None, "GET", b"")
     decision = Decision(Reason.OK, "api", issuer="lab", token=make_token(), cached=True)
-    metrics.observe([Observation(0, request, decision, 1e-3)] * decisions)
+    metrics.observe([observation(0, request, decision, 1e-3)] * decisions)
     metrics.count_reload(successful=reloaded)
     metrics.show_keys([("lab", keys, last)])
     metrics.cache_entries.set(5)

@@ -9,10 +9,9 @@ from prometheus_client import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.unit.support import make_principal, make_token
+from tests.unit.support import make_principal, make_token, observation
 from verifier import __version__
 from verifier.decision import Decision
-from verifier.observe.batch import Observation
 from verifier.observe.metrics import BUCKETS, MAX_CLIENTS, Metrics
 from verifier.reasons import Reason
 from verifier.request import AuthRequest
@@ -31,7 +30,7 @@ def denied(reason: Reason, **changes: Any) -> Decision:
 
 def observed(*decisions: Decision, seconds: float = 1e-3) -> Metrics:
     metrics = Metrics()
-    metrics.observe([Observation(0, REQUEST, decision, seconds) for decision in decisions])
+    metrics.observe([observation(0, REQUEST, decision, seconds) for decision in decisions])
     return metrics
 
 
