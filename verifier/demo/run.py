@@ -52,7 +52,7 @@ def run(port: int = 8080, check: bool = False) -> int:
         print(f"m2m-verifier demo: {str(error).strip()}", file=sys.stderr)
         return 1
     finally:
-        signals.block()
+        signals.ignore()
 
 
 def _check(stack: Stack, watch: walk.Watch) -> int:
