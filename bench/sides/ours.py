@@ -92,4 +92,5 @@ def spec(
         argv=[str(command or COMMAND), "serve", "--config", str(config), *where, "--metrics-port", str(metrics)],
         ready=(metrics, "/metrics") if uds else (port, "/ready"),
         drain_stdout=True,
+        env={"PYTHONSAFEPATH": "1"},  # an older version may start a child that would import from the working directory
     )
