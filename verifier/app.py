@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from verifier.clock import Clock
 from verifier.config import Config
+from verifier.decision import Decision
 from verifier.gate import Gate
 from verifier.keys.fetch import Fetch, HttpFetch
 from verifier.keys.sets import KeySet, RemoteKeys, discovered_from, keys_of_file, located_at
@@ -28,6 +29,7 @@ from verifier.observe.metrics import Metrics
 from verifier.policy.resources import WELL_KNOWN, ResourceDocuments
 from verifier.proxies import nginx
 from verifier.proxies.answers import Answers
+from verifier.request import AuthRequest
 from verifier.tokens.cache import CachedVerifier
 from verifier.tokens.verify import IssuerRules, TokenVerifier
 
@@ -98,6 +100,14 @@ class Runtime:
                 self.tasks[name] = previous.tasks.pop(name)
             elif isinstance(keys, RemoteKeys):
                 self.tasks[name] = asyncio.create_task(keys.run(), name=f"keys of {name}")
+
+    async def decide(self, request: AuthRequest) -> Decision:
+        """The decision; where newer keys may change it, they are fetched once."""
+        decision = self.gate.decide(request)
+        if decision.refresh is not None:
+            await decision.refresh()
+            decision = self.gate.decide(request)
+        return decision
 
     async def first_keys(self, seconds: float) -> None:
         """Wait until the first fetch of each issuer's keys has ended, but no longer than ``seconds``."""
@@ -199,10 +209,7 @@ class Application(Starlette):
         client = scope["client"]
         request = nginx.parse(policy, scope["query_string"], scope["headers"], client[0] if client else "")
         runtime = self.service.runtime
-        decision = runtime.gate.decide(request)
-        if decision.refresh is not None:
-            await decision.refresh()
-            decision = runtime.gate.decide(request)
+        decision = await runtime.decide(request)
         answer = runtime.answers.render(decision)
         headers = answer.headers
         if request.body_announced:  # it is not read, so the connection cannot be used again

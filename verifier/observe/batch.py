@@ -15,7 +15,7 @@ from verifier.decision import Decision
 from verifier.request import AuthRequest
 
 BATCH = 64  # decisions that are handed over as soon as the answers of this turn of the loop are sent
-MAX_PENDING = 512  # decisions
+MAX_PENDING = 128  # decisions; each holds less than one request head of 64 KiB, so 8 MiB in all
 INTERVAL = 0.05  # seconds that a decision waits at most
 
 

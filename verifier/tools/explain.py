@@ -124,11 +124,7 @@ async def _decide(config: Config, request: AuthRequest) -> Decision:
     try:
         runtime.start()
         await runtime.first_keys(2 * TIME_LIMIT)
-        decision = runtime.gate.decide(request)
-        if decision.refresh is None:
-            return decision
-        await decision.refresh()
-        return runtime.gate.decide(request)
+        return await runtime.decide(request)
     finally:
         await runtime.stop()
 
