@@ -100,6 +100,23 @@ def test_operations_names_every_audit_field() -> None:
     assert audit_fields() <= set(DOCS["operations"].spans())
 
 
+def test_the_derived_field_of_the_monitoring_page_finds_a_trace_id_and_no_empty_one() -> None:
+    (source,) = yaml.safe_load(DOCS["monitoring"].blocks("yaml")[-1])["datasources"]
+    (derived,) = source["jsonData"]["derivedFields"]
+    request = AuthRequest("api", b"", None, "GET", b"", trace_id="4bf92f3577b34da6a3ce929d0e0e4736")
+    lines = [
+        audit.line(observation(0.0, asked, Decision(Reason.MISSING_TOKEN), 0.0)).decode()
+        for asked in (request, request._replace(trace_id=""))
+    ]
+    assert [re.findall(derived["matcherRegex"], line) for line in lines] == [[request.trace_id], []]
+
+
+def test_the_link_to_loki_on_the_monitoring_page_has_a_query_of_that_page() -> None:
+    (link,) = DOCS["monitoring"].blocks("text")
+    (query,) = json.loads(link.partition("&panes=")[2])["a"]["queries"]
+    assert query["expr"] in DOCS["monitoring"].blocks("logql")[1]
+
+
 def test_operations_names_every_option_of_serve_and_its_default() -> None:
     rows = DOCS["operations"].path.read_text()
     for name in ("host", "port", "metrics_port", "workers"):
@@ -143,7 +160,7 @@ def test_every_command_line_has_a_command_and_options_that_the_program_has(page:
 FOREIGN = """
 auth_request proxy_set_header add_header proxy_buffer_size client_secret token_url invalid_client invalid_scope
 error_description token_use device_key id_token session_state auth_time may_act preferred_username failure_mode_allow
-ext_authz aws_secretsmanager_secret_version would_deny runbook_url rule_files
+ext_authz aws_secretsmanager_secret_version would_deny runbook_url rule_files ngx_otel_module
 """
 
 

@@ -134,7 +134,7 @@ class Audit:
 
 def line(observation: Observation) -> bytes:
     """One JSON object and a newline, in ASCII. It holds no query, no header and nothing that looks like a token."""
-    now, method, url, request_id, remote_addr, decision, seconds = observation
+    now, method, url, request_id, trace_id, remote_addr, decision, seconds = observation
     reason, token = decision.reason, decision.token
     host, path = _host_and_path(url)
     chosen: tuple[str, ...] = (method, host, path, request_id, remote_addr)
@@ -160,6 +160,7 @@ def line(observation: Observation) -> bytes:
         "host": chosen[1],
         "path": chosen[2],
         "request_id": chosen[3],
+        "trace_id": trace_id,
         "remote_addr": chosen[4],
         "duration_us": round(seconds * 1e6),
         "cached": bool(decision.cached),

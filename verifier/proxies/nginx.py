@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from verifier.request import AuthRequest
+from verifier.request import AuthRequest, trace_id_of
 
 PREFIX = "/verify"
 _BELOW_PREFIX = PREFIX + "/"
@@ -51,6 +51,7 @@ def parse(policy: str, query: bytes, pairs: Sequence[tuple[bytes, bytes]], peer:
     """Read the subrequest's headers, whose names are in lower case. ``peer`` is the address of the connection."""
     headers: dict[bytes, bytes] = dict(pairs)
     get = headers.get
+    traceparent = get(b"traceparent")
     return AuthRequest(
         policy,
         query,
@@ -62,9 +63,13 @@ def parse(policy: str, query: bytes, pairs: Sequence[tuple[bytes, bytes]], peer:
         get(b"x-real-ip", b"").decode("latin-1") or peer,
         b"content-length" in headers or b"transfer-encoding" in headers,
         not headers.keys().isdisjoint(_METHOD_OVERRIDES),
+        "" if traceparent is None or _is_repeated(b"traceparent", pairs) else trace_id_of(traceparent),
     )
 
 
 def _repeated(pairs: Sequence[tuple[bytes, bytes]]) -> frozenset[str]:
-    names = [name for name, _ in pairs]
-    return frozenset(name.decode("ascii") for name in _ONCE if names.count(name) > 1)
+    return frozenset(name.decode("ascii") for name in _ONCE if _is_repeated(name, pairs))
+
+
+def _is_repeated(name: bytes, pairs: Sequence[tuple[bytes, bytes]]) -> bool:
+    return sum(given == name for given, _ in pairs) > 1

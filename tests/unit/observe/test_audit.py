@@ -23,7 +23,7 @@ from verifier.request import AuthRequest
 
 FIELDS = [
     "time", "event", "status", "reason", "policy", "issuer", "client_id", "scope", "role", "jti", "method", "host",
-    "path", "request_id", "remote_addr", "duration_us", "cached",
+    "path", "request_id", "trace_id", "remote_addr", "duration_us", "cached",
 ]  # fmt: skip
 TOKEN = make_token(make_principal("read write", role="arn:role"))
 ALLOWED = Decision(Reason.OK, "api", issuer="lab", token=TOKEN, cached=True)
@@ -39,6 +39,7 @@ def observation(decision: Decision = ALLOWED, *, now: float = NOW, **changes: An
         "method": "POST",
         "url": b"https://api.example:8443/db/users?password=hunter2",
         "request_id": "id-1",
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
         "remote_addr": "192.0.2.1",
     }
     return make_observation(now, AuthRequest(**(given | changes)), decision, 42e-6)
@@ -58,7 +59,7 @@ def test_a_line_says_who_did_what() -> None:
         "time": "2027-01-15T08:00:00.250000Z", "event": "allow", "status": 200, "reason": "ok", "policy": "api",
         "issuer": "lab", "client_id": "etl", "scope": "read write", "role": "arn:role", "jti": "token-1",
         "method": "POST", "host": "api.example:8443", "path": "/db/users", "request_id": "id-1",
-        "remote_addr": "192.0.2.1", "duration_us": 42, "cached": True,
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "remote_addr": "192.0.2.1", "duration_us": 42, "cached": True,
     }  # fmt: skip
 
 
