@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import re
@@ -11,7 +12,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from verifier import __version__, logs
 from verifier.server import signals
@@ -84,6 +85,27 @@ def _parser() -> argparse.ArgumentParser:
     lint.add_argument("--config", type=Path, metavar="FILE", help="to compare with its policies and headers")
     lint.add_argument("files", type=Path, nargs="+", metavar="FILE", help="Kubernetes YAML (/dev/stdin for a pipe)")
     lint.set_defaults(command=_lint)
+
+    report = commands.add_parser(
+        "report", help="read audit lines: who calls what, who is refused, who would lose access",
+        description="Reads audit lines, gzip files too, and prints the requests of each client. With a configuration, "
+        "it also decides about them again and prints what would change. "
+        "Exit 0: nobody loses access, 1: somebody does, 2: there is no complete report.",
+    )  # fmt: skip
+    report.add_argument("files", nargs="+", metavar="FILE", help="audit lines, or gzip of them; - for standard input")
+    report.add_argument("--config", type=Path, metavar="FILE", help="configuration to replay the lines with")
+    report.add_argument(
+        "--without-scope", action="append", default=[], metavar="S", help="as if no client had this scope; repeatable"
+    )
+    report.add_argument(
+        "--revoke", action="append", default=[], metavar="CLIENT", help="as if it were under `revoked`; repeatable"
+    )
+    report.add_argument(
+        "--auth-url", action="append", default=[], metavar="PATH?QUERY",
+        help="auth URL in the Ingress of a policy, whose parameters no line has; repeatable",
+    )  # fmt: skip
+    report.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: %(default)s")
+    report.set_defaults(command=_report)
 
     guard = commands.add_parser("guard", parents=[config], help="print the configuration block that guards an API")
     guard.add_argument("--proxy", required=True, metavar="NAME", help="nginx or ingress-nginx")
@@ -208,6 +230,14 @@ def _guard(options: argparse.Namespace) -> int:
 
     config = load(options.config) if options.config or os.environ.get("M2M_CONFIG") else None
     return guard.main(options.proxy, options.policy, config, sys.stdout)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from verifier.tools import report
+
+    config = _load_without_address(options) if options.config or os.environ.get("M2M_CONFIG") else None
+    stdin = cast(io.BufferedReader, sys.stdin.buffer)  # its documented type; typeshed says less
+    return report.run(config, options, stdin, sys.stdout, sys.stderr)
 
 
 def _demo(options: argparse.Namespace) -> int:

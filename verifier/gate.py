@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from typing import Protocol
 
 from verifier.decision import Decision
 from verifier.identity import VerifiedToken
@@ -11,17 +12,23 @@ from verifier.policy.clients import Revoked
 from verifier.policy.policies import Policies, Policy
 from verifier.reasons import Reason, Rejected
 from verifier.request import AuthRequest, credentials, is_url
-from verifier.tokens.cache import CachedVerifier
 
 log = logging.getLogger(__name__)
 
 _NOT_BOUND = "the token is not bound to a key (it has no cnf), so its scheme is Bearer and not DPoP"
 
 
+class Verifier(Protocol):
+    """Checks tokens: ``CachedVerifier``, or what replays audit lines."""
+
+    def verify(self, token: bytes) -> tuple[VerifiedToken, bool]:
+        """The verified token, and whether it was cached. Raises Rejected."""
+
+
 class Gate:
     """Decides about auth requests. ``max_identity_bytes`` is what the identity headers of an answer may take."""
 
-    def __init__(self, verifier: CachedVerifier, policies: Policies, revoked: Revoked, max_identity_bytes: int) -> None:
+    def __init__(self, verifier: Verifier, policies: Policies, revoked: Revoked, max_identity_bytes: int) -> None:
         self._verifier = verifier
         self._policies = policies
         self._revoked = revoked if revoked.any else None

@@ -159,10 +159,8 @@ class RevokedSettings(Section):
     tokens: list[Text] = []
 
     def build(self, client_ids: ClientIds) -> Revoked:
-        """The domain object: an id without issuer counts for all of them."""
-        split = [written.partition("/") for written in self.clients]
-        named = frozenset((name, client_id) for name, _, client_id in split if client_id and name in client_ids.issuers)
-        return Revoked(named, frozenset(self.clients), frozenset(self.tokens))
+        """The domain object."""
+        return Revoked.of(self.clients, self.tokens, client_ids)
 
 
 class CacheSettings(Section):

@@ -97,7 +97,7 @@ class Policy:
     def needs_token(self, method: str, url: bytes) -> bool:
         """False where each reading of the path meets a rule that needs no token."""
         try:
-            rules, rare = self._rules_of_readings(method, url)
+            rules, rare = self.rules_of_readings(method, url)
         except AmbiguousPathError:
             return True
         return any(rule is None or rule.needs_token for rule in rules | rare)
@@ -110,10 +110,7 @@ class Policy:
             raise Rejected(Reason.CLIENT_NOT_ALLOWED, "this client is not on the list")
         if self.issuers is not None and principal.issuer not in self.issuers:
             raise Rejected(Reason.ISSUER_NOT_ALLOWED, "tokens of this issuer are not accepted here")
-        needs, rare_needs = self.needs, frozenset[AnyOf]()
-        if self.rules:
-            rule, rare_needs = self._matching_rule(method, url)
-            needs += rule.needs
+        needs, rare_needs = self.needs_of(method, url)
         for alternatives in needs:
             if principal.scopes.isdisjoint(alternatives):
                 raise Rejected(
@@ -126,10 +123,17 @@ class Policy:
         if self.role_required and not principal.role:
             raise Rejected(Reason.NO_ROLE, "no role is mapped to this client or its scopes")
 
+    def needs_of(self, method: str, url: bytes) -> tuple[tuple[AnyOf, ...], frozenset[AnyOf]]:
+        """The scopes that a request needs, and those that rare readings of its path need. Raises Rejected."""
+        if not self.rules:
+            return self.needs, frozenset()
+        rule, rare_needs = self._matching_rule(method, url)
+        return self.needs + rule.needs, rare_needs
+
     def _matching_rule(self, method: str, url: bytes) -> tuple[Rule, frozenset[AnyOf]]:
         """The rule that decides, and what the rules of rare readings need. Raises Rejected."""
         try:
-            (rule, *others), rare = self._rules_of_readings(method, url)
+            (rule, *others), rare = self.rules_of_readings(method, url)
         except AmbiguousPathError as error:
             raise Rejected(Reason.AMBIGUOUS_PATH, f"the path is ambiguous: {error}") from error
         if others:  # nginx routes by one reading and hands the API the raw path: both must mean the same
@@ -140,7 +144,7 @@ class Policy:
             raise Rejected(Reason.NO_MATCHING_RULE, "no rule allows this method on this path")
         return rule, frozenset(needs for other in rare for needs in other.needs)
 
-    def _rules_of_readings(self, method: str, url: bytes) -> tuple[set[Rule | None], set[Rule]]:
+    def rules_of_readings(self, method: str, url: bytes) -> tuple[set[Rule | None], set[Rule]]:
         """What the readings of a path meet, and the rules that rare ones meet. Raises AmbiguousPathError."""
         target = parse_url(url)
         rules = {self.rule_for(method, reading) for reading in (target.path, *target.other_readings)}

@@ -108,15 +108,20 @@ def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
     if options.auth_url is not None:
         if options.policy is not None:
             raise ConfigError(["--auth-url: already names the policy: omit --policy"])
-        path, _, written = options.auth_url.partition("?")
-        named = nginx.policy_in(re.sub(r"^(?:https?://)?[^/]*", "", path))
-        if named is None:
-            raise ConfigError([f"--auth-url: must be {nginx.PREFIX}[/POLICY][?QUERY]"])
-        policy, query = named, written.encode()
+        policy, query = parse_auth_url(options.auth_url)
     # The whole header, or a part of it, is accepted too. The scheme counts: DPoP is for tokens that are bound to a key.
     scheme, token = _PASTED.fullmatch(token).groups()  # type: ignore[union-attr] # it matches everything
     authorization = (scheme or b"Bearer") + b" " + token if token else None
     return AuthRequest(policy, query, authorization, options.method, url)
+
+
+def parse_auth_url(written: str) -> tuple[str, bytes]:
+    """Policy and query of an auth URL as an Ingress has it, with or without its host. Raises ConfigError."""
+    path, _, query = written.partition("?")
+    policy = nginx.policy_in(re.sub(r"^(?:https?://)?[^/]*", "", path))
+    if policy is None:
+        raise ConfigError([f"--auth-url: must be {nginx.PREFIX}[/POLICY][?QUERY]"])
+    return policy, query.encode()
 
 
 async def _decide(config: Config, request: AuthRequest) -> Decision:
