@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-USAGE_ERROR, KEYS_MISSING, INTERRUPTED = 2, 2, 130
+USAGE_ERROR, KEYS_MISSING, INTERRUPTED, OUTPUT_CLOSED = 2, 2, 130, 141
 UDS_MODE = 0o660
 
 
@@ -39,12 +39,17 @@ def main(arguments: list[str] | None = None) -> int:
     from verifier.config import ConfigError
 
     try:
-        return int(options.command(options))
+        status = int(options.command(options))
+        sys.stdout.flush()
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # the reader has enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more
+        return OUTPUT_CLOSED
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
