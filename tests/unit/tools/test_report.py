@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import tracemalloc
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from verifier.tools import report
 from verifier.tools.report import lines as report_lines
 from verifier.tools.report.lines import MAX_LINE, Progress, parse_line
 from verifier.tools.report.replay import DECIDED_BY_POLICY, NOT_REPLAYED
-from verifier.tools.report.tally import MAX_NAMED, OTHER, Tally
+from verifier.tools.report.tally import MAX_NAMED, OTHER, Change, Client, Tally
 
 MakeConfig = Callable[[Any], Config]
 PREFIX = "https://api.lab.informationcart.com/"
@@ -142,19 +143,33 @@ def test_a_scope_is_needed_by_a_rule_that_a_request_met_or_by_a_role(
     assert found([line(scope=scope, method=method, role=role)], config)["clients"][0]["never_needed"] == never
 
 
-def test_clients_scopes_and_changes_beyond_the_bounds_are_counted_together(config: Config) -> None:
-    tally = Tally(
-        report._replay(config, argparse.Namespace(without_scope=[], revoke=["etl"], auth_url=[])),
-        max_rows=2,
-        max_scopes=1,
-    )
-    for client in ("a", "b", "c", "d", "a"):
-        tally.add(
-            parse_line(line(scope="read write" if client == "b" else "read", client_id=client, policy="none" + client))
-        )
-    assert [(one.client_id, one.requests) for one in tally.clients.values()] == [("a", 2), ("b", 1), (OTHER, 2)]
-    assert [(one.client_id, one.requests) for one in tally.changes.values()] == [("a", 2), ("b", 1), (OTHER, 2)]
-    assert ([len(one.granted) for one in tally.clients.values()], tally.is_full) == ([1, 0, 0], True)
+def test_clients_scopes_and_changes_beyond_the_bound_are_counted_together(config: Config) -> None:
+    options = argparse.Namespace(without_scope=[], revoke=[], auth_url=[])
+    tally = Tally(report._replay(config, options), max_bytes=100_000)
+    for number in range(900):
+        tally.add(parse_line(line(client_id=f"client-{number % 300}", policy="gone", scope=f"scope-{number}")))
+    rows: Iterable[Client | Change]
+    for rows in (tally.clients.values(), tally.changes.values()):
+        assert 10 < len(rows) < 100
+        assert (sum(one.requests for one in rows), max(one.requests for one in rows)) == (900, list(rows)[-1].requests)
+        assert list(rows)[-1].client_id == OTHER
+    assert tally.is_full
+
+
+def test_memory_is_bounded_whatever_the_lines_say(config: Config) -> None:
+    options = argparse.Namespace(without_scope=[], revoke=[], auth_url=[])
+    tally = Tally(report._replay(config, options), max_bytes=1_000_000)
+    template = json.loads(line(policy="gone", scope=""))
+    tracemalloc.start()
+    for number in range(1000):
+        long = f"{number}" * 8000
+        changed = dict.fromkeys(("client_id", "scope", "role", "jti", "policy", "issuer", "path", "method"), long)
+        tally.add(parse_line(json.dumps(template | changed).encode()))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert (tally.requests, tally.is_full) == (1000, True)
+    assert peak < 4_000_000  # of about 200 MB
 
 
 # --- the decision again

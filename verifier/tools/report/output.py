@@ -35,7 +35,9 @@ def limits(tally: Tally, config: Config | None) -> list[str]:
         named = ", ".join(tally.broken_lines)
         found.append(f"{tally.broken:,} lines are no audit lines and are not counted: {named}")
     if tally.is_full:
-        found.append(f"There were more clients, changes or scopes than are kept: the rest is counted under {OTHER}.")
+        found.append(
+            f"There were more clients, changes or scopes than are kept: {OTHER} has the rest, without its scopes."
+        )
     if not any(client.requests > client.refused for client in tally.clients.values()):
         found.append("No line is about a request that was let through: with `audit: denied`, none is written.")
     if config is None or tally.replay is None:

@@ -19,7 +19,8 @@ from verifier.tokens.principals import Principals
 from verifier.tokens.verify import IssuerRules
 from verifier.tools.report.lines import Record
 
-MAX_REMEMBERED = 20_000  # paths, and outcomes; then they are forgotten
+MAX_REMEMBERED = 10_000  # paths, and outcomes; then all are forgotten
+LONGEST = 2048  # characters of what is remembered of one
 
 NOT_REPLAYED = frozenset(
     {
@@ -38,7 +39,7 @@ DECIDED_BY_POLICY = frozenset(
 """What the gate says of a valid token. The others, but for ``missing_token``, say that the token is not valid."""
 
 
-_Key = TypeVar("_Key", bound=Hashable)
+_Key = TypeVar("_Key", bound=tuple[Hashable, ...])
 _Value = TypeVar("_Value")
 
 
@@ -199,8 +200,9 @@ def _url(host: str, path: str) -> bytes:
 
 
 def _remember(known: dict[_Key, _Value], key: _Key, value: _Value) -> _Value:
-    """Bounded, by forgetting all of it."""
-    if len(known) >= MAX_REMEMBERED:
-        known.clear()
-    known[key] = value
+    """Keep the value of a key, unless it is long."""
+    if sum(len(part) for part in key if isinstance(part, str)) <= LONGEST:
+        if len(known) >= MAX_REMEMBERED:
+            known.clear()
+        known[key] = value
     return value

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from sys import getsizeof
 
 from verifier.observe.audit import MAX_TEXT
 from verifier.reasons import Reason
 from verifier.tools.report.lines import Record
 from verifier.tools.report.replay import NOT_REPLAYED, Replay
 
-MAX_ROWS = 10_000  # clients, and changes; further ones are counted together
-MAX_SCOPES = 100_000  # granted scopes that are kept, of all clients together
+MAX_BYTES = 48 * 1024 * 1024  # clients, scopes and changes that are kept; further ones are counted together
+ROW_BYTES = 1200  # of a client or a change beside its texts
+SCOPE_BYTES = 64  # of a granted scope beside its text: places in two sets
 MAX_NAMED = 5  # examples of a change, and lines that are named because they are no audit lines
+MAX_EXAMPLE = 200  # characters
 OTHER = "(other)"
 
 
@@ -30,7 +33,8 @@ class Client:
     needed: set[str] = field(default_factory=set)
     first_seen: str = ""
     last_seen: str = ""
-    last_scope: str = ""
+    last_scopes: int = 0
+    """A hash: most requests have the scopes of the one before, and those may be long."""
     changes: Counter[str] = field(default_factory=Counter)
     """Requests by the kind of their change."""
 
@@ -68,7 +72,7 @@ class Change:
 class Tally:
     """What the lines say, in bounded memory; without ``replay``, nothing about a configuration."""
 
-    def __init__(self, replay: Replay | None, *, max_rows: int = MAX_ROWS, max_scopes: int = MAX_SCOPES) -> None:
+    def __init__(self, replay: Replay | None, *, max_bytes: int = MAX_BYTES) -> None:
         self.replay = replay
         self.requests = self.passed = self.broken = self.not_replayed = self.cut = 0
         self.broken_lines: list[str] = []
@@ -77,8 +81,7 @@ class Tally:
         self.changes: dict[tuple[str, ...], Change] = {}
         self.is_full = False
         """Whether there were more clients, changes or scopes than are kept."""
-        self._max_rows = max_rows
-        self._scopes_left = max_scopes
+        self._room = max_bytes
 
     def add_broken(self, source: str, number: int, cause: ValueError) -> None:
         """Count a line that is no audit line."""
@@ -101,25 +104,30 @@ class Tally:
             client.last_seen = record.time
         if not client.first_seen or record.time < client.first_seen:
             client.first_seen = record.time
-        if record.scope != client.last_scope:
+        if hash(record.scope) != client.last_scopes:
             self._grant(client, record.scope)
         if self.replay is not None:
             self._compare(self.replay, client, record)
 
     def _new_client(self, issuer: str, client_id: str) -> Client:
-        if len(self.clients) >= self._max_rows:
-            self.is_full = True
+        if not self._takes(ROW_BYTES, issuer, client_id):
             issuer, client_id = "", OTHER
         return self.clients.setdefault((issuer, client_id), Client(issuer, client_id))
 
     def _grant(self, client: Client, scope: str) -> None:
-        client.last_scope = scope
+        client.last_scopes = hash(scope)
         new = {one for one in scope.split(" ") if one} - client.granted
-        if len(new) > self._scopes_left:
+        if self._takes(SCOPE_BYTES * len(new), *new):
+            client.granted |= new
+
+    def _takes(self, size: int, *texts: str) -> bool:
+        """Whether there is room for this many bytes and these texts, which is then taken."""
+        size += sum(map(getsizeof, texts))
+        if self.is_full or size > self._room:
             self.is_full = True
-            return
-        self._scopes_left -= len(new)
-        client.granted |= new
+            return False
+        self._room -= size
+        return True
 
     def _compare(self, replay: Replay, client: Client, record: Record) -> None:
         outcome = replay.outcome(record)
@@ -139,14 +147,13 @@ class Tally:
         key = kind, record.issuer, record.client_id, record.policy, cause
         change = self.changes.get(key)
         if change is None:
-            if len(self.changes) >= self._max_rows:
-                self.is_full = True
+            if not self._takes(ROW_BYTES + MAX_NAMED * MAX_EXAMPLE, *key):
                 key = kind, "", OTHER, "", ""
             change = self.changes.setdefault(key, Change(*key))
         change.requests += 1
         change.last_seen = max(change.last_seen, record.time)
         if len(change.examples) < MAX_NAMED:
-            change.examples[f"{record.method} {record.host}{record.path}"] = None
+            change.examples[f"{record.method} {record.host}{record.path}"[:MAX_EXAMPLE]] = None
 
     @property
     def takes_access(self) -> bool:
