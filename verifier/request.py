@@ -34,8 +34,8 @@ class AuthRequest(NamedTuple):
     """Whether a body may follow on the connection. It is never read."""
     method_override: bool = False
     """Whether a header asks the API to act upon another method than ``method``."""
-    trace_id: str = ""
-    """Of the trace that the request belongs to, as ``trace_id_of`` reads it; the client may choose it."""
+    traceparent: bytes = b""
+    """Which trace the request belongs to, unchecked (see ``trace_id_of``); empty where it came more than once."""
 
 
 def is_url(url: bytes) -> bool:

@@ -103,12 +103,13 @@ def test_operations_names_every_audit_field() -> None:
 def test_the_derived_field_of_the_monitoring_page_finds_a_trace_id_and_no_empty_one() -> None:
     (source,) = yaml.safe_load(DOCS["monitoring"].blocks("yaml")[-1])["datasources"]
     (derived,) = source["jsonData"]["derivedFields"]
-    request = AuthRequest("api", b"", None, "GET", b"", trace_id="4bf92f3577b34da6a3ce929d0e0e4736")
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    request = AuthRequest("api", b"", None, "GET", b"", traceparent=f"00-{trace}-00f067aa0ba902b7-01".encode())
     lines = [
         audit.line(observation(0.0, asked, Decision(Reason.MISSING_TOKEN), 0.0)).decode()
-        for asked in (request, request._replace(trace_id=""))
+        for asked in (request, request._replace(traceparent=b""))
     ]
-    assert [re.findall(derived["matcherRegex"], line) for line in lines] == [[request.trace_id], []]
+    assert [re.findall(derived["matcherRegex"], line) for line in lines] == [[trace], []]
 
 
 def test_the_link_to_loki_on_the_monitoring_page_has_a_query_of_that_page() -> None:

@@ -18,7 +18,7 @@ import orjson
 
 from verifier.observe.batch import Observation
 from verifier.reasons import Reason
-from verifier.request import is_url
+from verifier.request import is_url, trace_id_of
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class Audit:
 
 def line(observation: Observation) -> bytes:
     """One JSON object and a newline, in ASCII. It holds no query, no header and nothing that looks like a token."""
-    now, method, url, request_id, trace_id, remote_addr, decision, seconds = observation
+    now, method, url, request_id, traceparent, remote_addr, decision, seconds = observation
     reason, token = decision.reason, decision.token
     host, path = _host_and_path(url)
     chosen: tuple[str, ...] = (method, host, path, request_id, remote_addr)
@@ -160,7 +160,7 @@ def line(observation: Observation) -> bytes:
         "host": chosen[1],
         "path": chosen[2],
         "request_id": chosen[3],
-        "trace_id": trace_id,
+        "trace_id": trace_id_of(traceparent) if traceparent else "",
         "remote_addr": chosen[4],
         "duration_us": round(seconds * 1e6),
         "cached": bool(decision.cached),

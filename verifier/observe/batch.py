@@ -27,7 +27,7 @@ class Observation(NamedTuple):
     method: str
     url: bytes
     request_id: str
-    trace_id: str
+    traceparent: bytes
     remote_addr: str
     decision: Decision
     seconds: float
@@ -45,7 +45,7 @@ class Batch:
 
     def add(self, request: AuthRequest, decision: Decision, seconds: float) -> None:
         """Queue one decision."""
-        observed = request.method, request.url, request.request_id, request.trace_id, request.remote_addr
+        observed = request.method, request.url, request.request_id, request.traceparent, request.remote_addr
         self._pending.append(Observation(self._clock(), *observed, decision, seconds))
         pending = len(self._pending)
         if pending == 1 and self._timer is None:

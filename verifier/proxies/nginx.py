@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from verifier.request import AuthRequest, trace_id_of
+from verifier.request import AuthRequest
 
 PREFIX = "/verify"
 _BELOW_PREFIX = PREFIX + "/"
@@ -51,19 +51,19 @@ def parse(policy: str, query: bytes, pairs: Sequence[tuple[bytes, bytes]], peer:
     """Read the subrequest's headers, whose names are in lower case. ``peer`` is the address of the connection."""
     headers: dict[bytes, bytes] = dict(pairs)
     get = headers.get
-    traceparent = get(b"traceparent")
+    has_repeated = len(headers) != len(pairs)
     return AuthRequest(
         policy,
         query,
         get(b"authorization"),
         get(b"x-original-method", b"").decode("latin-1"),
         get(b"x-original-url", b""),
-        frozenset() if len(headers) == len(pairs) else _repeated(pairs),
+        _repeated(pairs) if has_repeated else frozenset(),
         get(b"x-request-id", b"").decode("latin-1"),
         get(b"x-real-ip", b"").decode("latin-1") or peer,
         b"content-length" in headers or b"transfer-encoding" in headers,
         not headers.keys().isdisjoint(_METHOD_OVERRIDES),
-        "" if traceparent is None or _is_repeated(b"traceparent", pairs) else trace_id_of(traceparent),
+        b"" if has_repeated and _is_repeated(b"traceparent", pairs) else get(b"traceparent", b""),
     )
 
 

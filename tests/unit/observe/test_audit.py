@@ -39,7 +39,7 @@ def observation(decision: Decision = ALLOWED, *, now: float = NOW, **changes: An
         "method": "POST",
         "url": b"https://api.example:8443/db/users?password=hunter2",
         "request_id": "id-1",
-        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "traceparent": b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         "remote_addr": "192.0.2.1",
     }
     return make_observation(now, AuthRequest(**(given | changes)), decision, 42e-6)
@@ -66,6 +66,11 @@ def test_a_line_says_who_did_what() -> None:
 @pytest.mark.parametrize("decision", [ALLOWED, DENIED, WOULD_DENY], ids=["allowed", "denied", "report mode"])
 def test_a_line_has_the_fields_of_the_contract_and_no_other(decision: Decision) -> None:
     assert list(entry(decision)) == FIELDS
+
+
+@pytest.mark.parametrize("value", [b"", b"00-x", b"00-" + b"0" * 32 + b"-00f067aa0ba902b7-01"])
+def test_without_a_valid_traceparent_the_trace_id_is_empty(value: bytes) -> None:
+    assert entry(traceparent=value)["trace_id"] == ""
 
 
 def test_a_denial_without_a_token_names_no_client() -> None:

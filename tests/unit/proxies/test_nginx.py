@@ -32,7 +32,7 @@ def test_a_subrequest_is_parsed() -> None:
     assert ordinary() == AuthRequest(
         "api", b"scope=read", b"Bearer abc", "POST", b"https://api.example/a/../b?x=%2f",
         request_id="id-1", remote_addr="192.0.2.1", body_announced=False, method_override=False,
-        trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
+        traceparent=b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def test_a_header_that_changes_the_meaning_is_noticed(field: str) -> None:
 
 
 def test_a_repeated_traceparent_names_no_trace_and_refuses_nothing() -> None:
-    assert ordinary(("traceparent", ORDINARY["Traceparent"])) == ordinary()._replace(trace_id="")
+    assert ordinary(("traceparent", ORDINARY["Traceparent"])) == ordinary()._replace(traceparent=b"")
 
 
 def test_bytes_beyond_ascii_are_read_without_an_error() -> None:
