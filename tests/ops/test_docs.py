@@ -9,6 +9,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +17,7 @@ from pages import DOCS, PAGES, README, ROOT, Page
 from pydantic import BaseModel
 
 from grafana.live import binary
-from tests.unit.support import observation
+from tests.unit.support import make_principal, make_token, observation
 from verifier import app, cli
 from verifier.config import model
 from verifier.config.environment import Environment
@@ -116,6 +117,27 @@ def test_the_link_to_loki_on_the_monitoring_page_has_a_query_of_that_page() -> N
     (link,) = DOCS["monitoring"].blocks("text")
     (query,) = json.loads(link.partition("&panes=")[2])["a"]["queries"]
     assert query["expr"] in DOCS["monitoring"].blocks("logql")[1]
+
+
+def test_the_json_on_the_report_page_has_the_members_that_report_writes(tmp_path: Path) -> None:
+    config = tmp_path / "m2m.yaml"
+    config.write_text("issuers: [{name: homelab, issuer: x, jwks_url: 'https://x.example/', audience: x}]")
+    request = AuthRequest("gone", b"", None, "GET", b"https://api.example/")
+    token = make_token(make_principal(issuer="homelab"))
+    (tmp_path / "audit").write_bytes(audit.line(observation(0.0, request, Decision(Reason.OK, "gone", token=token), 0)))
+    command = [sys.executable, "-m", "verifier", "report", str(tmp_path / "audit"), "--config", str(config), "--format"]
+    done = subprocess.run([*command, "json"], capture_output=True, text=True, check=False)
+    (written,) = DOCS["report"].blocks("json")
+
+    assert members(json.loads(written)) == members(json.loads(done.stdout))
+
+
+def members(value: Any) -> Any:
+    """The names in a JSON value, without what they hold; a list stands for its first item."""
+    if isinstance(value, list):
+        return [members(one) for one in value[:1]]
+    names = {name: members(one) for name, one in value.items()} if isinstance(value, dict) else {}
+    return names | {name: None for name in ("refusals", "would_deny") if name in names}
 
 
 def test_operations_names_every_option_of_serve_and_its_default() -> None:

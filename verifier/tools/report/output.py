@@ -38,7 +38,7 @@ def limits(tally: Tally, config: Config | None) -> list[str]:
         found.append(
             f"There were more clients, changes or scopes than are kept: {OTHER} has the rest, without its scopes."
         )
-    if not any(client.requests > client.refused for client in tally.clients.values()):
+    if not tally.passed:
         found.append("No line is about a request that was let through: with `audit: denied`, none is written.")
     if config is None or tally.replay is None:
         return [*found, "Which scopes were needed, and what would change, takes the configuration: --config FILE."]
@@ -64,12 +64,8 @@ def _table(tally: Tally, config: Config | None, options: argparse.Namespace, out
     clients = _sorted(tally.clients.values())
     first = min(client.first_seen for client in clients)
     last = max(client.last_seen for client in clients)
-    refused = sum(client.refused for client in clients)
-    print(
-        f"{tally.requests:,} requests from {_time(first)} to {_time(last)}: {tally.requests - refused:,} let through, "
-        f"{refused:,} refused\n",
-        file=out,
-    )
+    counted = f"{tally.requests:,} requests, {tally.passed:,} let through, {tally.refused:,} refused"
+    print(printable(f"{counted}, from {_time(first)} to {_time(last)}"), end="\n\n", file=out)
     header = ["CLIENT", "REQUESTS", "REFUSED", "LAST SEEN", "REFUSALS", "GRANTED"]
     rows = [
         [_name(one), f"{one.requests:,}", f"{one.refused:,}", _time(one.last_seen), _refusals(one), _few(one.granted)]
@@ -85,7 +81,7 @@ def _table(tally: Tally, config: Config | None, options: argparse.Namespace, out
         for kind, title in TITLES.items():
             changes = _sorted(change for change in tally.changes.values() if change.kind == kind)
             total = sum(change.requests for change in changes)
-            print(f"\n{title}: {total:,} requests of {len({_name(one) for one in changes}):,} clients", file=out)
+            print(f"\n{title}: requests {total:,}, clients {len({_name(one) for one in changes}):,}", file=out)
             if changes:
                 header = ["CLIENT", "POLICY", "CAUSE", "REQUESTS", "LAST SEEN", "FOR EXAMPLE"]
                 _write_rows(out, header, map(_change_row, changes))
@@ -101,7 +97,7 @@ def _change_row(change: Change) -> list[str]:
 def _json(tally: Tally, config: Config | None, options: argparse.Namespace, out: TextIO, _: TextIO) -> None:
     report: dict[str, Any] = {
         "requests": tally.requests,
-        "refused": sum(client.refused for client in tally.clients.values()),
+        "refused": tally.refused,
         "broken_lines": tally.broken,
         "clients": [_entry(client, config) for client in _sorted(tally.clients.values())],
         "replay": None,

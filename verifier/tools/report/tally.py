@@ -156,6 +156,11 @@ class Tally:
             change.examples[f"{record.method} {record.host}{record.path}"[:MAX_EXAMPLE]] = None
 
     @property
+    def refused(self) -> int:
+        """Requests that nginx did not let through."""
+        return self.requests - self.passed
+
+    @property
     def takes_access(self) -> bool:
         """Whether a request that passed would be refused, or reach the API with another role."""
         return any(change.kind != ALLOWED for change in self.changes.values())
