@@ -15,6 +15,9 @@ _BELOW_PREFIX = PREFIX + "/"
 # forged them. A second one of these would leave open which one counts.
 _ONCE = (b"authorization", b"x-original-url", b"x-original-method")
 
+CERTIFICATE = "ssl-client-cert"
+"""Where ingress-nginx puts the client's certificate; its name for this header is fixed."""
+
 # Frameworks that know one of these route by the method that it names.
 _METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
 
