@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import logging
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -364,6 +365,18 @@ def test_a_full_memory_refuses_new_proofs_until_old_ones_are_too_old(
     assert (len(seen), caplog.text.count("3 DPoP proofs are remembered")) == (3, 1)
     seen.add(b"\4", NOW + 131, NOW + 71)
     assert len(seen) == 1
+
+
+def test_the_memory_of_proofs_takes_at_most_8_mib() -> None:
+    seen = SeenProofs()
+    tracemalloc.start()
+    for number in range(proofs.MAX_SEEN):
+        seen.add(number.to_bytes(16), NOW + 60, NOW)
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert len(seen) == proofs.MAX_SEEN
+    assert used <= 8 * 2**20
 
 
 # --- certificates ---
