@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import json
@@ -95,8 +94,8 @@ def thumbprints(members: Mapping[str, Any]) -> tuple[Thumbprint, ...]:
     return tuple((name, value) for name, value in found if isinstance(value, str))
 
 
-def key_thumbprint(jwk: Mapping[str, Any]) -> str:
-    """The SHA-256 thumbprint of an asymmetric key (RFC 7638). Raises ValueError where ``jwk`` is none."""
+def thumbprint_input(jwk: Mapping[str, Any]) -> bytes:
+    """What is hashed to the thumbprint of an asymmetric key (RFC 7638 section 3). Raises ValueError on another."""
     kty, crv = jwk.get("kty"), jwk.get("crv", "")
     kind = (str(kty), str(crv) if kty in ("EC", "OKP") else "")
     if kind not in _KEY_TYPES or kty == "oct":
@@ -105,8 +104,7 @@ def key_thumbprint(jwk: Mapping[str, Any]) -> str:
     required = {name: jwk.get(name) for name in names}
     if not all(isinstance(value, str) for value in required.values()):
         raise ValueError("a member is missing or not a string")
-    canonical = json.dumps(required, sort_keys=True, separators=(",", ":"))
-    return base64.urlsafe_b64encode(hashlib.sha256(canonical.encode()).digest()).rstrip(b"=").decode()
+    return json.dumps(required, sort_keys=True, separators=(",", ":")).encode()
 
 
 def parse_key(jwk: Any, *, symmetric: bool = False) -> Key:

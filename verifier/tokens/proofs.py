@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from verifier.clock import Clock
 from verifier.identity import Binding, VerifiedToken
-from verifier.keys.jwk import ASYMMETRIC_ALGORITHMS, key_thumbprint, parse_key
+from verifier.keys.jwk import ASYMMETRIC_ALGORITHMS, parse_key, thumbprint_input
 from verifier.reasons import Reason, Rejected
 from verifier.request import AuthRequest, Credentials
 from verifier.strict_json import parse_object
@@ -163,7 +163,7 @@ class Proofs:
         if not isinstance(jwk, dict) or not _PRIVATE_MEMBERS.isdisjoint(jwk):
             raise _bad("the DPoP proof's jwk is not a public key")
         try:
-            thumbprint = key_thumbprint(jwk)
+            thumbprint = _sha256(thumbprint_input(jwk))
         except ValueError as error:
             raise _bad(f"the DPoP proof's jwk cannot be used: {error}") from error
         if thumbprint != jkt:
@@ -210,7 +210,7 @@ def certificate_of(value: bytes) -> bytes:
 
 def _check_target(request: AuthRequest, claims: Claims, origin: str) -> None:
     """``htm`` and ``htu`` (RFC 9449 section 4.3, points 8 and 9)."""
-    if claims.get("htm") != request.method:
+    if not request.method or claims.get("htm") != request.method:
         raise _bad("the DPoP proof's htm is not the method of the request")
     own_origin, path = _origin_and_path(request.url.decode("latin-1"))
     if origin:

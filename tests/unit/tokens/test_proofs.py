@@ -156,6 +156,10 @@ def test_another_htu_is_refused(check: Check, ec_signer: SigningKey, htu: str, u
     assert "URL" in refused(check, ec_signer.proof(TOKEN, htu, iat=NOW), url=url)
 
 
+def test_a_method_that_the_proxy_did_not_name_is_that_of_no_proof(check: Check, ec_signer: SigningKey) -> None:
+    assert "method" in refused(check, ec_signer.proof(TOKEN, URL, iat=NOW, htm=""), method="")
+
+
 @pytest.mark.parametrize(
     ("url", "htu", "passes"),
     [
