@@ -15,7 +15,7 @@ from verifier.decision import Decision
 from verifier.keys.fetch import TIME_LIMIT
 from verifier.observe.metrics import Metrics
 from verifier.policy.paths import AmbiguousPathError, parse_url
-from verifier.proxies import nginx
+from verifier.proxies import routes
 from verifier.reasons import Reason, Rejected
 from verifier.request import AuthRequest, credentials, is_url
 from verifier.tokens.jws import parse_compact, unverified_claims
@@ -109,10 +109,11 @@ def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
         if options.policy is not None:
             raise ConfigError(["--auth-url: already names the policy: omit --policy"])
         path, _, written = options.auth_url.partition("?")
-        named = nginx.policy_in(re.sub(r"^(?:https?://)?[^/]*", "", path))
+        path = re.sub(r"^(?:https?://)?[^/]*", "", path)
+        named = routes.auth_request(options.method, path, path.encode(), written.encode(), (), "")
         if named is None:
-            raise ConfigError([f"--auth-url: must be {nginx.PREFIX}[/POLICY][?QUERY]"])
-        policy, query = named, written.encode()
+            raise ConfigError([f"--auth-url: must be {routes.FORMS}"])
+        policy, query = named.policy, named.query
     # The whole header, or a part of it, is accepted too. The scheme counts: DPoP is for tokens that are bound to a key.
     scheme, token = _PASTED.fullmatch(token).groups()  # type: ignore[union-attr] # it matches everything
     authorization = (scheme or b"Bearer") + b" " + token if token else None
