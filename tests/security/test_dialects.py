@@ -61,9 +61,19 @@ def test_ext_authz_gives_the_same_reason(case: Case, main: RunningApp) -> None:
     assert main.run(main.exchange(b"\r\n".join(head))).reason == case.reason
 
 
+@pytest.mark.parametrize("case", SAME, ids=lambda case: case.name)
+def test_gateway_fabric_gives_the_same_reason(case: Case, main: RunningApp) -> None:
+    pairs, (_, host, uri) = split(case)
+    pairs += [(b"method", case.request.method or b""), (b"host", host), (b"path", uri)]
+    path = case.request.path.replace("/verify", "/gateway-fabric", 1)
+
+    assert main.send(pairs, path, case.request.query).reason == case.reason
+
+
 NOT_GIVEN = {
     "/verify": [(b"x-forwarded-method", b"GET"), (b"x-forwarded-proto", b"https"), (b"x-forwarded-uri", b"/db/x")],
     "/forward-auth": [(b"x-original-method", b"GET"), (b"x-original-url", b"https://api.example.com/db/x")],
+    "/gateway-fabric": [(b"x-original-method", b"GET"), (b"x-original-url", b"https://api.example.com/db/x")],
     "/ext-authz": [(b"x-original-url", b"https://api.example.com/db/x"), (b"x-forwarded-uri", b"/db/x")],
 }
 

@@ -6,16 +6,18 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from verifier.proxies import ext_authz, fields, forward_auth, nginx
+from verifier.proxies import ext_authz, fields, forward_auth, gateway_fabric, nginx
 from verifier.request import AuthRequest
 
 _Parse = Callable[[str, bytes, fields.Pairs, str], AuthRequest]
 _BY_HEADERS: tuple[tuple[Callable[[str], str | None], _Parse], ...] = (
     (nginx.policy_in, nginx.parse),
     (forward_auth.policy_in, forward_auth.parse),
+    (gateway_fabric.policy_in, gateway_fabric.parse),
 )
 
-FORMS = f"{nginx.PREFIX}[/POLICY][?QUERY], {forward_auth.PREFIX}[/POLICY][?QUERY] or /ext-authz/POLICY"
+FORMS = ", ".join(f"{dialect.PREFIX}[/POLICY][?QUERY]" for dialect in (nginx, forward_auth, gateway_fabric))
+FORMS += " or /ext-authz/POLICY"
 """The auth paths, for messages."""
 
 # Printable, without escapes in the path, without a fragment.

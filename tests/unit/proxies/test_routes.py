@@ -13,6 +13,7 @@ PAIRS = [
     *[(b"x-forwarded-" + name, value) for name, value in
       [(b"method", b"FORWARDED"), (b"proto", b"http"), (b"host", b"forwarded"), (b"uri", b"/")]],
 ]  # fmt: skip
+PAIRS += [(b"method", b"FABRIC"), (b"path", b"/")]
 NGINX = ("ORIGINAL", b"http://original/")
 FORWARD_AUTH = ("FORWARDED", b"http://forwarded/")
 
@@ -24,6 +25,7 @@ FORWARD_AUTH = ("FORWARDED", b"http://forwarded/")
         (b"/verify?a?b=%2f", "default", b"a?b=%2f", NGINX), (b"/verify?" + b"a" * 1016, "default", b"a" * 1016, NGINX),
         (b"/forward-auth", "default", b"", FORWARD_AUTH),
         (b"/forward-auth/a/b?client=x", "a/b", b"client=x", FORWARD_AUTH),
+        (b"/gateway-fabric/api?issuer=x", "api", b"issuer=x", ("FABRIC", b"https://host/")),
         (b"/ext-authz/api/x?scope=a", "api", b"", ("GET", b"https://host/x?scope=a")),
         (b"/ext-authz/api/" + b"a" * 2000, "api", b"", ("GET", b"https://host/" + b"a" * 2000)),
     ],
