@@ -88,6 +88,7 @@ class _Values(dict[str, str]):
         headers = guard.headers
         self["headers"], self["spaced"] = ", ".join(headers), " ".join(headers)
         self["lower"] = ",".join(headers).lower()
+        self["alternatives"] = "|".join(headers).lower()
         self["caddy"] = "\n".join(f"\t\trequest_header -{header}" for header in headers)
         read, sent = _nginx_directives(headers)
         # A mapped header may have one of these names: set twice, it would reach the API twice.
