@@ -87,7 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     lint.set_defaults(command=_lint)
 
     guard = commands.add_parser("guard", parents=[config], help="print the configuration block that guards an API")
-    guard.add_argument("--proxy", required=True, metavar="NAME", help="nginx or ingress-nginx")
+    guard.add_argument(
+        "--proxy", required=True, metavar="NAME",
+        help="nginx, ingress-nginx, traefik, traefik-ingress-nginx, caddy, envoy, envoy-gateway, istio, haproxy, "
+        "gateway-api, nginx-gateway-fabric, nginx-ingress-controller, cilium",
+    )  # fmt: skip
     guard.add_argument("--policy", required=True, metavar="P", help="policy of the API")
     guard.set_defaults(command=_guard)
 

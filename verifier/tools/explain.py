@@ -16,7 +16,7 @@ from verifier.decision import Decision
 from verifier.keys.fetch import TIME_LIMIT
 from verifier.observe.metrics import Metrics
 from verifier.policy.paths import AmbiguousPathError, parse_url
-from verifier.proxies import nginx
+from verifier.proxies import fields, routes
 from verifier.reasons import Reason, Rejected
 from verifier.request import AuthRequest, credentials, is_url
 from verifier.tokens.claims import Claims
@@ -113,15 +113,16 @@ def _request(options: argparse.Namespace, given: bytes) -> AuthRequest:
         if options.policy is not None:
             raise ConfigError(["--auth-url: already names the policy: omit --policy"])
         path, _, written = options.auth_url.partition("?")
-        named = nginx.policy_in(re.sub(r"^(?:https?://)?[^/]*", "", path))
+        path = re.sub(r"^(?:https?://)?[^/]*", "", path)
+        named = routes.auth_request(options.method, path, path.encode(), written.encode(), (), "")
         if named is None:
-            raise ConfigError([f"--auth-url: must be {nginx.PREFIX}[/POLICY][?QUERY]"])
-        policy, query = named, written.encode()
+            raise ConfigError([f"--auth-url: must be {routes.FORMS}"])
+        policy, query = named.policy, named.query
     token, headers = _split(given)
     # The whole header, or a part of it, is accepted too. The scheme counts: DPoP is for tokens that are bound to a key.
     scheme, token = _PASTED.fullmatch(token).groups()  # type: ignore[union-attr] # it matches everything
     authorization = (scheme or b"Bearer") + b" " + token if token else None
-    proofs = nginx.dpop_proofs(headers)
+    proofs = fields.dpop_proofs(headers)
     return AuthRequest(policy, query, authorization, options.method, url, proofs=proofs, headers=headers)
 
 

@@ -211,6 +211,15 @@ def test_a_denial_ends_with_the_decisions_own_description_and_what_would_change_
 
 
 @pytest.mark.parametrize(
+    ("auth_url", "status"),
+    [("/forward-auth/api", 0), ("/forward-auth/api?scope=admin", 1), ("/ext-authz/api/db?scope=admin", 0),
+     ("/ext-authz/none", 1)],
+)  # fmt: skip
+def test_an_auth_url_may_be_of_any_dialect(config: Config, token: Token, auth_url: str, status: int) -> None:
+    assert explain(config, token(), auth_url=auth_url)[0] == status
+
+
+@pytest.mark.parametrize(
     ("options", "problem"),
     [
         *[({"auth_url": url}, "--auth-url: must be") for url in ("/verfy/api", "/verifyapi", "api", "/x/verify/a", "")],
