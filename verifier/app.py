@@ -27,10 +27,11 @@ from verifier.observe.audit import Audit
 from verifier.observe.batch import Batch
 from verifier.observe.metrics import Metrics
 from verifier.policy.resources import WELL_KNOWN, ResourceDocuments
-from verifier.proxies import nginx
+from verifier.proxies import routes
 from verifier.proxies.answers import Answers
 from verifier.request import AuthRequest
 from verifier.tokens.cache import CachedVerifier
+from verifier.tokens.proofs import Proofs, SeenProofs
 from verifier.tokens.verify import IssuerRules, TokenVerifier
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,11 @@ class Runtime:
             clock=clock,
             max_identity_bytes=self.answers.max_identity_bytes,
         )
-        self.gate = Gate(self.cache, config.policies, config.revoked, self.answers.max_identity_bytes)
+        # It outlives a reload, or a proof could be used again after it.
+        self.seen: SeenProofs = SeenProofs() if previous is None else previous.seen
+        certificates = {rules.name: rules.client_certificate_header for rules in config.issuers}
+        proofs = Proofs(certificates, self.seen, clock=clock, leeway=config.leeway)
+        self.gate = Gate(self.cache, config.policies, config.revoked, self.answers.max_identity_bytes, proofs)
         policies = config.policies.by_name.values()
         self.documents = ResourceDocuments([policy.resource for policy in policies if policy.resource is not None])
 
@@ -198,16 +203,14 @@ class Application(Starlette):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
-        policy = nginx.policy_in(scope["path"]) if scope["type"] == "http" else None
-        if policy is None:
+        start = perf_counter()
+        request = _auth_request(scope) if scope["type"] == "http" else None
+        if request is None:
             await super().__call__(scope, receive, send)
         else:
-            await self._answer(scope, policy, send)
+            await self._answer(request, send, start)
 
-    async def _answer(self, scope: Scope, policy: str, send: Send) -> None:
-        start = perf_counter()
-        client = scope["client"]
-        request = nginx.parse(policy, scope["query_string"], scope["headers"], client[0] if client else "")
+    async def _answer(self, request: AuthRequest, send: Send, start: float) -> None:
         runtime = self.service.runtime
         decision = await runtime.decide(request)
         answer = runtime.answers.render(decision)
@@ -217,6 +220,12 @@ class Application(Starlette):
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
         self.service.decided.add(request, decision, perf_counter() - start)
+
+
+def _auth_request(scope: Scope) -> AuthRequest | None:
+    raw_path = scope.get("raw_path") or b""  # without it, a path that was decoded is no original path
+    peer = scope["client"][0] if scope["client"] else ""
+    return routes.auth_request(scope["method"], scope["path"], raw_path, scope["query_string"], scope["headers"], peer)
 
 
 def create_app(

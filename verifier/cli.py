@@ -77,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 
     explain = commands.add_parser(
         "explain", parents=[config], help="read a token from stdin and print each step of the decision",
-        description="Reads a token from stdin. Exit 0: allowed, 1: denied, 2: indeterminate.",
+        description="Reads a token from stdin. Headers that prove whose it is may follow, one a line (DPoP: PROOF). "
+        "Exit 0: allowed, 1: denied, 2: indeterminate.",
     )  # fmt: skip
     explain.add_argument("--url", required=True, metavar="U", help="URL of the original request")
     explain.add_argument("--method", default="GET", help="method of the original request (%(default)s)")
@@ -113,7 +114,11 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
 
     guard = commands.add_parser("guard", parents=[config], help="print the configuration block that guards an API")
-    guard.add_argument("--proxy", required=True, metavar="NAME", help="nginx or ingress-nginx")
+    guard.add_argument(
+        "--proxy", required=True, metavar="NAME",
+        help="nginx, ingress-nginx, traefik, traefik-ingress-nginx, caddy, envoy, envoy-gateway, istio, haproxy, "
+        "gateway-api, nginx-gateway-fabric, nginx-ingress-controller, cilium",
+    )  # fmt: skip
     guard.add_argument("--policy", required=True, metavar="P", help="policy of the API")
     guard.set_defaults(command=_guard)
 

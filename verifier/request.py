@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from verifier.reasons import Reason, Rejected
@@ -34,6 +35,10 @@ class AuthRequest(NamedTuple):
     """Whether a body may follow on the connection. It is never read."""
     method_override: bool = False
     """Whether a header asks the API to act upon another method than ``method``."""
+    proofs: tuple[bytes, ...] = ()
+    """The values of all ``DPoP`` headers (RFC 9449 section 4.1)."""
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    """All headers, names in lower case: the configuration names the one that holds the client's certificate."""
     traceparent: bytes = b""
     """Which trace the request belongs to, unchecked (see ``trace_id_of``); empty where it came more than once."""
 

@@ -253,7 +253,10 @@ class RunningApp:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        scope = {"type": "http", "path": path, "query_string": query, "headers": list(headers), "client": None}
+        scope = {
+            "type": "http", "method": "GET", "path": path, "query_string": query, "headers": list(headers),
+            "client": None,
+        }  # fmt: skip
         await self.app(scope, receive, send)
         start, body = sent
         return Answer(start["status"], [(name.lower(), value) for name, value in start["headers"]], body["body"])

@@ -96,6 +96,7 @@ async def test_a_valid_token_is_allowed_and_no_token_challenged(config: Config, 
 @pytest.mark.parametrize(
     "path",
     ["/metrics", "/", "/verifyx", "/Verify", "/health/x", "/health/", "/ready/", "/docs", "/forward",
+     "/forward-authx", "/ext-authz", "/ext-authzx/api",
      "/.well-known/oauth-protected-resource/x/"],
 )  # fmt: skip
 async def test_any_other_path_is_a_404_and_no_redirect(config: Config, fetch: FakeFetch, path: str) -> None:

@@ -48,7 +48,7 @@ def ask(app: Application) -> Ask:
         given = {"x-original-method": method, "x-original-url": "https://api.example/db/a", **headers}
         path, _, query = path.partition("?")
         scope = {
-            "type": "http", "path": path, "query_string": query.encode(), "client": None,
+            "type": "http", "method": "GET", "path": path, "query_string": query.encode(), "client": None,
             "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in given.items()],
         }  # fmt: skip
         await app(scope, None, send)  # type: ignore[arg-type] # auth paths read no body

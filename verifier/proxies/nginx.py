@@ -2,74 +2,35 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from functools import lru_cache
-
+from verifier.proxies import fields
 from verifier.request import AuthRequest
 
 PREFIX = "/verify"
-_BELOW_PREFIX = PREFIX + "/"
 
 # nginx sets X-Original-URL and X-Original-Method itself; X-Original-URI, X-Forwarded-* and X-M2M-* are as the client
 # forged them. A second one of these would leave open which one counts.
 _ONCE = (b"authorization", b"x-original-url", b"x-original-method")
 
-# Frameworks that know one of these route by the method that it names.
-_METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
-
-# Printable, without escapes in the path, without a fragment.
-_PLAIN_URL = re.compile(rb"/[!-\"$&->@-~]*(?:\?[!-\"$-~]*)?")
-_LONGEST_URL = 1024  # bytes of one that is remembered
+CERTIFICATE = "ssl-client-cert"
+"""Where ingress-nginx puts the client's certificate; its name for this header is fixed."""
 
 
 def policy_in(path: str) -> str | None:
-    """The policy that an auth path names, None where it is no auth path.
-
-    ``/verify/`` is what a template makes of an empty name: no policy, rather than the default one.
-    """
-    if path == PREFIX:
-        return "default"
-    return path[len(PREFIX) + 1 :] if path.startswith(_BELOW_PREFIX) else None
+    """The policy that an auth path names, None where it is no auth path."""
+    return fields.policy_below(PREFIX, path)
 
 
-def auth_url(url: bytes) -> tuple[str, bytes] | None:
-    """Policy and query of a plain auth URL; None for all others, which need a URL parser."""
-    return _auth_url(url) if len(url) <= _LONGEST_URL else None
-
-
-@lru_cache(maxsize=256)  # auth URLs are few and written by operators
-def _auth_url(url: bytes) -> tuple[str, bytes] | None:
-    if not _PLAIN_URL.fullmatch(url):
-        return None
-    path, _, query = url.partition(b"?")
-    policy = policy_in(path.decode("ascii"))
-    return None if policy is None else (policy, query)
-
-
-def parse(policy: str, query: bytes, pairs: Sequence[tuple[bytes, bytes]], peer: str) -> AuthRequest:
-    """Read the subrequest's headers, whose names are in lower case. ``peer`` is the address of the connection."""
+def parse(policy: str, query: bytes, pairs: fields.Pairs, peer: str) -> AuthRequest:
+    """Read the subrequest's headers. ``peer`` is the address of the connection."""
     headers: dict[bytes, bytes] = dict(pairs)
     get = headers.get
-    has_repeated = len(headers) != len(pairs)
-    return AuthRequest(
+    return fields.auth_request(
         policy,
         query,
-        get(b"authorization"),
-        get(b"x-original-method", b"").decode("latin-1"),
-        get(b"x-original-url", b""),
-        _repeated(pairs) if has_repeated else frozenset(),
-        get(b"x-request-id", b"").decode("latin-1"),
-        get(b"x-real-ip", b"").decode("latin-1") or peer,
-        b"content-length" in headers or b"transfer-encoding" in headers,
-        not headers.keys().isdisjoint(_METHOD_OVERRIDES),
-        b"" if has_repeated and _is_repeated(b"traceparent", pairs) else get(b"traceparent", b""),
+        pairs,
+        headers,
+        method=get(b"x-original-method", b"").decode("latin-1"),
+        url=get(b"x-original-url", b""),
+        once=_ONCE,
+        remote_addr=get(b"x-real-ip", b"").decode("latin-1") or peer,
     )
-
-
-def _repeated(pairs: Sequence[tuple[bytes, bytes]]) -> frozenset[str]:
-    return frozenset(name.decode("ascii") for name in _ONCE if _is_repeated(name, pairs))
-
-
-def _is_repeated(name: bytes, pairs: Sequence[tuple[bytes, bytes]]) -> bool:
-    return sum(given == name for given, _ in pairs) > 1

@@ -21,7 +21,7 @@ from uvicorn.server import ServerState
 
 from verifier.app import Service
 from verifier.identity import header_lines
-from verifier.proxies import nginx
+from verifier.proxies import routes
 from verifier.reasons import Refresh
 from verifier.request import AuthRequest
 from verifier.server.head import Head
@@ -88,6 +88,7 @@ class Connection(asyncio.Protocol):
         self._is_full = False  # the client has to read its answers first
         self._is_idle = False  # between two requests
         self._is_last = False  # the connection ends with this answer: further input is ignored
+        self._has_body = True  # the answer under way; one to HEAD has none
         self._waiting = 0  # bytes that the listener counts for this connection
         self.deadline = inf
 
@@ -191,15 +192,17 @@ class Connection(asyncio.Protocol):
             self._refuse(HTTPStatus.BAD_REQUEST)
             return
         service = self._listener.service
-        asked = nginx.auth_url(head.target) if service and head.method == b"GET" and not head.upgrade else None
-        if service is None or asked is None:
+        request = None
+        if service is not None and not head.upgrade:
+            request = routes.plain_auth_request(head.method, head.target, head.headers, "")
+        if service is None or request is None:
             self._hand_over(data)
             return
-        request = nginx.parse(*asked, head.headers, "")
         if not request.remote_addr:
             peer = self._transport.get_extra_info("peername")
             request = request._replace(remote_addr=peer[0] if peer else "")
         self._is_last = not head.keep_alive or request.body_announced
+        self._has_body = head.method != b"HEAD"
         self._decide(service, request, start)
 
     def _decide(self, service: Service, request: AuthRequest, start: float, *, may_refresh: bool = True) -> None:
@@ -213,7 +216,7 @@ class Connection(asyncio.Protocol):
             self._task.add_done_callback(self._listener.state.tasks.discard)
             return
         answer = runtime.answers.render(decision)
-        self._write(answer.head, answer.body, may_have_input=request.body_announced)
+        self._write(answer.head, answer.body if self._has_body else b"", may_have_input=request.body_announced)
         service.decided.add(request, decision, perf_counter() - start)
 
     async def _decide_again(self, refresh: Refresh, service: Service, request: AuthRequest, start: float) -> None:

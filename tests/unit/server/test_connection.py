@@ -27,7 +27,13 @@ from verifier.server.connection import HEAD_TIME, IDLE_TIME, MAX_HEAD, MAX_WAITI
 from verifier.server.run import metrics_app
 
 Mint = Callable[..., bytes]
-SCOPED = {"policies": {"api": {"scope": ["admin"]}, "watched": {"scope": ["admin"], "mode": "report"}}}
+SCOPED = {
+    "policies": {
+        "api": {"scope": ["admin"]},
+        "watched": {"scope": ["admin"], "mode": "report"},
+        "ruled": {"rules": [{"path": "/db/**", "methods": ["GET", "HEAD", "QUERY"]}]},
+    }
+}
 SWEEP = 1.0  # seconds by which a deadline may be late
 SMUGGLED = b"GET /verify/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -195,6 +201,13 @@ CASES = {
     "unknown parameter": ({}, b"/verify?colour=red"),
     "expired": ({"exp": 1}, b"/verify"),
     "no token": (None, b"/verify"),
+    "forward auth": ({}, b"/forward-auth/api"),
+    "forward auth, narrowed": ({}, b"/forward-auth?scope=admin"),
+    "ext authz": ({}, b"/ext-authz/default/a//b/%2e%2E/c%2Fd?scope=admin&x=%2f"),
+    "ext authz without a path": ({}, b"/ext-authz/ruled"),
+    "ext authz, no policy": ({}, b"/ext-authz//db"),
+    "ext authz, rules": ({}, b"/ext-authz/ruled/db?scope=admin"),
+    "ext authz, an ambiguous path": ({}, b"/ext-authz/ruled/db/../x"),
     "health": (None, b"/health"),
     "not found": (None, b"/nowhere"),
 }
@@ -224,6 +237,9 @@ async def test_the_application_alone_under_uvicorn_gives_the_same_answer(
         pytest.param(ask(method=b"POST"), 401, id="another method"),
         pytest.param(ask(method=b"OPTIONS", target=b"*"), 404, id="asterisk form"),
         pytest.param(ask(method=b"CONNECT", target=b"verifier:80"), 400, id="CONNECT"),
+        pytest.param(ask(target=b"http://verifier/ext-authz/api/db"), 401, id="absolute form of ext authz"),
+        pytest.param(ask(method=b"OPTIONS", target=b"/ext-authz"), 404, id="ext authz without a policy"),
+        pytest.param(ask(method=b"POST", target=b"/forward-auth"), 401, id="forward auth with another method"),
         pytest.param(ask(None, b"/verify", b"Connection: Upgrade", b"Upgrade: websocket"), 401, id="an upgrade"),
         pytest.param(ask(None, b"/health", b"Content-Length: 99") + SMUGGLED, 200, id="a body"),
         pytest.param(ask(method=b"POST", target=b"/health") + SMUGGLED, 405, id="a method that is not allowed"),
@@ -250,6 +266,62 @@ async def test_unusual_spellings_of_an_auth_url_mean_the_same(
         answered = await (await server.connect()).ask(ask(mint(), target))
 
     assert b"x-m2m-reason: insufficient_scope" in answered
+
+
+async def test_a_proof_counts_once_however_many_connections_send_it_and_the_answer_asks_for_another(
+    config: Config, fetch: FakeFetch, mint: Mint, ec_signer: SigningKey
+) -> None:
+    token = mint(cnf={"jkt": ec_signer.jkt})
+    proof = ec_signer.proof(token, "https://api.example/db", iat=NOW)
+    request = ask(None, b"/verify", b"Authorization: DPoP " + token, b"DPoP: " + proof)
+    async with serving(config, fetch) as server:
+        clients = [await server.connect() for _ in range(8)]
+        for client in clients:
+            client.send(request, request)
+        await settle()
+        answered = b"".join(client.read() for client in clients)
+
+    assert sorted(statuses(answered)) == [200, *[401] * 15]
+    assert answered.count(b"x-m2m-reason: bad_proof\r\n") == 15
+    assert answered.count(b'www-authenticate: DPoP realm="default", error="invalid_dpop_proof", ') == 15
+
+
+async def test_a_proof_is_not_used_up_while_the_keys_of_its_token_are_fetched(
+    config: Config, fetch: FakeFetch, other_signer: SigningKey, ec_signer: SigningKey
+) -> None:
+    token = other_signer.sign(claims(cnf={"jkt": ec_signer.jkt})).encode()
+    proof = ec_signer.proof(token, "https://api.example/db", iat=NOW)
+    request = ask(None, b"/verify", b"Authorization: DPoP " + token, b"DPoP: " + proof)
+    async with serving(config, fetch) as server:
+        fetch.answers[JWKS_URL] = jwks(other_signer)
+        client = await server.connect()
+        first, second = await client.ask(request), await client.ask(request)
+
+    assert (statuses(first), statuses(second), len(fetch.asked)) == ([200], [401], 2)
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"QUERY"])
+async def test_ext_authz_asks_with_any_method_and_the_connection_stays_open(
+    config: Config, fetch: FakeFetch, mint: Mint, method: bytes
+) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        request = ask(mint(), b"/ext-authz/ruled/db", b"Content-Length: 0", method=method)
+        allowed = [await client.ask(request) for _ in range(2)]
+        refused = await client.ask(ask(None, b"/ext-authz/ruled/db", method=method))
+        is_closed = client.closed
+
+    assert ([*map(statuses, allowed)], statuses(refused), is_closed) == ([[200], [200]], [401], False)
+    body = refused.partition(b"\r\n\r\n")[2]
+    assert (body == b"", b"content-length: 0" in refused) == (method == b"HEAD", False)
+
+
+async def test_ext_authz_takes_the_method_from_the_request_line_alone(
+    config: Config, fetch: FakeFetch, mint: Mint
+) -> None:
+    async with serving(config, fetch) as server:
+        request = ask(mint(), b"/ext-authz/ruled/db", b"X-Forwarded-Method: GET", method=b"DELETE")
+        assert b"no_matching_rule" in await (await server.connect()).ask(request)
 
 
 async def test_a_header_may_be_written_in_any_case(config: Config, fetch: FakeFetch, mint: Mint) -> None:

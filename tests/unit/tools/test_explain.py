@@ -151,6 +151,33 @@ def test_a_pasted_dpop_scheme_is_no_part_of_the_token_and_fails_only_for_its_pro
     assert found["steps"][1]["detail"] == "three parts, well formed"
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_headers_that_prove_whose_the_token_is_stand_on_lines_of_their_own(
+    config: Config, token: Token, ec_signer: SigningKey, order: int
+) -> None:
+    given = token(cnf={"jkt": ec_signer.jkt})
+    now = int(time.time())
+    proof = ec_signer.proof(given, "https://api.example/db/a", iat=now)
+    lines = [b"Authorization: DPoP " + given, b"dpop: " + proof][::order]
+    status, text = explain(config, b"\r\n".join(lines), json=True)
+    steps = {step["name"]: step for step in json.loads(text)["steps"]}
+
+    assert (status, steps["proof"]["passed"]) == (0, True)
+    stamp = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(now))
+    assert steps["proof"]["detail"] == (f"bound by jkt, proof for htm GET, htu https://api.example/db/a, iat {stamp}")
+    assert not any(part in text for part in proof.decode().split("."))
+
+
+def test_a_proof_that_does_not_fit_is_explained(config: Config, token: Token, ec_signer: SigningKey) -> None:
+    given = token(cnf={"jkt": ec_signer.jkt})
+    proof = ec_signer.proof(given, "https://\x1b[31m", htm={}, iat="x")
+    status, text = explain(config, b"DPoP " + given + b"\nDPoP: " + proof)
+
+    assert (status, "\x1b" in text) == (1, False)
+    assert "because: the DPoP proof's htm is not the method of the request" in text
+    assert explain(config, b"DPoP " + given + b"\nDPoP: x\nssl-client-cert: \xff")[0] == 1
+
+
 def test_no_remedy_allows_people() -> None:
     assert not any("allow_users" in remedy for remedy in REMEDIES.values())
 
@@ -181,6 +208,15 @@ def test_a_denial_ends_with_the_decisions_own_description_and_what_would_change_
     assert lines[:3] == [
         f"403 {found['reason']}: denied", f"because: {found['description']}", f"to change it: {found['remedy']}",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("auth_url", "status"),
+    [("/forward-auth/api", 0), ("/forward-auth/api?scope=admin", 1), ("/ext-authz/api/db?scope=admin", 0),
+     ("/ext-authz/none", 1)],
+)  # fmt: skip
+def test_an_auth_url_may_be_of_any_dialect(config: Config, token: Token, auth_url: str, status: int) -> None:
+    assert explain(config, token(), auth_url=auth_url)[0] == status
 
 
 @pytest.mark.parametrize(

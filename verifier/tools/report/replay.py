@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Hashable, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
@@ -16,6 +17,7 @@ from verifier.proxies.answers import OTHER_HEADER_BYTES
 from verifier.reasons import Reason, Rejected
 from verifier.request import AuthRequest
 from verifier.tokens.principals import Principals
+from verifier.tokens.proofs import Proofs, SeenProofs
 from verifier.tokens.verify import IssuerRules
 from verifier.tools.report.lines import Record
 
@@ -102,7 +104,9 @@ class Replay:
         )  # fmt: skip
         self._tokens = _RecordedTokens()
         room = config.max_header_bytes - OTHER_HEADER_BYTES
-        self._gate = Gate(self._tokens, config.policies, self._revoked, room)
+        # No recorded token is bound to a key: a refused proof is replayed as it was.
+        proofs = Proofs({}, SeenProofs(), clock=time.time, leeway=config.leeway)
+        self._gate = Gate(self._tokens, config.policies, self._revoked, room, proofs)
         self._meets: dict[tuple[str, ...], Hashable] = {}
         self._outcomes: dict[tuple[Hashable, ...], Outcome] = {}
         self.absent = {*(f"scope {scope}" for scope in self._without), *(f"client {client}" for client in revoke)}

@@ -1,0 +1,191 @@
+"""A verifier, an API and one proxy with the guard between them, and what a row of the table looks like there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from tests.e2e.stage import Answer, Serve, Wire, configuration, entry, eventually, exchange, free_port, request
+from tests.e2e.stage import Api as PlainApi
+from tests.proxies.renderers import LUA, RENDER, Where
+from tests.proxies.table import CONFIGURATION, ENVOY, HEADERS, NGINX, TABLE, Row
+from verifier.demo.issuer import Issuer
+from verifier.demo.processes import Child
+from verifier.demo.serving import Background
+
+
+class Api(PlainApi):
+    """The API of the end-to-end tests, which also accepts WebSockets and says in a header what reached it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application."""
+        if scope["type"] == "http":
+            await super().__call__(scope, receive, send)
+            return
+        await receive()
+        seen = {"headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]]}
+        await send({"type": "websocket.accept", "headers": [(b"x-seen", json.dumps(seen).encode())]})
+        await receive()
+
+
+WITHOUT_LUA = pytest.mark.skipif(LUA not in os.environ, reason=f"{LUA} names no folder with its Lua")
+PROXIES = [pytest.param(name, marks=WITHOUT_LUA if name == "haproxy" else ()) for name in RENDER]
+
+DOWN = dict.fromkeys(NGINX, 500) | dict.fromkeys(ENVOY, 403) | {"traefik": 500, "caddy": 502, "haproxy": 403}
+DOWN["envoy"] = 503
+"""What a client gets while the verifier is down."""
+
+STATUS = {"ok": 200, "missing_token": 401, "expired": 401, "malformed_token": 401}
+
+
+class NotStartedError(Exception):
+    """The proxy refuses its configuration."""
+
+
+@dataclass
+class Stage:
+    """What every proxy stands between."""
+
+    serve: Serve
+    issuer: Issuer
+    api: Background
+    folder: Path
+
+    def guard(self, proxy: str) -> str:
+        """What `m2m-verifier guard` prints."""
+        command = [sys.executable, "-P", "-m", "verifier", "guard", "--proxy", proxy, "--policy", "api"]
+        command += ["--config", str(self.serve.config)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    @contextlib.contextmanager
+    def running(self, proxy: str, block: str, verifier: str = "") -> Iterator[Proxy]:
+        """The proxy with this block. Raises NotStartedError."""
+        folder = Path(tempfile.mkdtemp(prefix=proxy, dir=self.folder))
+        where = Where(folder, free_port(), free_port(), verifier or self.serve.address, self.api.address)
+        try:
+            command = RENDER[proxy](block, where)
+        except Exception as error:  # a line that is gone may leave no YAML, or not the fields that there must be
+            raise NotStartedError(repr(error)) from error
+        child = Child(command, folder / "log")
+        try:
+            eventually(lambda: not child.alive or answers(where.port), f"{proxy} answers")
+            if not child.alive:
+                raise NotStartedError(child.log)
+            yield Proxy(proxy, where.port, where.h2, self)
+        finally:
+            child.stop(signal.SIGKILL, 10)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def answers(port: int) -> bool:
+    """Whether a proxy on a port knows the API: Traefik listens before it has read its routes."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return exchange(port, request("/db/x", "Connection: close")).status != 404
+    return False
+
+
+@dataclass
+class Proxy:
+    """A running proxy."""
+
+    name: str
+    port: int
+    h2: int
+    stage: Stage
+
+    def token(self, row: Row) -> str | None:
+        """The row's token, None: it sends none."""
+        if row.scopes is None:
+            return None
+        return self.stage.issuer.mint({**self.stage.issuer.machine_claims("etl", row.scopes), **row.claims})
+
+    def send(self, row: Row) -> Answer | None:
+        """The answer, None where the proxy only closes the connection."""
+        head = [f"{row.method} {row.target} HTTP/{row.version}"]
+        head += [f"Host: {row.host}"] if row.host is not None else []
+        head.append(f"X-Request-ID: {row.number}")
+        token = self.token(row)
+        head += [f"Authorization: Bearer {token}"] if token else []
+        if row.body and "chunked" not in str(row.lines):
+            head.append(f"Content-Length: {len(row.body)}")
+        if not any(line.startswith("Connection:") for line in row.lines):
+            head.append("Connection: close")
+        data = "\r\n".join([*head, *row.lines, "", row.body]).encode("latin-1")
+        with Wire(self.port) as wire, contextlib.suppress(ConnectionError):
+            wire.send(data)
+            return wire.read(row.method)
+        return None
+
+
+def identity(row: Row, issuer: Issuer) -> dict[str, str]:
+    """What the API has to see."""
+    if row.anonymous or row.scopes is None:
+        return dict.fromkeys(HEADERS, "")
+    scope = " ".join(issuer.prefix + one for one in row.scopes)
+    values = {"X-M2M-Client-ID": "etl", "X-M2M-Scope": scope, "X-M2M-Issuer": "lab", "X-User-ID": "etl"}
+    return {name: values.get(name, "") for name in HEADERS}
+
+
+def wrong(row: Row, proxy: Proxy, answer: Answer | None) -> str:
+    """What is wrong with an answer as a client sees it, or an empty string."""
+    expected = row.by.get(proxy.name, row.status or STATUS.get(row.reason, 403))
+    status = answer.status if answer is not None else None
+    arrives = expected == "arrives"
+    if expected in ("rewrites", "arrives"):
+        expected = 200
+    elif proxy.name in row.by:
+        return "" if status == expected else f"status {status} instead of {expected}"
+    if status != expected or answer is None:
+        return f"status {status} instead of {expected}"
+    if status not in (101, 200) or row.method == "HEAD":
+        return ""
+    answer.body = answer.headers.get("x-seen", "").encode() or answer.body
+    underscored = any(name.replace("-", "_").lower() in answer.body.decode() for name in HEADERS)
+    if underscored != arrives:
+        return f"forged headers with underscores arrived: {underscored}"
+    seen = {name: answer.seen(name) for name in HEADERS}
+    for name, value in identity(row, proxy.stage.issuer).items():
+        if seen[name] not in ([value], [value] if value else []):
+            return f"{name} is {seen[name]} instead of {value!r}"
+    return ""
+
+
+def reasons(stage: Stage) -> dict[str, list[str]]:
+    """The verifier's decisions so far, by request id."""
+    found: dict[str, list[str]] = {}
+    for line in list(stage.serve.output):
+        entry_ = json.loads(line)
+        found.setdefault(entry_["request_id"], []).append(entry_["reason"])
+    return found
+
+
+@contextlib.contextmanager
+def stage(issuer: Issuer, api: Background, folder: Path) -> Iterator[Stage]:
+    """The parts that no proxy changes."""
+    with Serve(configuration(entry(issuer), **CONFIGURATION), folder) as serve:
+        yield Stage(serve, issuer, api, folder)
+
+
+def is_refused_while_down(proxy: Proxy) -> bool:
+    """Whether a token does not pass, once the proxy has found out that it can ask nobody."""
+    found: list[int] = []
+
+    def settled() -> bool:
+        answer = proxy.send(TABLE[0])
+        found.append(answer.status if answer else 0)
+        return found[-1] in (200, DOWN[proxy.name])
+
+    eventually(settled, f"{proxy.name} answers {DOWN[proxy.name]}")
+    return 200 not in found

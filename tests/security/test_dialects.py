@@ -1,0 +1,86 @@
+"""The same request gets the same reason in every dialect, and what only another dialect reads changes nothing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from . import hostile_requests
+from .cases import Case
+from .running_app import RunningApp, request_bytes
+from .tokens import Token
+
+_URL = re.compile(rb"(https?)://([^/]*)(/[!\"$-~]*)")
+_METHODS = (b"GET", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
+
+
+def translatable(case: Case) -> bool:
+    """Whether a proxy could ask the same in another dialect: with a whole URL, a method and no header of one."""
+    request = case.request
+    names = [name for name, _ in request.headers]
+    whole = request.url is not None and _URL.fullmatch(request.url) and request.method in _METHODS
+    plain = request_bytes(request.path, request.query, request.pairs(case.token)) is not None
+    return bool(whole) and plain and not any(name.startswith((b"x-original-", b"x-forwarded-")) for name in names)
+
+
+SAME = [case for case in hostile_requests.TABLE if case.app == "main" and translatable(case)]
+PLAIN = [case for case in SAME if not case.request.query and re.fullmatch("/verify(/[A-Za-z_-]+)?", case.request.path)]
+"""Under ext-authz the query is the original request's, and the policy's name is not decoded."""
+
+
+def split(case: Case) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
+    """The headers that each dialect has, and scheme, host and target of the original request."""
+    names = (b"x-original-url", b"x-original-method")
+    found = _URL.fullmatch(case.request.url or b"")
+    assert found
+    return [pair for pair in case.request.pairs(case.token) if pair[0] not in names], list(found.groups())
+
+
+def test_enough_of_the_table_can_be_asked_in_every_dialect() -> None:
+    assert len(SAME) > len(PLAIN) > 100
+
+
+@pytest.mark.parametrize("case", SAME, ids=lambda case: case.name)
+def test_forward_auth_gives_the_same_reason(case: Case, main: RunningApp) -> None:
+    pairs, (scheme, host, uri) = split(case)
+    pairs += [(b"x-forwarded-method", case.request.method or b""), (b"x-forwarded-proto", scheme)]
+    pairs += [(b"x-forwarded-host", host), (b"x-forwarded-uri", uri)]
+    path = case.request.path.replace("/verify", "/forward-auth", 1)
+
+    assert main.send(pairs, path, case.request.query).reason == case.reason
+
+
+@pytest.mark.parametrize("case", PLAIN, ids=lambda case: case.name)
+def test_ext_authz_gives_the_same_reason(case: Case, main: RunningApp) -> None:
+    pairs, (_, host, uri) = split(case)
+    policy = case.request.path.removeprefix("/verify").removeprefix("/") or "default"
+    line = b"%b /ext-authz/%b%b HTTP/1.1" % (case.request.method, policy.encode(), uri)
+    head = [line, b"Host: " + host, *(b"%b: %b" % pair for pair in pairs), b"Connection: close", b"", b""]
+
+    assert main.run(main.exchange(b"\r\n".join(head))).reason == case.reason
+
+
+@pytest.mark.parametrize("case", SAME, ids=lambda case: case.name)
+def test_gateway_fabric_gives_the_same_reason(case: Case, main: RunningApp) -> None:
+    pairs, (_, host, uri) = split(case)
+    pairs += [(b"method", case.request.method or b""), (b"host", host), (b"path", uri)]
+    path = case.request.path.replace("/verify", "/gateway-fabric", 1)
+
+    assert main.send(pairs, path, case.request.query).reason == case.reason
+
+
+NOT_GIVEN = {
+    "/verify": [(b"x-forwarded-method", b"GET"), (b"x-forwarded-proto", b"https"), (b"x-forwarded-uri", b"/db/x")],
+    "/forward-auth": [(b"x-original-method", b"GET"), (b"x-original-url", b"https://api.example.com/db/x")],
+    "/gateway-fabric": [(b"x-original-method", b"GET"), (b"x-original-url", b"https://api.example.com/db/x")],
+    "/ext-authz": [(b"x-original-url", b"https://api.example.com/db/x"), (b"x-forwarded-uri", b"/db/x")],
+}
+
+
+@pytest.mark.parametrize("prefix", NOT_GIVEN)
+def test_a_policy_with_rules_never_guesses_what_the_proxy_did_not_say(prefix: str, main: RunningApp) -> None:
+    token = b"Bearer " + Token(claims={"scope": "read write admin"}).encode()
+    pairs = [(b"authorization", token), *NOT_GIVEN[prefix]]
+
+    assert main.send(pairs, f"{prefix}/api").reason == "bad_auth_request"
