@@ -29,3 +29,10 @@ class Decision(NamedTuple):
     """The URL of the policy's protected-resource document (RFC 9728), for the challenge."""
     refresh: Refresh | None = None
     """Where newer keys may change the decision: await it once, then decide again."""
+    scope_challenge: int = 403
+    """The status of a refusal for insufficient scope, as the policy says."""
+
+    @property
+    def status(self) -> int:
+        """The status of the answer; in report mode, of the answer that there would be."""
+        return self.scope_challenge if self.reason is Reason.INSUFFICIENT_SCOPE else self.reason.status

@@ -44,6 +44,7 @@ class Gate:
             if presented.is_dpop:  # a token that is bound to a key has not come this far: no proof is supported
                 raise Rejected(Reason.BAD_PROOF, _NOT_BOUND, issuer=verified.principal.issuer)
             token = verified
+            policy.check_audience(token)
             principal = token.principal
             if self._revoked is not None and self._revoked.covers(principal, token.jti):
                 raise Rejected(Reason.REVOKED, "the token or its client was revoked")
@@ -84,6 +85,7 @@ def _refusal(rejected: Rejected, policy: Policy | None, token: VerifiedToken | N
         rejected.scope or (policy.challenge_scope if policy else ""),
         policy.resource_metadata if policy else "",
         rejected.refresh,
+        policy.scope_challenge if policy else 403,
     )
 
 

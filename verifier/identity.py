@@ -53,6 +53,8 @@ class VerifiedToken(NamedTuple):
     jti: str
     checked_at: float
     """Seconds since the epoch."""
+    resources: frozenset[str] = frozenset()
+    """The URLs in ``aud`` that are the ``resource`` of a policy (RFC 8707)."""
 
 
 def encode_headers(pairs: list[tuple[str, str]]) -> Headers:

@@ -24,12 +24,13 @@ Mint = Callable[..., bytes]
 MakeGate = Callable[..., Gate]
 
 URL, METHOD, TOKEN = "x-original-url", "x-original-method", "authorization"
+MCP, OTHER = "https://api.example/mcp", "https://api.example/other"
 POLICIES = [
     Policy("default"),
     Policy("api", needs=(("read",),), rules=(Rule(PathPattern("/db/**")),)),
     Policy("report", needs=(("admin",),), report=True),
     Policy("role", role_required=True),
-    Policy("mcp", needs=(("read",),), resource=Resource("https://api.example/mcp", (), ())),
+    Policy("mcp", needs=(("read",),), resource=Resource(MCP, (), ()), scope_challenge=401),
     Policy("open", needs=(("read",),), rules=(Rule(PathPattern("/health"), needs_token=False),), report=True),
 ]
 
@@ -38,7 +39,12 @@ POLICIES = [
 def make_gate(signer: SigningKey, clock: Clock) -> MakeGate:
     def make(*, revoked: Revoked | None = None, max_identity_bytes: int = 3000, verifier: Any = None) -> Gate:
         verifier = verifier or TokenVerifier(
-            [make_issuer([signer.public()])], clock=clock, leeway=10, role_of=lambda *_: "", mapped_headers={}
+            [make_issuer([signer.public()], audience=frozenset({"api", MCP, OTHER}))],
+            clock=clock,
+            leeway=10,
+            role_of=lambda *_: "",
+            mapped_headers={},
+            resources=frozenset({MCP, OTHER}),
         )
         return Gate(
             CachedVerifier(verifier, size=10, ttl=300, clock=clock, max_identity_bytes=max_identity_bytes),
@@ -167,6 +173,32 @@ def test_a_refusal_names_scope_and_document_where_the_policy_has_a_resource(
     assert (decision.scope, decision.resource_metadata) == challenge
 
 
+@pytest.mark.parametrize(
+    ("audience", "policy", "expected"),
+    [
+        (MCP, "mcp", Reason.OK), ([OTHER, MCP], "mcp", Reason.OK), ("api", "mcp", Reason.OK),
+        (OTHER, "mcp", Reason.WRONG_AUDIENCE), (["api", OTHER], "mcp", Reason.WRONG_AUDIENCE),
+        (OTHER, "api", Reason.OK),
+    ],
+)  # fmt: skip
+def test_a_token_for_other_resources_is_refused_where_the_policy_has_one_cached_or_not(
+    make_gate: MakeGate, mint: Mint, audience: Any, policy: str, expected: Reason
+) -> None:
+    """RFC 8707. An audience that is no policy's resource is the issuer's own affair."""
+    gate, token = make_gate(), mint(aud=audience)
+
+    assert [gate.decide(ask(token, policy)).reason for _ in range(2)] == [expected] * 2
+
+
+@pytest.mark.parametrize(("policy", "status"), [("api", 403), ("mcp", 401)])
+def test_a_policy_chooses_the_status_of_a_scope_challenge(
+    make_gate: MakeGate, mint: Mint, policy: str, status: int
+) -> None:
+    decision = make_gate().decide(ask(mint(scope="write"), policy))
+
+    assert (decision.reason, decision.status) == (Reason.INSUFFICIENT_SCOPE, status)
+
+
 def test_two_authorization_headers_are_a_malformed_token(make_gate: MakeGate, mint: Mint) -> None:
     assert make_gate().decide(ask(mint(), repeated=frozenset({TOKEN}))).reason is Reason.MALFORMED_TOKEN
 
@@ -181,7 +213,7 @@ def test_a_rule_without_a_token_allows_whatever_token_there_is_without_identity(
     for token in (None, b"a.b.c", mint()):
         decision = make_gate().decide(ask(token, "open", "/health"))
 
-        assert decision == (Reason.OK, "open", True, "", None, None, "", "", "", None)
+        assert decision == (Reason.OK, "open", True, "", None, None, "", "", "", None, 403)
 
 
 AGAIN: dict[Reason, list[dict[str, Any]]] = {

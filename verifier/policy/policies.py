@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from cachetools import LRUCache
 
-from verifier.identity import Principal
+from verifier.identity import Principal, VerifiedToken
 from verifier.policy.clients import Client, ClientIds
 from verifier.policy.paths import AmbiguousPathError, PathPattern, parse_url
 from verifier.policy.resources import Resource
@@ -57,6 +57,8 @@ class Policy:
     resource: Resource | None = None
     challenge_prefix: str = ""
     """The scope prefix of a challenge where the token's issuer is not known."""
+    scope_challenge: int = 403
+    """The status of a refusal for insufficient scope: 403 or 401."""
 
     @cached_property
     def has_open_rules(self) -> bool:
@@ -72,6 +74,17 @@ class Policy:
     def challenge_scope(self) -> str:
         """The scopes that a first request needs, for agents that read the protected-resource document; else empty."""
         return scopes_to_request(self.needs, self.challenge_prefix) if self.resource is not None else ""
+
+    @cached_property
+    def named_scopes(self) -> tuple[str, ...]:
+        """Every scope that the policy names."""
+        needs = self.needs + tuple(alternatives for rule in self.rules for alternatives in rule.needs)
+        return tuple(dict.fromkeys(scope for alternatives in needs for scope in alternatives))
+
+    def check_audience(self, token: VerifiedToken) -> None:
+        """A token for other resources is not accepted here (RFC 8707 section 2). Raises Rejected."""
+        if self.resource is not None and token.resources and self.resource.url not in token.resources:
+            raise Rejected(Reason.WRONG_AUDIENCE, "aud names another resource, and not this one")
 
     def rule_for(self, method: str, path: str) -> Rule | None:
         """The first rule that matches."""
@@ -116,6 +129,8 @@ class Policy:
             needs += rule.needs
         for alternatives in needs:
             if principal.scopes.isdisjoint(alternatives):
+                if self.resource is not None:  # a client may ask for nothing but these: it would lose the others
+                    needs += tuple((scope,) for scope in self.named_scopes if scope in principal.scopes)
                 raise Rejected(
                     Reason.INSUFFICIENT_SCOPE,
                     f"needs the scope {' or '.join(alternatives)}",

@@ -83,7 +83,12 @@ class Answers:
             fits = len(token.principal.header_lines) <= self.max_identity_bytes
             return self._allow(token.principal if fits else None)
         return self._refusal(
-            decision.reason, decision.policy, decision.description, decision.scope, decision.resource_metadata
+            decision.reason,
+            decision.status,
+            decision.policy,
+            decision.description,
+            decision.scope,
+            decision.resource_metadata,
         )
 
     def _allow(self, principal: Principal | None, max_age: int = 0) -> Answer:
@@ -91,32 +96,34 @@ class Answers:
         control = b"max-age=%d" % max_age if max_age > 0 else b"no-store"
         return Answer(200, b"HTTP/1.1 200 OK\r\n%bcache-control: %b\r\ncontent-length: 0\r\n" % (identity, control))
 
-    def _render_refusal(self, reason: Reason, policy: str, description: str, scope: str, metadata: str) -> Answer:
+    def _render_refusal(
+        self, reason: Reason, status: int, policy: str, description: str, scope: str, metadata: str
+    ) -> Answer:
         description = _NOT_DESCRIPTION.sub("?", description)[:MAX_DESCRIPTION]
-        error = _ERRORS.get(reason) or _OTHER_ERRORS[reason.status]
+        error = _ERRORS.get(reason) or _OTHER_ERRORS[status]
         body = json.dumps({"error": error, "error_description": description, "reason": reason}).encode()
         extra = [("X-M2M-Reason", str(reason)), ("Content-Length", str(len(body)))]
-        if reason.status == 503:
+        if status == 503:
             extra.append(("Retry-After", str(RETRY_AFTER)))
-        challenge = _challenge(reason, policy, description, scope, metadata)
+        challenge = _challenge(reason, status, policy, description, scope, metadata)
         if len(challenge) > self.max_identity_bytes // 2:  # the proxy's buffer holds refusals too
             challenge = challenge.partition(", scope=")[0]
         if challenge:
             extra.append(("WWW-Authenticate", challenge))
         extra += [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
-        status_line = b"HTTP/1.1 %d %b\r\n" % (reason.status, HTTPStatus(reason.status).phrase.encode("ascii"))
-        return Answer(reason.status, status_line + self._no_identity + header_lines(encode_headers(extra)), body)
+        status_line = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode("ascii"))
+        return Answer(status, status_line + self._no_identity + header_lines(encode_headers(extra)), body)
 
 
-def _challenge(reason: Reason, policy: str, description: str, scope: str, metadata: str) -> str:
+def _challenge(reason: Reason, status: int, policy: str, description: str, scope: str, metadata: str) -> str:
     """RFC 6750 section 3; ``resource_metadata`` is RFC 9728 section 5.1."""
-    if reason.status != 401 and reason is not Reason.INSUFFICIENT_SCOPE:
+    if status != 401 and reason is not Reason.INSUFFICIENT_SCOPE:
         return ""
     parameters = []
-    if reason.status == 401:
+    if status == 401:
         parameters.append(("realm", policy or "m2m"))
     if reason is not Reason.MISSING_TOKEN:
-        error = "invalid_token" if reason.status == 401 else "insufficient_scope"
+        error = "insufficient_scope" if reason is Reason.INSUFFICIENT_SCOPE else "invalid_token"
         parameters += [("error", error), ("error_description", description)]
     if metadata:
         parameters.append(("resource_metadata", metadata))

@@ -97,7 +97,7 @@ def run(config: Config, options: argparse.Namespace, token: bytes, out: TextIO) 
     decision = asyncio.run(_decide(config, request))
     write = _write_json if options.json else _write_text
     write(decision, _steps(decision, _facts(config, request, decision)), out)
-    return {200: 0, 503: 2}.get(decision.reason.status, 1)
+    return {200: 0, 503: 2}.get(decision.status, 1)
 
 
 def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
@@ -193,9 +193,9 @@ def _steps(decision: Decision, facts: dict[str, str]) -> list[Step]:
 def _write_text(decision: Decision, steps: list[Step], out: TextIO) -> None:
     marks = {True: "ok  ", False: "FAIL", None: "  - "}
     reason = decision.reason
-    verdict = {200: "allowed", 503: "indeterminate"}.get(reason.status, "denied")
+    verdict = {200: "allowed", 503: "indeterminate"}.get(decision.status, "denied")
     lines = [f"{marks[step.passed]}  {step.name:<15} {step.detail}".rstrip() for step in steps]
-    lines += ["", f"{reason.status} {reason}: {verdict}"]
+    lines += ["", f"{decision.status} {reason}: {verdict}"]
     if reason is not Reason.OK:
         lines += [f"because: {decision.description}", f"to change it: {REMEDIES[reason]}"]
         if reason is Reason.INSUFFICIENT_SCOPE:
@@ -207,7 +207,7 @@ def _write_text(decision: Decision, steps: list[Step], out: TextIO) -> None:
 
 def _write_json(decision: Decision, steps: list[Step], out: TextIO) -> None:
     explanation = {
-        "status": decision.reason.status,
+        "status": decision.status,
         "reason": decision.reason,
         "description": decision.description,
         "remedy": REMEDIES[decision.reason],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from verifier.policy.policies import (
     Rule,
     scopes_to_request,
 )
+from verifier.policy.resources import Resource
 from verifier.reasons import Reason, Rejected
 
 URL = b"https://api.example"
@@ -248,6 +250,15 @@ def test_a_refusal_for_scope_names_all_that_the_request_needs() -> None:
         API.authorize(make_principal("https://api/read", prefix="https://api/"), "POST", URL + b"/db/a")
 
     assert caught.value.scope == "https://api/read https://api/write"
+
+
+def test_where_there_is_a_resource_a_refusal_for_scope_also_names_what_the_token_holds_and_the_policy_knows() -> None:
+    """A client that asks for exactly these keeps what it had."""
+    policy = replace(API, resource=Resource("https://api.example", (), ()))
+    with pytest.raises(Rejected) as caught:
+        policy.authorize(make_principal("p:read p:root other", prefix="p:"), "POST", URL + b"/db/a")
+
+    assert caught.value.scope == "p:read p:write p:root"
 
 
 # --- clients, issuers, roles, and their order ---
