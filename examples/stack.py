@@ -32,7 +32,7 @@ from verifier.demo.processes import Child, ProcessError, Verifier
 from verifier.demo.serving import Background, bind, free_port, port_of
 
 ROOT = Path(__file__).parents[1]
-START_TIMEOUT = 120.0
+START_TIMEOUT = 300.0
 """Seconds that a service has to answer."""
 
 
@@ -49,16 +49,14 @@ class Stack:
 
     Args:
         folder: the example's, with `verifier.yaml` and `nginx.conf`.
-        clients: the scopes of each client, without the prefix that `scope_prefix` in `verifier.yaml` names.
+        clients: by id; their scopes without the prefix that `scope_prefix` in `verifier.yaml` names.
         files: names and contents of further files that `verifier.yaml` refers to, such as keys made at the start.
 
     Raises:
         ProcessError: nginx or the verifier did not start.
     """
 
-    def __init__(
-        self, folder: Path, clients: Mapping[str, Sequence[str]], *, files: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, clients: Mapping[str, Client], *, files: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self.port, self.service_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -68,7 +66,7 @@ class Stack:
         local = {"https://id.example.com": self.issuer.url, "https://api.example.com": self.url}
         self.configuration = yaml.safe_load(replaced((folder / "verifier.yaml").read_text(), local))
         self.issuer.prefix = self.configuration.get("scope_prefix", "")
-        self.issuer.clients = {name: Client(scopes) for name, scopes in clients.items()}
+        self.issuer.clients = dict(clients)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as running:

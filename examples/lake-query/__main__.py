@@ -10,9 +10,10 @@ from typing import Any
 import httpx
 
 from examples.stack import Stack, environment_python, exit_status
+from verifier.demo.issuer import Client
 
 HERE = Path(__file__).parent
-CLIENTS = {"etl": ["write"], "reporting": ["read"], "monitoring": ["read"], "newcomer": ["other"]}
+SCOPES = {"etl": ["write"], "reporting": ["read"], "monitoring": ["read"], "newcomer": ["other"]}
 ETL, READER = (f"arn:aws:iam::123456789012:role/lake-{name}" for name in ("etl", "reader"))
 ORDERS = [
     {"id": 1, "country": "DE", "amount": 20, "customer": "c-17"},
@@ -76,7 +77,7 @@ CASES = (
 @contextmanager
 def running() -> Iterator[Stack]:
     """The stack with the service behind it, and an empty lake."""
-    with Stack(HERE, CLIENTS) as stack:
+    with Stack(HERE, {name: Client(scopes) for name, scopes in SCOPES.items()}) as stack:
         lake = str(stack.directory / "lake")
         stack.start([environment_python("lake-query"), "-P", str(HERE / "service.py"), str(stack.service_port), lake])
         yield stack

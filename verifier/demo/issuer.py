@@ -37,10 +37,14 @@ def random_text(length: int) -> str:
 
 @dataclass
 class Client:
-    """A machine: the scopes it may have, without prefix, and its secrets. Each secret is accepted: two can overlap."""
+    """A machine: the scopes it may have, without prefix, and its secrets. Each secret is accepted: two can overlap.
+
+    `claims` are added to its tokens, as a pre-token-generation trigger does.
+    """
 
     scopes: Sequence[str]
     secrets: list[str] = field(default_factory=lambda: [random_text(51)])
+    claims: Claims = field(default_factory=dict)
 
 
 @dataclass
@@ -145,7 +149,7 @@ class Issuer:
         granted = [name for name in client.scopes if scope is None or self.prefix + name in scope.split()]
         if scope is not None and len(granted) < len(set(scope.split())):
             raise OAuthError("invalid_scope")
-        return self.mint(self.machine_claims(client_id, granted))
+        return self.mint(self.machine_claims(client_id, granted) | client.claims)
 
     async def _jwks(self, _: Request) -> JSONResponse:
         keys = [key.jwk() for key in self.keys]
