@@ -18,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -152,10 +153,22 @@ def guard(configuration: Path, policy: str) -> str:
     return done.stdout
 
 
-def exit_status(steps: Iterable[tuple[str, bool, str]]) -> int:
-    """Print each step: its title, whether it went as expected, and what was seen. The exit status: 0 if all did."""
+Step = tuple[str, bool, str]
+"""A title, whether it went as expected, and what was seen."""
+
+
+def main(running: Callable[[], AbstractContextManager[Stack]], steps: Callable[[Stack], Iterable[Step]]) -> int:
+    """The command of an example: start the stack, print each step, stop. The exit status: 0 if all went as expected."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else SIGTERM would leave nginx and the verifier behind
     results = []
-    for title, right, seen in steps:
-        print(f"{'ok' if right else 'FAILED':6}  {title}\n        {seen}", flush=True)
-        results.append(right)
+    try:
+        with running() as stack:
+            for title, right, seen in steps(stack):
+                print(f"{'ok' if right else 'FAILED':6}  {title}\n        {seen}", flush=True)
+                results.append(right)
+    except KeyboardInterrupt:
+        return 130
+    except ProcessError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0 if results and all(results) else 1

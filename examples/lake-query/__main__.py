@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from examples.stack import Stack, environment_python, exit_status
+from examples.stack import Stack, Step, environment_python, main
 from verifier.demo.issuer import Client
 
 HERE = Path(__file__).parent
@@ -39,7 +39,7 @@ class Case:
     reason: str | None = None
     body: Any = None
 
-    def take(self, stack: Stack) -> tuple[str, bool, str]:
+    def take(self, stack: Stack) -> Step:
         """Send it: title, whether the answer is the expected one, and a summary of it."""
         token = stack.token(self.client) if self.client else stack.token("etl")[:-8] + "AAAAAAAA"
         headers = {"Authorization": f"Bearer {token}", **dict(self.headers)}
@@ -83,6 +83,10 @@ def running() -> Iterator[Stack]:
         yield stack
 
 
+def steps(stack: Stack) -> Iterator[Step]:
+    """Each case."""
+    return (case.take(stack) for case in CASES)
+
+
 if __name__ == "__main__":
-    with running() as stack:
-        sys.exit(exit_status(case.take(stack) for case in CASES))
+    sys.exit(main(running, steps))
