@@ -50,14 +50,16 @@ class Stack:
 
     Args:
         folder: the example's, with `verifier.yaml` and `nginx.conf`.
-        clients: by id; their scopes without the prefix that `scope_prefix` in `verifier.yaml` names.
+        clients: by id; scopes are without the prefix that `scope_prefix` in `verifier.yaml` names.
         files: names and contents of further files that `verifier.yaml` refers to, such as keys made at the start.
 
     Raises:
         ProcessError: nginx or the verifier did not start.
     """
 
-    def __init__(self, folder: Path, clients: Mapping[str, Client], *, files: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, clients: Mapping[str, Client | Sequence[str]], *, files: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.port, self.service_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -67,7 +69,7 @@ class Stack:
         local = {"https://id.example.com": self.issuer.url, "https://api.example.com": self.url}
         self.configuration = yaml.safe_load(replaced((folder / "verifier.yaml").read_text(), local))
         self.issuer.prefix = self.configuration.get("scope_prefix", "")
-        self.issuer.clients = dict(clients)
+        self.issuer.clients = {name: one if isinstance(one, Client) else Client(one) for name, one in clients.items()}
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as running:
@@ -157,18 +159,23 @@ Step = tuple[str, bool, str]
 """A title, whether it went as expected, and what was seen."""
 
 
-def main(running: Callable[[], AbstractContextManager[Stack]], steps: Callable[[Stack], Iterable[Step]]) -> int:
-    """The command of an example: start the stack, print each step, stop. The exit status: 0 if all went as expected."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else SIGTERM would leave nginx and the verifier behind
+def exit_status(steps: Iterable[Step]) -> int:
+    """Print each step. The exit status: 0 if all went as expected."""
     results = []
+    for title, right, seen in steps:
+        print(f"{'ok' if right else 'FAILED':6}  {title}\n        {seen}", flush=True)
+        results.append(right)
+    return 0 if results and all(results) else 1
+
+
+def main(running: Callable[[], AbstractContextManager[Stack]], steps: Callable[[Stack], Iterable[Step]]) -> int:
+    """The command of an example: start the stack, take the steps, stop. The exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else SIGTERM would leave nginx and the verifier behind
     try:
         with running() as stack:
-            for title, right, seen in steps(stack):
-                print(f"{'ok' if right else 'FAILED':6}  {title}\n        {seen}", flush=True)
-                results.append(right)
+            return exit_status(steps(stack))
     except KeyboardInterrupt:
         return 130
     except ProcessError as error:
         print(error, file=sys.stderr)
         return 1
-    return 0 if results and all(results) else 1

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,6 @@ CLIENTS = {
 }
 KEY, OTHER_KEY = os.urandom(32), os.urandom(32)
 KEY_FILE = {"kty": "oct", "kid": "internal-1", "alg": "HS256", "k": urlsafe_b64encode(KEY).decode().rstrip("=")}
-RUN = "api/2.0/mlflow/runs/create"
 
 
 def internal_token(key: bytes) -> str:
@@ -46,59 +45,56 @@ def internal_token(key: bytes) -> str:
 
 @dataclass(frozen=True)
 class Call:
-    """What MLflow's client does with a token, and what must come of it; `error` None: it works."""
+    """What MLflow's client does with a token, and the exception that must come of it: class, code, HTTP status."""
 
     title: str
-    token: str
+    token: Callable[[Stack], str]
     action: str
-    error: tuple[str, str, int] | None = None
-    user: str | None = None
-    """The `X-User-ID` that arrives with a new run."""
+    exception: tuple[str, str, int] | None = None
 
 
-def calls(stack: Stack) -> list[Call]:
-    """In this order, with fresh tokens."""
-    trainer, dashboard = stack.token("trainer"), stack.token("dashboard")
-    unauthorized, forbidden = ("MlflowException", "UNAUTHENTICATED", 401), ("MlflowException", "PERMISSION_DENIED", 403)
-    return [
-        Call("MLflow's client logs a run with the token of its environment", trainer, "log", user="trainer"),
-        Call("A client with the scope read searches runs", dashboard, "search"),
-        Call("It may not log a run: MlflowException for 403", dashboard, "log", forbidden),
-        Call("Without a token: MlflowException for 401", "", "search", unauthorized),
-        Call("A background job logs a run with its own HS256 token", internal_token(KEY), "log", user="user-42"),
-        Call("An HS256 token of another key: MlflowException for 401", internal_token(OTHER_KEY), "log", unauthorized),
-    ]
+UNAUTHORIZED, FORBIDDEN = ("MlflowException", "UNAUTHENTICATED", 401), ("MlflowException", "PERMISSION_DENIED", 403)
+CALLS = (
+    Call("MLflow's client logs a run with the token of its environment", lambda stack: stack.token("trainer"), "log"),
+    Call("A client with the scope read searches runs", lambda stack: stack.token("dashboard"), "search"),
+    Call("It may not log a run: an exception for 403", lambda stack: stack.token("dashboard"), "log", FORBIDDEN),
+    Call("Without a token: an exception for 401", lambda _: "", "search", UNAUTHORIZED),
+    Call("A background job logs a run with its own HS256 token", lambda _: internal_token(KEY), "log"),
+    Call(
+        "An HS256 token of another key: an exception for 401", lambda _: internal_token(OTHER_KEY), "log", UNAUTHORIZED
+    ),
+)
+ARRIVED = {
+    "The client's run arrived with its user, tenant, request id and token": (0, "trainer"),
+    "The job's run arrived with the job's user, tenant, request id and token": (4, "user-42"),
+}  # the number of the call, and the user
+FORGED = "A forged user has no effect; the request id of the client is kept"
+TITLES = (*(call.title for call in CALLS), *ARRIVED, FORGED)
 
 
 def steps(stack: Stack) -> Iterator[Step]:
-    """Each call of MLflow's client, what arrived with it, and a forged header."""
-    planned = calls(stack)
-    for call, outcome in zip(planned, ask(stack, planned), strict=True):
-        error = (outcome.get("exception"), outcome.get("error_code"), outcome.get("status"))
-        yield call.title, error == (call.error or (None, None, None)), json.dumps(outcome)
-    for call in (call for call in planned if call.user):
-        sent = hashlib.sha256(f"Bearer {call.token}".encode()).hexdigest()
-        [found] = [one for one in arrived(stack, RUN) if one["Authorization"] == sent]  # Authorization is untouched
-        right = (found["X-User-ID"], found["X-Tenant-ID"]) == (call.user, "acme") and bool(found["X-Request-ID"])
-        yield f"It arrived with user, tenant, request id and its own token: {call.user}", right, json.dumps(found)
-    yield forged(stack)
-
-
-def forged(stack: Stack) -> Step:
-    """A request with a header that only nginx may set."""
-    path = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
-    sent = {"X-User-ID": "root", "X-Tenant-ID": "other", "X-Request-ID": "from-the-caller"}
-    headers = sent | {"Authorization": f"Bearer {stack.token('dashboard')}"}
-    status = httpx.get(stack.url + path, headers=headers, trust_env=False, timeout=60).status_code
-    found = arrived(stack, path.partition("?")[0])[-1]
+    """Each call, how two of them arrived, and forged headers."""
+    tokens = [call.token(stack) for call in CALLS]
+    for call, outcome in zip(CALLS, ask(stack, tokens), strict=True):
+        exception = (outcome.get("exception"), outcome.get("error_code"), outcome.get("status"))
+        yield call.title, exception == (call.exception or (None, None, None)), json.dumps(outcome)
+    for title, (number, user) in ARRIVED.items():
+        sent = hashlib.sha256(f"Bearer {tokens[number]}".encode()).hexdigest()
+        found = next((one for one in arrived(stack, "runs/create") if one["Authorization"] == sent), {})
+        right = (found.get("X-User-ID"), found.get("X-Tenant-ID")) == (user, "acme") and bool(found["X-Request-ID"])
+        yield title, right, json.dumps(found)
+    headers = {"X-User-ID": "root", "X-Tenant-ID": "other", "X-Request-ID": "from-the-client"}
+    headers["Authorization"] = f"Bearer {tokens[1]}"
+    url = f"{stack.url}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+    status = httpx.get(url, headers=headers, trust_env=False, timeout=60).status_code
+    [found] = arrived(stack, "experiments/get-by-name")
     seen = (status, found["X-User-ID"], found["X-Tenant-ID"], found["X-Request-ID"])
-    right = seen == (200, "dashboard", "acme", "from-the-caller")
-    return "A forged user has no effect; the caller's request id is kept", right, json.dumps(found)
+    yield FORGED, seen == (200, "dashboard", "acme", "from-the-client"), json.dumps(found)
 
 
-def ask(stack: Stack, planned: list[Call]) -> list[dict[str, Any]]:
-    """What came of each call, in MLflow's own process."""
-    orders = "\n".join(json.dumps({"token": call.token, "action": call.action}) for call in planned)
+def ask(stack: Stack, tokens: list[str]) -> list[dict[str, Any]]:
+    """What came of each call."""
+    orders = "\n".join(json.dumps({"token": token, "action": call.action}) for call, token in zip(CALLS, tokens))
     done = subprocess.run(
         [environment_python("mlflow"), "-P", HERE / "client.py"],
         input=orders, env=environment() | {"MLFLOW_TRACKING_URI": stack.url},
@@ -108,9 +104,9 @@ def ask(stack: Stack, planned: list[Call]) -> list[dict[str, Any]]:
 
 
 def arrived(stack: Stack, path: str) -> list[dict[str, Any]]:
-    """What `recorder.py` noted about requests for a path."""
+    """What `recorder.py` noted about requests for paths with this end."""
     noted = map(json.loads, (stack.directory / "record").read_text().splitlines())
-    return [one for one in noted if one["path"].strip("/") == path.strip("/")]
+    return [one for one in noted if one["path"].endswith(path)]
 
 
 def environment() -> dict[str, str]:

@@ -1,6 +1,7 @@
-"""MLflow's own client, as a training job uses it: the token is in `MLFLOW_TRACKING_TOKEN`, the URL in `MLFLOW_TRACKING_URI`.
+"""MLflow's own client, as a training job uses it, with its token in `MLFLOW_TRACKING_TOKEN`.
 
-Reads lines of JSON, `{"token": …, "action": "search" or "log"}`, and prints what came of each.
+Reads lines of JSON, `{"token": …, "action": "search" or "log"}`, and prints what came of each. The server's URL is in
+`MLFLOW_TRACKING_URI`.
 """
 
 import json

@@ -16,17 +16,22 @@ from starlette.types import Receive, Scope, Send
 NOTED = ("X-User-ID", "X-Tenant-ID", "X-Request-ID", "X-M2M-Client-ID")
 
 
+def note(scope: Scope) -> None:
+    """Write one line."""
+    headers = Request(scope).headers
+    noted = {name: headers.get(name) for name in NOTED} | {"path": scope["path"]}
+    noted["Authorization"] = hashlib.sha256(headers.get("Authorization", "").encode()).hexdigest()
+    with Path(os.environ["RECORD"]).open("a") as record:
+        record.write(json.dumps(noted) + "\n")
+
+
 class Recorder:
     """An ASGI application. MLflow would take a function for a factory."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Note the request, then pass it to MLflow."""
         if scope["type"] == "http":
-            headers = Request(scope).headers
-            authorization = hashlib.sha256(headers.get("Authorization", "").encode()).hexdigest()
-            noted = {name: headers.get(name) for name in NOTED} | {"path": scope["path"], "Authorization": authorization}
-            with Path(os.environ["RECORD"]).open("a") as record:
-                record.write(json.dumps(noted) + "\n")
+            note(scope)
         await mlflow_app(scope, receive, send)
 
 

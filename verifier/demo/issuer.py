@@ -104,9 +104,9 @@ class Issuer:
 
     def machine_claims(self, client_id: str, scopes: Sequence[str], lifetime: float = LIFETIME) -> Claims:
         """The claims of Cognito's client-credentials tokens; scopes without prefix, `lifetime` in seconds."""
-        return self._claims(
-            lifetime, sub=client_id, client_id=client_id, scope=" ".join(self.prefix + scope for scope in scopes)
-        )
+        scope = " ".join(self.prefix + scope for scope in scopes)
+        added = self.clients[client_id].claims if client_id in self.clients else {}
+        return self._claims(lifetime, sub=client_id, client_id=client_id, scope=scope) | added
 
     def person_claims(
         self, username: str, client_id: str, groups: Sequence[str] = (), lifetime: float = LIFETIME
@@ -149,7 +149,7 @@ class Issuer:
         granted = [name for name in client.scopes if scope is None or self.prefix + name in scope.split()]
         if scope is not None and len(granted) < len(set(scope.split())):
             raise OAuthError("invalid_scope")
-        return self.mint(self.machine_claims(client_id, granted) | client.claims)
+        return self.mint(self.machine_claims(client_id, granted))
 
     async def _jwks(self, _: Request) -> JSONResponse:
         keys = [key.jwk() for key in self.keys]
