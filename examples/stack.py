@@ -18,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,7 +33,7 @@ from verifier.demo.processes import Child, ProcessError, Verifier
 from verifier.demo.serving import Background, bind, free_port, port_of
 
 ROOT = Path(__file__).parents[1]
-START_TIMEOUT = 120.0
+START_TIMEOUT = 300.0
 """Seconds that a service has to answer."""
 
 
@@ -49,7 +50,7 @@ class Stack:
 
     Args:
         folder: the example's, with `verifier.yaml` and `nginx.conf`.
-        clients: the scopes of each client, without the prefix that `scope_prefix` in `verifier.yaml` names.
+        clients: by id; scopes are without the prefix that `scope_prefix` in `verifier.yaml` names.
         files: names and contents of further files that `verifier.yaml` refers to, such as keys made at the start.
 
     Raises:
@@ -57,7 +58,7 @@ class Stack:
     """
 
     def __init__(
-        self, folder: Path, clients: Mapping[str, Sequence[str]], *, files: Mapping[str, str] | None = None
+        self, folder: Path, clients: Mapping[str, Client | Sequence[str]], *, files: Mapping[str, str] | None = None
     ) -> None:
         self.folder = folder
         self.port, self.service_port = free_port(), free_port()
@@ -68,7 +69,7 @@ class Stack:
         local = {"https://id.example.com": self.issuer.url, "https://api.example.com": self.url}
         self.configuration = yaml.safe_load(replaced((folder / "verifier.yaml").read_text(), local))
         self.issuer.prefix = self.configuration.get("scope_prefix", "")
-        self.issuer.clients = {name: Client(scopes) for name, scopes in clients.items()}
+        self.issuer.clients = {name: one if isinstance(one, Client) else Client(one) for name, one in clients.items()}
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as running:
@@ -154,10 +155,27 @@ def guard(configuration: Path, policy: str) -> str:
     return done.stdout
 
 
-def exit_status(steps: Iterable[tuple[str, bool, str]]) -> int:
-    """Print each step: its title, whether it went as expected, and what was seen. The exit status: 0 if all did."""
+Step = tuple[str, bool, str]
+"""A title, whether it went as expected, and what was seen."""
+
+
+def exit_status(steps: Iterable[Step]) -> int:
+    """Print each step. The exit status: 0 if all went as expected."""
     results = []
     for title, right, seen in steps:
         print(f"{'ok' if right else 'FAILED':6}  {title}\n        {seen}", flush=True)
         results.append(right)
     return 0 if results and all(results) else 1
+
+
+def main(running: Callable[[], AbstractContextManager[Stack]], steps: Callable[[Stack], Iterable[Step]]) -> int:
+    """The command of an example: start the stack, take the steps, stop. The exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else SIGTERM would leave nginx and the verifier behind
+    try:
+        with running() as stack:
+            return exit_status(steps(stack))
+    except KeyboardInterrupt:
+        return 130
+    except ProcessError as error:
+        print(error, file=sys.stderr)
+        return 1

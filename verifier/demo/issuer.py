@@ -37,10 +37,14 @@ def random_text(length: int) -> str:
 
 @dataclass
 class Client:
-    """A machine: the scopes it may have, without prefix, and its secrets. Each secret is accepted: two can overlap."""
+    """A machine: the scopes it may have, without prefix, and its secrets. Each secret is accepted: two can overlap.
+
+    `claims` are added to its tokens, as a pre-token-generation trigger does.
+    """
 
     scopes: Sequence[str]
     secrets: list[str] = field(default_factory=lambda: [random_text(51)])
+    claims: Claims = field(default_factory=dict)
 
 
 @dataclass
@@ -102,9 +106,9 @@ class Issuer:
 
     def machine_claims(self, client_id: str, scopes: Sequence[str], lifetime: float = LIFETIME) -> Claims:
         """The claims of Cognito's client-credentials tokens; scopes without prefix, `lifetime` in seconds."""
-        return self._claims(
-            lifetime, sub=client_id, client_id=client_id, scope=" ".join(self.prefix + scope for scope in scopes)
-        )
+        scope = " ".join(self.prefix + scope for scope in scopes)
+        added = self.clients[client_id].claims if client_id in self.clients else {}
+        return self._claims(lifetime, sub=client_id, client_id=client_id, scope=scope) | added
 
     def person_claims(
         self, username: str, client_id: str, groups: Sequence[str] = (), lifetime: float = LIFETIME

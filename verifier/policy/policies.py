@@ -40,7 +40,9 @@ class Rule:
 
     def needs_less_than(self, other: Rule) -> bool:
         """Whether a request may pass here and not there."""
-        return (other.needs_token and not self.needs_token) or not set(other.needs) <= set(self.needs)
+        if other.needs_token and not self.needs_token:
+            return True
+        return not all(any(set(own) <= set(needed) for own in self.needs) for needed in other.needs)
 
 
 @dataclass(frozen=True, eq=False)

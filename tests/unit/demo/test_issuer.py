@@ -58,6 +58,13 @@ def test_a_granted_token_verifies_and_has_the_claims_of_cognito(
     assert claims["scope"] == f"{PREFIX}read {PREFIX}write"
 
 
+def test_the_claims_of_a_client_are_added_to_its_tokens(issuer: Issuer) -> None:
+    client_id, secret = issuer.add_client("read")
+    issuer.clients[client_id].claims["custom:tenant"] = "acme"
+
+    assert verified(issuer, issuer.grant(client_id, secret))["custom:tenant"] == "acme"
+
+
 def test_a_requested_scope_is_the_only_one_granted(
     issuer: Issuer, client: httpx.Client, credentials: tuple[str, str]
 ) -> None:

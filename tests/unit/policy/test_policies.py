@@ -183,6 +183,9 @@ SLASH_GAPS: list[tuple[list[tuple[str, ...]], list[str]]] = [
     ([("/admin", "", "admin"), ("/**", "", "admin")], []),  # as strict
     ([("/admin", "", "admin"), ("/**", "", "admin root")], []),  # stricter
     ([("/admin", "", "admin"), ("/**", "", "root")], ["/admin/"]),  # another scope
+    ([("/admin", "", "admin,root"), ("/**", "", "admin")], []),  # one of those that are enough
+    ([("/admin", "", "admin"), ("/**", "", "admin,root")], ["/admin/"]),
+    ([("/admin", "", "admin,root db"), ("/**", "", "admin")], ["/admin/"]),
     ([("/admin", "", "admin")], []),  # no rule for the other
     ([("/admin/**", "", "admin"), ("/**",)], []),
     ([("/**",), ("/admin", "", "admin")], []),  # a rule that never decides
