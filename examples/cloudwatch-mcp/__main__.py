@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from examples.stack import Stack, environment_python, exit_status
+from examples.stack import Stack, Step, environment_python, main
 from verifier.demo.processes import Child
 from verifier.demo.serving import free_port
 
@@ -46,8 +47,8 @@ def aws(directory: Path) -> Iterator[dict[str, str]]:
 
 
 @contextlib.contextmanager
-def running(mode: str = "assume-role") -> Iterator[Stack]:
-    """The stack with the MCP server behind it. `mode` is assume-role or web-identity."""
+def running(mode: str) -> Iterator[Stack]:
+    """The stack with the MCP server behind it, in one of MODES."""
     stack = Stack(HERE, CLIENTS)
     stack.issuer.resources = {f"{stack.url}/mcp"}
     with stack, aws(stack.directory) as environment:
@@ -73,7 +74,7 @@ class Case:
     status: int = 200
     reason: str | None = None
 
-    def take(self, stack: Stack) -> tuple[str, bool, str]:
+    def take(self, stack: Stack) -> Step:
         """Send it: title, whether the answer is the expected one, and a summary of it."""
         secret = stack.issuer.clients[self.client].secrets[0]
         token = stack.issuer.grant(self.client, secret, resource=f"{stack.url}/mcp")
@@ -134,10 +135,16 @@ CASES = (
     Case("A client without the scope is refused", "no-reader", "whoami", status=401, reason="insufficient_scope"),
 )
 
+MODES = ("assume-role", "web-identity")
+TITLES = [f"{mode}: {case.title}" for mode in MODES for case in CASES]
+
+
+def steps(mode: str, stack: Stack) -> Iterator[Step]:
+    """Each case, with the mode before its title."""
+    for case in CASES:
+        title, right, seen = case.take(stack)
+        yield f"{mode}: {title}", right, seen
+
+
 if __name__ == "__main__":
-    for way in ("assume-role", "web-identity"):
-        print(f"--- {way}")
-        with running(way) as stack:
-            status = exit_status(case.take(stack) for case in CASES)
-        if status:
-            sys.exit(status)
+    sys.exit(any(main(partial(running, mode), partial(steps, mode)) for mode in MODES))

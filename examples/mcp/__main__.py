@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from examples.stack import Stack, environment_python, exit_status
+from examples.stack import Stack, Step, environment_python, main
 
 HERE = Path(__file__).parent
 CLIENTS = {"reader": ["tools.read"], "publisher": ["tools.read", "tools.write"]}
@@ -23,7 +23,8 @@ DISCOVERY = [
     "POST /mcp 200",
 ]
 Lines = list[dict[str, Any]]
-Step = tuple[str, bool, str]
+Seen = tuple[bool, str]
+"""Whether it went as expected, and what was seen."""
 
 
 @contextlib.contextmanager
@@ -62,19 +63,15 @@ def all_of(lines: Lines, name: str) -> list[Any]:
     return [line[name] for line in lines if name in line]
 
 
-def finds_everything(stack: Stack) -> Step:
+def finds_everything(stack: Stack) -> Seen:
     """Discovery: RFC 9728, RFC 8414."""
     lines, error = agent(stack, "reader")
     seen = all_of(lines, "request")[: len(DISCOVERY)]
     right = seen == DISCOVERY and all_of(lines, "tools") == [["list_reports", "wait_for_report"]] and not error
-    return (
-        "An agent that knows the URL, its id and its secret, and nothing else, calls a tool",
-        right,
-        f"{seen} {error}",
-    )
+    return right, f"{seen} {error}"
 
 
-def steps_up(stack: Stack) -> Step:
+def steps_up(stack: Stack) -> Seen:
     """The token that the agent has got is not enough for its next tool."""
     lines, error = agent(stack, "publisher", "--publish", "weekly", AGENT_ISSUER=stack.issuer.url)
     status, prefix = stack.configuration["policies"]["mcp"]["scope_challenge"], stack.issuer.prefix
@@ -82,23 +79,20 @@ def steps_up(stack: Stack) -> Step:
     right = scopes == [f"{prefix}tools.read", f"{prefix}tools.read {prefix}tools.write"]
     right &= all_of(lines, "request").count(f"POST /mcp/admin {status}") == 1
     right &= all_of(lines, "report") == [{"result": "all is well (publisher)"}] and not error
-    return "Its next tool needs another scope: it is refused, asks for both, and succeeds", right, f"{scopes} {error}"
+    return right, f"{scopes} {error}"
 
 
-def is_refused_a_scope(stack: Stack) -> Step:
+def is_refused_a_scope(stack: Stack) -> Seen:
     """The issuer does not grant the scope."""
     lines, _ = agent(stack, "reader", "--publish", "monthly", AGENT_ISSUER=stack.issuer.url)
     last = all_of(lines, "request")[-1]
     right = last == "POST /oauth2/token 400" and not all_of(lines, "report")
-    return "An agent that may not have this scope gets no token with it", right, last
+    return right, last
 
 
-def is_bound_to_one_server(stack: Stack) -> Step:
+def is_bound_to_one_server(stack: Stack) -> Seen:
     """By audience (RFC 8707), or by the prefix of the scopes."""
-    title, secret = (
-        "A token for another server of the same issuer is refused",
-        stack.issuer.clients["reader"].secrets[0],
-    )
+    secret = stack.issuer.clients["reader"].secrets[0]
     if stack.issuer.resources:
         reason, token = "wrong_audience", stack.issuer.grant("reader", secret, resource=f"{stack.url}/other")
     else:
@@ -108,20 +102,32 @@ def is_bound_to_one_server(stack: Stack) -> Step:
     with httpx.Client(base_url=stack.url, trust_env=False) as client:
         answer = client.post("/mcp", headers={"Authorization": f"Bearer {token}"})
     seen = f"{answer.status_code} {answer.headers.get('WWW-Authenticate')}"
-    return title, answer.headers.get("X-M2M-Reason") == reason and 'scope="' in seen, seen
+    return answer.headers.get("X-M2M-Reason") == reason and 'scope="' in seen, seen
 
 
-def speaks_the_older_protocol(stack: Stack) -> Step:
+def speaks_the_older_protocol(stack: Stack) -> Seen:
     """Streamable HTTP with sessions, as LibreChat and many others speak it."""
     lines, error = agent(stack, "publisher", "--publish", "daily", "--legacy", AGENT_ISSUER=stack.issuer.url)
     seen = sorted({line["request"] for line in lines if line.get("session")})
     right = {"POST /mcp 200", "GET /mcp 200", "DELETE /mcp 200"} <= set(seen) and not error
     right &= all_of(lines, "report") == [{"result": "all is well (publisher)"}]
-    return "The same with the protocol 2025-11-25: session, stream from the server, DELETE", right, f"{seen} {error}"
+    return right, f"{seen} {error}"
 
 
-STEPS = (finds_everything, steps_up, is_refused_a_scope, is_bound_to_one_server, speaks_the_older_protocol)
+STEPS = {
+    "An agent that knows the URL, its id and its secret, and nothing else, calls a tool": finds_everything,
+    "Its next tool needs another scope: it is refused, asks for both, and succeeds": steps_up,
+    "An agent that may not have this scope gets no token with it": is_refused_a_scope,
+    "A token for another server of the same issuer is refused": is_bound_to_one_server,
+    "The same with the protocol 2025-11-25: session, stream from the server, DELETE": speaks_the_older_protocol,
+}
+
+
+def steps(stack: Stack) -> Iterator[Step]:
+    """Each step."""
+    for title, step in STEPS.items():
+        yield title, *step(stack)
+
 
 if __name__ == "__main__":
-    with running() as stack:
-        sys.exit(exit_status(step(stack) for step in STEPS))
+    sys.exit(main(running, steps))
