@@ -1,6 +1,6 @@
 """examples/mcp: the official SDK's client in front of nginx, the official SDK's server behind it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -29,9 +29,9 @@ def test_a_step_goes_as_the_readme_says(printed: dict[str, str], title: str) -> 
     assert printed[title] == "ok"
 
 
-@pytest.mark.parametrize("title", mcp.STEPS)
-def test_a_step_goes_the_same_way(stack: Stack, title: str) -> None:
-    right, seen = mcp.STEPS[title](stack)
+@pytest.mark.parametrize("step", [mcp.finds_everything, mcp.steps_up, mcp.is_bound_to_one_server])
+def test_a_step_goes_the_same_way(stack: Stack, step: Callable[[Stack], mcp.Seen]) -> None:
+    right, seen = step(stack)
     assert right, seen
 
 
