@@ -25,6 +25,8 @@ PARAMETERS = ("scope", "client", "issuer")
 MAX_QUERY = 4096  # bytes of an auth URL's query
 MAX_REMEMBERED, MAX_REMEMBERED_QUERY = 128, 512  # narrowed policies, and bytes of a query worth remembering: 4 MiB
 
+MAX_CHALLENGE_SCOPE = 1024  # bytes up to which a challenge names scopes that are held already; it has to fit a header
+
 AnyOf = tuple[str, ...]
 """Scopes of which one is enough."""
 
@@ -131,17 +133,27 @@ class Policy:
             needs += rule.needs
         for alternatives in needs:
             if principal.scopes.isdisjoint(alternatives):
-                if self.resource is not None:  # a client may ask for nothing but these: it would lose the others
-                    needs += tuple((scope,) for scope in self.named_scopes if scope in principal.scopes)
                 raise Rejected(
                     Reason.INSUFFICIENT_SCOPE,
                     f"needs the scope {' or '.join(alternatives)}",
-                    scope=scopes_to_request(needs, principal.scope_prefix, principal.scopes),
+                    scope=self._scopes_to_request(needs, principal),
                 )
         if any(map(principal.scopes.isdisjoint, rare_needs)):
             raise Rejected(Reason.AMBIGUOUS_PATH, "the path meets a stricter rule where it is decoded in another way")
         if self.role_required and not principal.role:
             raise Rejected(Reason.NO_ROLE, "no role is mapped to this client or its scopes")
+
+    def _scopes_to_request(self, needs: tuple[AnyOf, ...], principal: Principal) -> str:
+        """What a token for this request has to hold; where there is a resource, also what the client would else lose.
+
+        An MCP client may ask for nothing but the scopes of the challenge.
+        """
+        needed = scopes_to_request(needs, principal.scope_prefix, principal.scopes)
+        if self.resource is None:
+            return needed
+        held = tuple((scope,) for scope in self.named_scopes if scope in principal.scopes)
+        more = scopes_to_request(needs + held, principal.scope_prefix, principal.scopes)
+        return more if len(more) <= MAX_CHALLENGE_SCOPE else needed
 
     def _matching_rule(self, method: str, url: bytes) -> tuple[Rule, frozenset[AnyOf]]:
         """The rule that decides, and what the rules of rare readings need. Raises Rejected."""

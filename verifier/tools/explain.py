@@ -55,7 +55,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.BAD_SIGNATURE: "fetch a new token: this one was changed, truncated, or signed with another key",
     Reason.EXPIRED: "fetch a new token, and the next one before `exp`; if this one is new, compare the clocks",
     Reason.NOT_YET_VALID: "compare the clocks of issuer and verifier, or raise `leeway`",
-    Reason.WRONG_AUDIENCE: "request this API's audience, or add the token's `aud` to the issuer's `audience`",
+    Reason.WRONG_AUDIENCE: "request a token for this API; if `aud` names it already, list that under `audience`",
     Reason.INVALID_CLAIMS: "correct the claims at the issuer; RFC 7519 section 4.1 gives their types",
     Reason.BAD_PROOF: "send a token without `cnf`, with the scheme Bearer",
     Reason.REVOKED: "remove the client or the `jti` from `revoked`, if it is there by mistake",

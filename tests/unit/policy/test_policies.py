@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import tracemalloc
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from verifier.identity import Principal
 from verifier.policy.clients import ClientIds
 from verifier.policy.paths import PathPattern
 from verifier.policy.policies import (
+    MAX_CHALLENGE_SCOPE,
     MAX_QUERY,
     MAX_REMEMBERED,
     MAX_REMEMBERED_QUERY,
@@ -257,11 +257,13 @@ def test_a_refusal_for_scope_names_all_that_the_request_needs() -> None:
 
 def test_where_there_is_a_resource_a_refusal_for_scope_also_names_what_the_token_holds_and_the_policy_knows() -> None:
     """A client that asks for exactly these keeps what it had."""
-    policy = replace(API, resource=Resource("https://api.example", (), ()))
-    with pytest.raises(Rejected) as caught:
-        policy.authorize(make_principal("p:read p:root other", prefix="p:"), "POST", URL + b"/db/a")
+    long = "x" * (MAX_CHALLENGE_SCOPE - len("p:read p:write p:root p:"))
+    for scope, held in ((long, f"p:root p:{long}"), (long + "x", "")):
+        policy = Policy("api", needs("read"), (*RULES, rule("/x", "", scope)), resource=Resource(URL.decode(), (), ()))
+        with pytest.raises(Rejected) as caught:
+            policy.authorize(make_principal(f"p:read p:root p:{scope} other", prefix="p:"), "POST", URL + b"/db/a")
 
-    assert caught.value.scope == "p:read p:write p:root"
+        assert caught.value.scope == f"p:read p:write {held}".rstrip()
 
 
 # --- clients, issuers, roles, and their order ---
