@@ -31,6 +31,7 @@ from verifier.proxies import nginx
 from verifier.proxies.answers import Answers
 from verifier.request import AuthRequest
 from verifier.tokens.cache import CachedVerifier
+from verifier.tokens.proofs import Proofs, SeenProofs
 from verifier.tokens.verify import IssuerRules, TokenVerifier
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,11 @@ class Runtime:
             clock=clock,
             max_identity_bytes=self.answers.max_identity_bytes,
         )
-        self.gate = Gate(self.cache, config.policies, config.revoked, self.answers.max_identity_bytes)
+        # It outlives a reload, or a proof could be used again after it.
+        self.seen: SeenProofs = SeenProofs() if previous is None else previous.seen
+        certificates = {rules.name: rules.client_certificate_header for rules in config.issuers}
+        proofs = Proofs(certificates, self.seen, clock=clock, leeway=config.leeway)
+        self.gate = Gate(self.cache, config.policies, config.revoked, self.answers.max_identity_bytes, proofs)
         self.documents = ResourceDocuments(resources)
 
     def serves(self, rules: IssuerRules) -> bool:

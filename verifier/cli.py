@@ -71,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
 
     explain = commands.add_parser(
         "explain", parents=[config], help="read a token from stdin and print each step of the decision",
-        description="Reads a token from stdin. Exit 0: allowed, 1: denied, 2: indeterminate.",
+        description="Reads a token from stdin. Headers that prove whose it is may follow, one a line (DPoP: PROOF). "
+        "Exit 0: allowed, 1: denied, 2: indeterminate.",
     )  # fmt: skip
     explain.add_argument("--url", required=True, metavar="U", help="URL of the original request")
     explain.add_argument("--method", default="GET", help="method of the original request (%(default)s)")

@@ -29,6 +29,8 @@ class Decision(NamedTuple):
     """The URL of the policy's protected-resource document (RFC 9728), for the challenge."""
     refresh: Refresh | None = None
     """Where newer keys may change the decision: await it once, then decide again."""
+    is_dpop: bool = False
+    """Whether the challenge is for a DPoP proof (RFC 9449 section 7.1)."""
     scope_challenge: int = 403
     """The status of a refusal for insufficient scope, as the policy says."""
 

@@ -12,20 +12,27 @@ from verifier.policy.policies import Policies, Policy
 from verifier.reasons import Reason, Rejected
 from verifier.request import AuthRequest, credentials, is_url
 from verifier.tokens.cache import CachedVerifier
+from verifier.tokens.proofs import Proofs
 
 log = logging.getLogger(__name__)
-
-_NOT_BOUND = "the token is not bound to a key (it has no cnf), so its scheme is Bearer and not DPoP"
 
 
 class Gate:
     """Decides about auth requests. ``max_identity_bytes`` is what the identity headers of an answer may take."""
 
-    def __init__(self, verifier: CachedVerifier, policies: Policies, revoked: Revoked, max_identity_bytes: int) -> None:
+    def __init__(
+        self,
+        verifier: CachedVerifier,
+        policies: Policies,
+        revoked: Revoked,
+        max_identity_bytes: int,
+        proofs: Proofs,
+    ) -> None:
         self._verifier = verifier
         self._policies = policies
         self._revoked = revoked if revoked.any else None
         self._max_identity_bytes = max_identity_bytes
+        self._proofs = proofs
 
     def decide(self, request: AuthRequest) -> Decision:
         """The decision; the first check that fails gives the reason. Never raises: a defect is a 503."""
@@ -41,8 +48,8 @@ class Gate:
             presented = credentials(request)
             cached = False
             verified, cached = self._verifier.verify(presented.token)
-            if presented.is_dpop:  # a token that is bound to a key has not come this far: no proof is supported
-                raise Rejected(Reason.BAD_PROOF, _NOT_BOUND, issuer=verified.principal.issuer)
+            if verified.binding is not None or presented.is_dpop:  # until it is proved, the token identifies nobody
+                self._proofs.check(request, presented, verified, policy.origin)
             token = verified
             policy.check_audience(token)
             principal = token.principal
@@ -85,6 +92,7 @@ def _refusal(rejected: Rejected, policy: Policy | None, token: VerifiedToken | N
         rejected.scope or (policy.challenge_scope if policy else ""),
         policy.resource_metadata if policy else "",
         rejected.refresh,
+        rejected.is_dpop,
         policy.scope_challenge if policy else 403,
     )
 

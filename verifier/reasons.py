@@ -56,11 +56,19 @@ class Rejected(Exception):
 
     ``description`` is for the person who was refused: ASCII, without quotes or backslashes (RFC 6750 section 3). It
     never quotes the token. ``issuer`` is the configured name, once it is known. ``scope`` is what a token would have to
-    hold, where scope is the cause. ``refresh`` is there where newer keys may change the decision.
+    hold, where scope is the cause. ``refresh`` is there where newer keys may change the decision. ``is_dpop``: a DPoP
+    proof is what the client has to send (RFC 9449).
     """
 
     def __init__(
-        self, reason: Reason, description: str, *, issuer: str = "", scope: str = "", refresh: Refresh | None = None
+        self,
+        reason: Reason,
+        description: str,
+        *,
+        issuer: str = "",
+        scope: str = "",
+        refresh: Refresh | None = None,
+        is_dpop: bool = False,
     ) -> None:
         super().__init__(reason, description)
         self.reason = reason
@@ -68,3 +76,4 @@ class Rejected(Exception):
         self.issuer = issuer
         self.scope = scope
         self.refresh = refresh
+        self.is_dpop = is_dpop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from verifier.reasons import Reason, Rejected
@@ -28,6 +29,10 @@ class AuthRequest(NamedTuple):
     """Whether a body may follow on the connection. It is never read."""
     method_override: bool = False
     """Whether a header asks the API to act upon another method than ``method``."""
+    proofs: tuple[bytes, ...] = ()
+    """The values of all ``DPoP`` headers (RFC 9449 section 4.1)."""
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    """All headers, names in lower case: the configuration names the one that holds the client's certificate."""
 
 
 def is_url(url: bytes) -> bool:

@@ -143,7 +143,7 @@ def test_every_command_line_has_a_command_and_options_that_the_program_has(page:
 FOREIGN = """
 auth_request proxy_set_header add_header proxy_buffer_size client_secret token_url invalid_client invalid_scope
 error_description token_use device_key id_token session_state auth_time may_act preferred_username failure_mode_allow
-ext_authz aws_secretsmanager_secret_version would_deny runbook_url rule_files
+ext_authz try_files error_page server_name aws_secretsmanager_secret_version would_deny runbook_url rule_files
 """
 
 

@@ -18,6 +18,7 @@ from verifier.policy.resources import Resource
 from verifier.reasons import Reason
 from verifier.request import AuthRequest
 from verifier.tokens.cache import CachedVerifier
+from verifier.tokens.proofs import Proofs, SeenProofs
 from verifier.tokens.verify import TokenVerifier
 
 Mint = Callable[..., bytes]
@@ -51,6 +52,7 @@ def make_gate(signer: SigningKey, clock: Clock) -> MakeGate:
             Policies({policy.name: policy for policy in POLICIES}, ClientIds(("lab",))),
             revoked or Revoked(),
             max_identity_bytes,
+            Proofs({}, SeenProofs(), clock=clock, leeway=10),
         )
 
     return make
@@ -213,7 +215,7 @@ def test_a_rule_without_a_token_allows_whatever_token_there_is_without_identity(
     for token in (None, b"a.b.c", mint()):
         decision = make_gate().decide(ask(token, "open", "/health"))
 
-        assert decision == (Reason.OK, "open", True, "", None, None, "", "", "", None, 403)
+        assert decision == (Reason.OK, "open", True, "", None, None, "", "", "", None, False, 403)
 
 
 AGAIN: dict[Reason, list[dict[str, Any]]] = {

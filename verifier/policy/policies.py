@@ -70,6 +70,11 @@ class Policy:
         return not all(rule.needs_token for rule in self.rules)
 
     @property
+    def origin(self) -> str:
+        """Scheme and authority of the API as clients name it, empty where the policy has no resource."""
+        return self.resource.origin if self.resource is not None else ""
+
+    @property
     def resource_metadata(self) -> str:
         """The URL of the protected-resource document, empty where the policy has no resource."""
         return self.resource.metadata_url if self.resource is not None else ""

@@ -15,6 +15,9 @@ _BELOW_PREFIX = PREFIX + "/"
 # forged them. A second one of these would leave open which one counts.
 _ONCE = (b"authorization", b"x-original-url", b"x-original-method")
 
+CERTIFICATE = "ssl-client-cert"
+"""Where ingress-nginx puts the client's certificate; its name for this header is fixed."""
+
 # Frameworks that know one of these route by the method that it names.
 _METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
 
@@ -62,7 +65,14 @@ def parse(policy: str, query: bytes, pairs: Sequence[tuple[bytes, bytes]], peer:
         get(b"x-real-ip", b"").decode("latin-1") or peer,
         b"content-length" in headers or b"transfer-encoding" in headers,
         not headers.keys().isdisjoint(_METHOD_OVERRIDES),
+        dpop_proofs(pairs) if b"dpop" in headers else (),
+        pairs,
     )
+
+
+def dpop_proofs(pairs: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, ...]:
+    """The values of all DPoP headers (RFC 9449 section 4.1)."""
+    return tuple(value for name, value in pairs if name == b"dpop")
 
 
 def _repeated(pairs: Sequence[tuple[bytes, bytes]]) -> frozenset[str]:

@@ -17,6 +17,7 @@ ENTRY_BYTES = 4096
 """The memory that each of ``cache.size`` tokens may take on average; a larger token takes the place of several."""
 OVERHEAD = 1280  # bytes of an entry and its principal beside their texts: objects, and places in four dictionaries
 PER_TEXT = 56  # bytes of a string beside its characters
+BINDING = 256  # bytes of a binding with both thumbprints
 
 MAX_REFUSALS = 1024
 REFUSAL_TTL = 10.0  # seconds; as long as an unknown key may wait for the next fetch
@@ -92,6 +93,6 @@ def memory_of(token: VerifiedToken) -> int:
     principal = token.principal
     scope_bytes = len(principal.scope) * (2 if principal.scope_prefix else 1)  # with and without the prefix
     strings = len(principal.scopes) + principal.header_lines.count(b"\n")
-    own = getsizeof(token.jti) + getsizeof(principal.scopes) + strings * PER_TEXT
+    own = (BINDING if token.binding else 0) + getsizeof(token.jti) + getsizeof(principal.scopes) + strings * PER_TEXT
     own += getsizeof(token.resources) + sum(map(getsizeof, token.resources))
     return max(ENTRY_BYTES, OVERHEAD + own + 2 * len(principal.header_lines) + scope_bytes)

@@ -18,6 +18,7 @@ from verifier.tokens.claims import ClaimName, Claims, number, text
 from verifier.tokens.jws import UnverifiedToken, parse_compact, unverified_claims
 from verifier.tokens.principals import Principals
 from verifier.tokens.profiles import Profile, suggest
+from verifier.tokens.proofs import binding_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class IssuerRules:
     """Certificate authorities for fetching the keys, instead of the system's."""
     bearer_token_file: Path | None = None
     """A token for fetching the keys; it is sent only to the origins of ``urls`` and ``key_set_url``."""
+    client_certificate_header: str | None = None
+    """Where the proxy puts the client's certificate, for tokens that are bound to one (RFC 8705)."""
     profile: Profile
     typ: frozenset[str] = frozenset()
     """Further values of the header's ``typ``, as ``jws`` gives them, that its access tokens have."""
@@ -109,12 +112,12 @@ class TokenVerifier:
             )
             jti = text(claims, "jti") or ""
             text(claims, "sub")
-            if "cnf" in claims:  # RFC 7800 section 3.1: bound to a key, and no proof of possession is supported
-                raise Rejected(Reason.BAD_PROOF, "the token is bound to its sender (cnf) and no proof is supported")
+            binding = binding_of(claims)
         except Rejected as rejected:
             rejected.issuer = issuer.name
             raise
-        return VerifiedToken(principal, key, exp, jti, self._clock(), self._resources.intersection(audience))
+        resources = self._resources.intersection(audience)
+        return VerifiedToken(principal, key, exp, jti, self._clock(), binding, resources)
 
     def _verify_signature(self, issuer: Issuer, parts: UnverifiedToken) -> Key:
         algorithm, kid = parts.header.algorithm, parts.header.kid

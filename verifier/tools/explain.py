@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import re
 import time
@@ -18,7 +19,9 @@ from verifier.policy.paths import AmbiguousPathError, parse_url
 from verifier.proxies import nginx
 from verifier.reasons import Reason, Rejected
 from verifier.request import AuthRequest, credentials, is_url
+from verifier.tokens.claims import Claims
 from verifier.tokens.jws import parse_compact, unverified_claims
+from verifier.tokens.proofs import parse_proof
 
 # The steps of a decision in their order, and the reasons that end it at each.
 STEPS: dict[str, tuple[Reason, ...]] = {
@@ -57,7 +60,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.NOT_YET_VALID: "compare the clocks of issuer and verifier, or raise `leeway`",
     Reason.WRONG_AUDIENCE: "request a token for this API; if `aud` names it already, list that under `audience`",
     Reason.INVALID_CLAIMS: "correct the claims at the issuer; RFC 7519 section 4.1 gives their types",
-    Reason.BAD_PROOF: "send a token without `cnf`, with the scheme Bearer",
+    Reason.BAD_PROOF: "send what `cnf` names: with each request a new DPoP proof, or the client's certificate",
     Reason.REVOKED: "remove the client or the `jti` from `revoked`, if it is there by mistake",
     Reason.NOT_M2M: "fetch it with the client credentials grant; if it was, set the issuer's `profile`",
     Reason.CLIENT_NOT_ALLOWED: "add the client to `clients` of the issuer, the policy or the auth URL",
@@ -74,6 +77,7 @@ REMEDIES: dict[Reason, str] = {
 }
 
 
+_HEADER = re.compile(rb"([A-Za-z0-9-]+):[ \t]*(.*)")
 _PASTED = re.compile(rb"(?:authorization:)?\s*(?:(bearer|dpop)(?:\s+|$))?(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -85,22 +89,22 @@ class Step(NamedTuple):
     detail: str
 
 
-def run(config: Config, options: argparse.Namespace, token: bytes, out: TextIO) -> int:
-    """Explain the decision about ``token`` for the request in ``options``.
+def run(config: Config, options: argparse.Namespace, given: bytes, out: TextIO) -> int:
+    """Explain the decision about a token, and the headers that may follow it, for the request in ``options``.
 
     Returns the exit status: 0 allowed, 1 denied, 2 indeterminate.
 
     Raises:
         ConfigError: an option is not usable.
     """
-    request = _request(options, token.strip())
+    request = _request(options, given)
     decision = asyncio.run(_decide(config, request))
     write = _write_json if options.json else _write_text
     write(decision, _steps(decision, _facts(config, request, decision)), out)
     return {200: 0, 503: 2}.get(decision.status, 1)
 
 
-def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
+def _request(options: argparse.Namespace, given: bytes) -> AuthRequest:
     policy, query = options.policy or "default", b""
     url = options.url.encode()
     if not is_url(url):
@@ -113,10 +117,24 @@ def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
         if named is None:
             raise ConfigError([f"--auth-url: must be {nginx.PREFIX}[/POLICY][?QUERY]"])
         policy, query = named, written.encode()
+    token, headers = _split(given)
     # The whole header, or a part of it, is accepted too. The scheme counts: DPoP is for tokens that are bound to a key.
     scheme, token = _PASTED.fullmatch(token).groups()  # type: ignore[union-attr] # it matches everything
     authorization = (scheme or b"Bearer") + b" " + token if token else None
-    return AuthRequest(policy, query, authorization, options.method, url)
+    proofs = nginx.dpop_proofs(headers)
+    return AuthRequest(policy, query, authorization, options.method, url, proofs=proofs, headers=headers)
+
+
+def _split(given: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """The token, and the request's other headers, each on a line of its own as in ``DPoP: PROOF``."""
+    token, headers = [], []
+    for line in given.splitlines():
+        header = _HEADER.fullmatch(line.strip())
+        if header is None or header[1].lower() == b"authorization":
+            token.append(line)
+        else:
+            headers.append((header[1].lower(), header[2]))
+    return b"\n".join(token).strip(), headers
 
 
 async def _decide(config: Config, request: AuthRequest) -> Decision:
@@ -147,12 +165,27 @@ def _facts(config: Config, request: AuthRequest, decision: Decision) -> dict[str
     for step, name in (("audience", "aud"), ("revocation", "jti")):
         if name in claims:
             facts[step] = f"{name} {json.dumps(claims[name])}"
+    facts["proof"] = _proof(claims, request)
     if decision.token is not None:
         principal = decision.token.principal
         facts["M2M"] = facts["client"] = f"client {principal.client_id}"
         facts |= {"issuer allowed": principal.issuer, "role": principal.role or "none"}
         facts["scope"] = f"granted: {principal.scope or 'none'}"
     return facts
+
+
+def _proof(claims: Claims, request: AuthRequest) -> str:
+    """What the token is bound to, and what the DPoP proof is for, if there is one."""
+    cnf = claims.get("cnf")
+    if not isinstance(cnf, dict):
+        return ""
+    facts = ["bound by " + " and ".join(map(_safe, cnf))] if cnf else []
+    for value in request.proofs:
+        with contextlib.suppress(Rejected):
+            proof = parse_proof(value).claims
+            shown = (f"{name} {_safe(str(proof.get(name)))}" for name in ("htm", "htu"))
+            facts.append(f"proof for {', '.join(shown)}, iat {_time(proof.get('iat'))}")
+    return ", ".join(facts)
 
 
 def _safe(value: str) -> str:

@@ -15,12 +15,14 @@ from typing import TextIO
 from verifier.config import Config, ConfigError
 from verifier.identity import IDENTITY_HEADERS
 from verifier.policy.resources import WELL_KNOWN
+from verifier.proxies import nginx
 
 PROXIES = {"nginx": "nginx.conf", "ingress-nginx": "ingress-nginx.yaml"}
 """The file in ``blocks/`` of each proxy, by the name that ``--proxy`` takes."""
 
 POLICY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # as in the configuration: it becomes part of a URL in the block
 _RESOURCE = "#-- only where the policy has a resource\n"  # before and after the part about its document
+_CERTIFICATES = "#-- only where tokens are bound to certificates\n"  # before and after the part about them
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class Guard:
     """The further headers under ``headers:``."""
     resource: bool = True
     """Whether the protected-resource document (RFC 9728) has to be public; True where it is not known."""
+    certificates: tuple[str, ...] = ()
+    """The headers in which the verifier expects a client's certificate (RFC 8705)."""
 
     def block(self, proxy: str) -> str:
         """The configuration for one of PROXIES."""
@@ -39,9 +43,13 @@ class Guard:
         name = re.sub(r"[^a-z0-9]+", "-", self.policy.lower()).strip("-")
         values = {"policy": self.policy, "name": name, "path": WELL_KNOWN, "headers": ", ".join(headers)}
         values |= _nginx_directives(headers)
+        passed = [f"proxy_set_header {name} $ssl_client_escaped_cert;" for name in self.certificates]
+        values["certificates"] = "\n    ".join(passed)
         text = Path(__file__).with_name("blocks").joinpath(PROXIES[proxy]).read_text(encoding="utf-8") % values
-        before, metadata, after = text.split(_RESOURCE)
-        return before + metadata + after if self.resource else before + after
+        for marker, is_wanted in ((_RESOURCE, self.resource), (_CERTIFICATES, bool(self.certificates))):
+            parts = text.split(marker)
+            text = "".join(parts if is_wanted else parts[::2])
+        return text
 
 
 def main(proxy: str, policy: str, config: Config | None, out: TextIO) -> int:
@@ -62,7 +70,9 @@ def main(proxy: str, policy: str, config: Config | None, out: TextIO) -> int:
         if policy not in policies:
             known = ", ".join(sorted(policies))
             raise ConfigError([f"--policy: the configuration has no policy {policy!r}; its policies are {known}"])
-        guard = Guard(policy, tuple(config.headers), policies[policy].resource is not None)
+        guard = Guard(policy, tuple(config.headers), policies[policy].resource is not None, config.certificate_headers)
+        if proxy == "ingress-nginx" and not set(guard.certificates) <= {nginx.CERTIFICATE}:
+            raise ConfigError([f"--proxy: ingress-nginx needs client_certificate_header: {nginx.CERTIFICATE}"])
     out.write(guard.block(proxy))
     return 0
 

@@ -10,7 +10,8 @@ import pytest
 
 from tests.unit.support import NOW, Clock, make_principal, make_token
 from verifier.decision import Decision
-from verifier.identity import header_lines
+from verifier.identity import Binding, header_lines
+from verifier.keys.jwk import ASYMMETRIC_ALGORITHMS
 from verifier.proxies.answers import MAX_DESCRIPTION, OTHER_HEADER_BYTES, Answer, Answers
 from verifier.reasons import Reason
 
@@ -66,6 +67,13 @@ def test_an_allowed_request_carries_identity_and_may_be_cached_as_configured_and
 
     assert (answer.status, answer.body) == (200, b"")
     assert headers(answer) == {**IDENTITY, "cache-control": cache_control, "content-length": "0"}
+
+
+def test_the_answer_about_a_bound_token_must_not_be_cached() -> None:
+    token = TOKEN._replace(binding=Binding(None, "x"))
+    answer = make_answers(ttl=60).render(Decision(Reason.OK, "api", False, "lab", token))
+
+    assert headers(answer) == {**IDENTITY, "cache-control": "no-store", "content-length": "0"}
 
 
 def test_an_allowed_request_without_a_token_carries_no_identity_and_must_not_be_cached() -> None:
@@ -141,6 +149,17 @@ def test_a_scope_challenge_may_come_with_401_which_nginx_passes_on() -> None:
         "realm": "api", "error": "insufficient_scope", "error_description": "it says why", "scope": "read write",
     }  # fmt: skip
     assert json.loads(answer.body)["error"] == "insufficient_scope"
+
+
+def test_the_challenge_for_a_dpop_proof_is_that_of_rfc_9449() -> None:
+    answer = denied(Reason.BAD_PROOF, is_dpop=True, **RESOURCE)
+    scheme, _, parameters = headers(answer)["www-authenticate"].partition(" ")
+
+    assert (scheme, dict(re.findall(r'([a-z_]+)="([^"]*)"', parameters))) == ("DPoP", {
+        "realm": "api", "error": "invalid_dpop_proof", "error_description": "it says why",
+        "algs": " ".join(ASYMMETRIC_ALGORITHMS), **RESOURCE,
+    })  # fmt: skip
+    assert json.loads(answer.body)["error"] == "invalid_dpop_proof"
 
 
 @pytest.mark.parametrize("reason", [Reason.MISSING_TOKEN, Reason.EXPIRED])

@@ -20,7 +20,9 @@ ORDINARY = {
 
 def parsed(*headers: tuple[str, str]) -> AuthRequest:
     pairs = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
-    return parse("api", b"scope=read", pairs, "10.0.0.1")
+    request = parse("api", b"scope=read", pairs, "10.0.0.1")
+    assert request.headers == pairs
+    return request._replace(headers=())
 
 
 def ordinary(*further: tuple[str, str]) -> AuthRequest:
@@ -61,6 +63,10 @@ def test_a_header_that_changes_the_meaning_is_noticed(field: str) -> None:
     names, value = NOTICED[field]
     for name in names:
         assert getattr(ordinary((name, "5")), field) == (value or {name.lower()})
+
+
+def test_each_dpop_header_is_a_proof() -> None:
+    assert ordinary(("DPoP", "a"), ("X-DPoP", "b"), ("dpop", "c")).proofs == (b"a", b"c")
 
 
 def test_bytes_beyond_ascii_are_read_without_an_error() -> None:

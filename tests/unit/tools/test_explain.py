@@ -156,6 +156,33 @@ def test_a_pasted_dpop_scheme_is_no_part_of_the_token_and_fails_only_for_its_pro
     assert found["steps"][1]["detail"] == "three parts, well formed"
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_headers_that_prove_whose_the_token_is_stand_on_lines_of_their_own(
+    config: Config, token: Token, ec_signer: SigningKey, order: int
+) -> None:
+    given = token(cnf={"jkt": ec_signer.jkt})
+    now = int(time.time())
+    proof = ec_signer.proof(given, "https://api.example/db/a", iat=now)
+    lines = [b"Authorization: DPoP " + given, b"dpop: " + proof][::order]
+    status, text = explain(config, b"\r\n".join(lines), json=True)
+    steps = {step["name"]: step for step in json.loads(text)["steps"]}
+
+    assert (status, steps["proof"]["passed"]) == (0, True)
+    stamp = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(now))
+    assert steps["proof"]["detail"] == (f"bound by jkt, proof for htm GET, htu https://api.example/db/a, iat {stamp}")
+    assert not any(part in text for part in proof.decode().split("."))
+
+
+def test_a_proof_that_does_not_fit_is_explained(config: Config, token: Token, ec_signer: SigningKey) -> None:
+    given = token(cnf={"jkt": ec_signer.jkt})
+    proof = ec_signer.proof(given, "https://\x1b[31m", htm={}, iat="x")
+    status, text = explain(config, b"DPoP " + given + b"\nDPoP: " + proof)
+
+    assert (status, "\x1b" in text) == (1, False)
+    assert "because: the DPoP proof's htm is not the method of the request" in text
+    assert explain(config, b"DPoP " + given + b"\nDPoP: x\nssl-client-cert: \xff")[0] == 1
+
+
 def test_no_remedy_allows_people() -> None:
     assert not any("allow_users" in remedy for remedy in REMEDIES.values())
 
