@@ -32,6 +32,15 @@ POLICIES = [
     Policy("report", needs=(("admin",),), report=True),
     Policy("role", role_required=True),
     Policy("mcp", needs=(("read",),), resource=Resource(MCP, (), ()), scope_challenge=401),
+    Policy(
+        "rules",
+        needs=(("read",),),
+        resource=Resource(MCP, (), ()),
+        rules=(
+            Rule(PathPattern("/db/a"), needs=(("write", "admin"),)),
+            Rule(PathPattern("/db/*")),
+        ),
+    ),
     Policy("open", needs=(("read",),), rules=(Rule(PathPattern("/health"), needs_token=False),), report=True),
 ]
 
@@ -163,6 +172,7 @@ METADATA = "https://api.example/.well-known/oauth-protected-resource/mcp"
         pytest.param("mcp", b"", ("read", METADATA), id="a resource"),
         pytest.param("mcp", b"scope=write", ("read write", METADATA), id="a resource, narrowed"),
         pytest.param("mcp", b"x=1", ("read", METADATA), id="a resource and a wrong query"),
+        pytest.param("rules", b"", ("read write", METADATA), id="a resource, and a rule for the request"),
         pytest.param("api", b"", ("", ""), id="no resource"),
         pytest.param("nowhere", b"", ("", ""), id="no policy"),
     ],
@@ -173,6 +183,13 @@ def test_a_refusal_names_scope_and_document_where_the_policy_has_a_resource(
     decision = make_gate().decide(ask(None, policy, query=query))
 
     assert (decision.scope, decision.resource_metadata) == challenge
+
+
+@pytest.mark.parametrize(
+    "url", [b"https://h/db/b", b"https://h/nowhere", b"https://h/db/%2f", b"https://h/db/x/../a", b""]
+)
+def test_a_refusal_names_the_policys_scopes_where_no_single_rule_adds_to_them(make_gate: MakeGate, url: bytes) -> None:
+    assert make_gate().decide(ask(None, "rules", url=url)).scope == "read"
 
 
 @pytest.mark.parametrize(
@@ -254,6 +271,16 @@ def test_a_token_that_is_not_bound_to_a_key_does_not_come_with_the_scheme_dpop(
     assert [(one.reason, one.issuer, one.token, one.cached) for one in decisions] == [
         (Reason.BAD_PROOF, "lab", None, False), (Reason.BAD_PROOF, "lab", None, True),
     ]  # fmt: skip
+
+
+def test_a_defect_in_the_path_of_a_refused_request_does_not_hide_the_refusal(
+    make_gate: MakeGate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Policy, "rule_for", lambda *_: 1 / 0)
+    decision = make_gate().decide(ask(None, "rules"))
+
+    assert (decision.reason, decision.scope) == (Reason.MISSING_TOKEN, "")
+    assert "defect: ZeroDivisionError" in caplog.text
 
 
 class Broken:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -79,10 +80,16 @@ class Policy:
         """The URL of the protected-resource document, empty where the policy has no resource."""
         return self.resource.metadata_url if self.resource is not None else ""
 
-    @property
-    def challenge_scope(self) -> str:
-        """The scopes that a first request needs, for agents that read the protected-resource document; else empty."""
-        return scopes_to_request(self.needs, self.challenge_prefix) if self.resource is not None else ""
+    def challenge_scope(self, method: str, url: bytes) -> str:
+        """The scopes that the request needs, for agents that read the protected-resource document; else empty."""
+        if self.resource is None:
+            return ""
+        rules: set[Rule | None] = set()
+        if self.rules:
+            with contextlib.suppress(AmbiguousPathError):
+                rules, _ = self._rules_of_readings(method, url)
+        needs = next((rule.needs for rule in rules if rule is not None), ()) if len(rules) == 1 else ()
+        return scopes_to_request(self.needs + needs, self.challenge_prefix)
 
     @cached_property
     def named_scopes(self) -> tuple[str, ...]:
