@@ -55,7 +55,7 @@ def ask(app: Application) -> Ask:
 
         given = [("x-original-method", b"GET"), ("x-original-url", url.encode()), ("authorization", authorization)]
         scope = {
-            "type": "http", "path": f"/verify/{policy}", "query_string": b"", "client": None,
+            "type": "http", "method": "GET", "path": f"/verify/{policy}", "query_string": b"", "client": None,
             "headers": [(name.encode(), value) for name, value in (*given, *headers)],
         }  # fmt: skip
         await app.service.runtime.keys["lab"].refresh()
