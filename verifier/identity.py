@@ -64,6 +64,8 @@ class VerifiedToken(NamedTuple):
     """Seconds since the epoch."""
     binding: Binding | None = None
     """None: whoever presents the token may use it."""
+    resources: frozenset[str] = frozenset()
+    """The URLs in ``aud`` that are the ``resource`` of a policy (RFC 8707)."""
 
 
 def encode_headers(pairs: list[tuple[str, str]]) -> Headers:

@@ -130,6 +130,7 @@ class PolicySettings(Section):
     issuers: list[Annotated[str, AfterValidator(_known_issuer)]] | None = None
     mode: Literal["enforce", "report"] = "enforce"
     resource: ResourceSettings | None = None
+    scope_challenge: Literal[401, 403] = 403
 
     def build(self, name: str, client_ids: ClientIds, prefix: str, *, role_required: bool) -> Policy:
         """The domain object. Logs what a request could evade."""
@@ -142,6 +143,7 @@ class PolicySettings(Section):
             report=self.mode == "report",
             role_required=role_required,
             challenge_prefix=prefix,
+            scope_challenge=self.scope_challenge,
             resource=self.resource.build(prefix) if self.resource is not None else None,
         )
         for rule, path, other in policy.slash_gaps():

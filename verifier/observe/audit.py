@@ -148,7 +148,7 @@ def line(observation: Observation) -> bytes:
     entry = {
         "time": f"{_second(int(now))}.{int(now % 1 * 1e6):06d}Z",
         "event": "allow" if reason is Reason.OK else "would_deny" if decision.report else "deny",
-        "status": reason.status,
+        "status": decision.status,
         "reason": reason._value_,  # `value` is a property in Python
         "policy": decision.policy,
         "issuer": decision.issuer,

@@ -87,7 +87,7 @@ class Metrics:
         self._duration_of = {status: durations.labels(status) for status in (200, 401, 403, 503)}
         self._lookup_of = {True: lookups.labels("hit"), False: lookups.labels("miss")}
         self._reload_of = {True: reloads.labels("success"), False: reloads.labels("failure")}
-        self._decision_of: dict[tuple[Reason, str, str], Counter] = {}
+        self._decision_of: dict[tuple[int, Reason, str, str], Counter] = {}
         self._client_of: dict[tuple[str, str, int], Counter] = {}
         self._known_clients: set[tuple[str, str]] = set()
 
@@ -96,17 +96,18 @@ class Metrics:
         counts: dict[Counter, int] = {}
         for *_, decision, seconds in observations:
             reason, token = decision.reason, decision.token
-            key = (reason, decision.policy, decision.issuer)
+            status = decision.status
+            key = (status, reason, decision.policy, decision.issuer)
             counter = self._decision_of.get(key)
             if counter is None:
-                counter = self._decision_of[key] = self._decisions.labels(reason.status, *key)
+                counter = self._decision_of[key] = self._decisions.labels(*key)
             counts[counter] = counts.get(counter, 0) + 1
-            self._duration_of[reason.status].observe(seconds)
+            self._duration_of[status].observe(seconds)
             if decision.cached is not None:
                 counter = self._lookup_of[decision.cached]
                 counts[counter] = counts.get(counter, 0) + 1
             if token is not None and token.principal.listed:  # others could fill the label with names of their choice
-                counter = self._client(decision.issuer, token.principal.client_id, reason.status)
+                counter = self._client(decision.issuer, token.principal.client_id, status)
                 counts[counter] = counts.get(counter, 0) + 1
             if decision.report and reason is not Reason.OK:
                 self._would_deny.labels(reason, decision.policy).inc()

@@ -87,6 +87,7 @@ class Answers:
             return self._allow(token.principal if fits else None)
         return self._refusal(
             decision.reason,
+            decision.status,
             decision.policy,
             decision.description,
             decision.scope,
@@ -100,33 +101,36 @@ class Answers:
         return Answer(200, b"HTTP/1.1 200 OK\r\n%bcache-control: %b\r\ncontent-length: 0\r\n" % (identity, control))
 
     def _render_refusal(
-        self, reason: Reason, policy: str, description: str, scope: str, metadata: str, is_dpop: bool
+        self, reason: Reason, status: int, policy: str, description: str, scope: str, metadata: str, is_dpop: bool
     ) -> Answer:
         description = _NOT_DESCRIPTION.sub("?", description)[:MAX_DESCRIPTION]
-        error = _BAD_DPOP if is_dpop else _ERRORS.get(reason) or _OTHER_ERRORS[reason.status]
+        error = _BAD_DPOP if is_dpop else _ERRORS.get(reason) or _OTHER_ERRORS[status]
         body = json.dumps({"error": error, "error_description": description, "reason": reason}).encode()
         extra = [("X-M2M-Reason", str(reason)), ("Content-Length", str(len(body)))]
-        if reason.status == 503:
+        if status == 503:
             extra.append(("Retry-After", str(RETRY_AFTER)))
-        challenge = _challenge(reason, policy, description, scope, metadata, is_dpop)
+        challenge = _challenge(reason, status, policy, description, scope, metadata, is_dpop)
         if len(challenge) > self.max_identity_bytes // 2:  # the proxy's buffer holds refusals too
             challenge = challenge.partition(", scope=")[0]
         if challenge:
             extra.append(("WWW-Authenticate", challenge))
         extra += [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
-        status_line = b"HTTP/1.1 %d %b\r\n" % (reason.status, HTTPStatus(reason.status).phrase.encode("ascii"))
-        return Answer(reason.status, status_line + self._no_identity + header_lines(encode_headers(extra)), body)
+        status_line = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode("ascii"))
+        return Answer(status, status_line + self._no_identity + header_lines(encode_headers(extra)), body)
 
 
-def _challenge(reason: Reason, policy: str, description: str, scope: str, metadata: str, is_dpop: bool) -> str:
+def _challenge(
+    reason: Reason, status: int, policy: str, description: str, scope: str, metadata: str, is_dpop: bool
+) -> str:
     """RFC 6750 section 3, for DPoP RFC 9449 section 7.1; ``resource_metadata`` is RFC 9728 section 5.1."""
-    if reason.status != 401 and reason is not Reason.INSUFFICIENT_SCOPE:
+    if status != 401 and reason is not Reason.INSUFFICIENT_SCOPE:
         return ""
     parameters = []
-    if reason.status == 401:
+    if status == 401:
         parameters.append(("realm", policy or "m2m"))
     if reason is not Reason.MISSING_TOKEN:
-        error = _BAD_DPOP if is_dpop else "invalid_token" if reason.status == 401 else "insufficient_scope"
+        error = "insufficient_scope" if reason is Reason.INSUFFICIENT_SCOPE else "invalid_token"
+        error = _BAD_DPOP if is_dpop else error
         parameters += [("error", error), ("error_description", description)]
     if is_dpop:
         parameters.append(("algs", " ".join(ASYMMETRIC_ALGORITHMS)))

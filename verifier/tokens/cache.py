@@ -94,4 +94,5 @@ def memory_of(token: VerifiedToken) -> int:
     scope_bytes = len(principal.scope) * (2 if principal.scope_prefix else 1)  # with and without the prefix
     strings = len(principal.scopes) + principal.header_lines.count(b"\n")
     own = (BINDING if token.binding else 0) + getsizeof(token.jti) + getsizeof(principal.scopes) + strings * PER_TEXT
+    own += getsizeof(token.resources) + sum(map(getsizeof, token.resources))
     return max(ENTRY_BYTES, OVERHEAD + own + 2 * len(principal.header_lines) + scope_bytes)

@@ -58,7 +58,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.BAD_SIGNATURE: "fetch a new token: this one was changed, truncated, or signed with another key",
     Reason.EXPIRED: "fetch a new token, and the next one before `exp`; if this one is new, compare the clocks",
     Reason.NOT_YET_VALID: "compare the clocks of issuer and verifier, or raise `leeway`",
-    Reason.WRONG_AUDIENCE: "request this API's audience, or add the token's `aud` to the issuer's `audience`",
+    Reason.WRONG_AUDIENCE: "request a token for this API; if `aud` names it already, list that under `audience`",
     Reason.INVALID_CLAIMS: "correct the claims at the issuer; RFC 7519 section 4.1 gives their types",
     Reason.BAD_PROOF: "send what `cnf` names: with each request a new DPoP proof, or the client's certificate",
     Reason.REVOKED: "remove the client or the `jti` from `revoked`, if it is there by mistake",
@@ -101,7 +101,7 @@ def run(config: Config, options: argparse.Namespace, given: bytes, out: TextIO) 
     decision = asyncio.run(_decide(config, request))
     write = _write_json if options.json else _write_text
     write(decision, _steps(decision, _facts(config, request, decision)), out)
-    return {200: 0, 503: 2}.get(decision.reason.status, 1)
+    return {200: 0, 503: 2}.get(decision.status, 1)
 
 
 def _request(options: argparse.Namespace, given: bytes) -> AuthRequest:
@@ -232,9 +232,9 @@ def _steps(decision: Decision, facts: dict[str, str]) -> list[Step]:
 def _write_text(decision: Decision, steps: list[Step], out: TextIO) -> None:
     marks = {True: "ok  ", False: "FAIL", None: "  - "}
     reason = decision.reason
-    verdict = {200: "allowed", 503: "indeterminate"}.get(reason.status, "denied")
+    verdict = {200: "allowed", 503: "indeterminate"}.get(decision.status, "denied")
     lines = [f"{marks[step.passed]}  {step.name:<15} {step.detail}".rstrip() for step in steps]
-    lines += ["", f"{reason.status} {reason}: {verdict}"]
+    lines += ["", f"{decision.status} {reason}: {verdict}"]
     if reason is not Reason.OK:
         lines += [f"because: {decision.description}", f"to change it: {REMEDIES[reason]}"]
         if reason is Reason.INSUFFICIENT_SCOPE:
@@ -246,7 +246,7 @@ def _write_text(decision: Decision, steps: list[Step], out: TextIO) -> None:
 
 def _write_json(decision: Decision, steps: list[Step], out: TextIO) -> None:
     explanation = {
-        "status": decision.reason.status,
+        "status": decision.status,
         "reason": decision.reason,
         "description": decision.description,
         "remedy": REMEDIES[decision.reason],

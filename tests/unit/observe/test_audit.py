@@ -80,6 +80,10 @@ def test_a_denial_without_a_token_names_no_client() -> None:
     assert (found["event"], found["status"], found["reason"], found["cached"]) == ("deny", 401, "missing_token", False)
 
 
+def test_a_line_has_the_status_that_was_sent() -> None:
+    assert entry(Decision(Reason.INSUFFICIENT_SCOPE, scope_challenge=401))["status"] == 401
+
+
 def test_an_unknown_policy_is_not_named() -> None:
     assert entry(Decision(Reason.UNKNOWN_POLICY), policy="chosen-by-a-client")["policy"] == ""
 

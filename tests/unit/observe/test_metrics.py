@@ -153,6 +153,13 @@ def test_a_decision_is_counted_with_its_labels() -> None:
     }
 
 
+def test_a_scope_challenge_is_counted_with_the_status_that_was_sent() -> None:
+    decision = denied(Reason.INSUFFICIENT_SCOPE)
+    counted = samples(observed(decision, decision._replace(scope_challenge=401)), "m2m_verifier_decisions_total")
+
+    assert sorted((dict(labels)["status"], count) for labels, count in counted.items()) == [("401", 1), ("403", 1)]
+
+
 @pytest.mark.parametrize("reason", list(Reason))
 def test_every_reason_is_counted_and_timed(reason: Reason) -> None:
     metrics = observed(denied(reason))

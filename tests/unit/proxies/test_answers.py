@@ -141,6 +141,16 @@ def test_the_challenge_is_that_of_rfc_6750_and_rfc_9728(reason: Reason, resource
     assert challenge(denied(reason, **resource)) == expected
 
 
+def test_a_scope_challenge_may_come_with_401_which_nginx_passes_on() -> None:
+    answer = denied(Reason.INSUFFICIENT_SCOPE, scope_challenge=401)
+
+    assert (answer.status, answer.head.split(b"\r\n")[0]) == (401, b"HTTP/1.1 401 Unauthorized")
+    assert challenge(answer) == {
+        "realm": "api", "error": "insufficient_scope", "error_description": "it says why", "scope": "read write",
+    }  # fmt: skip
+    assert json.loads(answer.body)["error"] == "insufficient_scope"
+
+
 def test_the_challenge_for_a_dpop_proof_is_that_of_rfc_9449() -> None:
     answer = denied(Reason.BAD_PROOF, is_dpop=True, **RESOURCE)
     scheme, _, parameters = headers(answer)["www-authenticate"].partition(" ")

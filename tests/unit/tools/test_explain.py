@@ -30,6 +30,7 @@ POLICIES = {
         ],
     },
     "report": {"scope": ["admin"], "mode": "report"},
+    "mcp": {"scope": ["admin"], "scope_challenge": 401},
 }
 AUTH_URL = "http://verify.auth.svc.cluster.local:8000/verify/api?scope=admin"  # a host with the name of the path
 
@@ -119,6 +120,10 @@ def test_a_denial_names_its_step_reason_and_remedy(
 
     assert (status, found["reason"], found["remedy"]) == (1, reason, REMEDIES[Reason(reason)])
     assert [one["name"] for one in found["steps"] if one["passed"] is False] == [step]
+
+
+def test_a_scope_challenge_is_shown_with_the_status_that_is_sent(config: Config, token: Token) -> None:
+    assert "\n401 insufficient_scope: denied\n" in explain(config, token(), policy="mcp")[1]
 
 
 @pytest.mark.parametrize("given", [b"", b"abc"], ids=["no token", "no valid token"])

@@ -329,7 +329,7 @@ def test_a_line_that_is_no_audit_line_is_counted_and_named_with_its_number(broke
 
 @given(st.binary(max_size=400), st.integers(0, 400), st.integers(0, 400))
 def test_any_line_is_read_or_counted(piece: bytes, start: int, end: int) -> None:
-    status, out, _ = run([line(), line()[:start] + piece.replace(b"\n", b" ") + line()[end:].lstrip(b"\n"), b"\n"])
+    status, out, _ = run([line(), (line()[:start] + piece).replace(b"\n", b" ") + line()[end:].lstrip(b"\n"), b"\n"])
 
     assert (status, out.startswith(("1 requests, ", "2 requests, "))) == (0, True)
 
