@@ -85,7 +85,7 @@ class Runtime:
             role_of=config.roles.of,
             mapped_headers=config.headers,
             resources=frozenset(resource.url for resource in resources),
-            observe=metrics.observe_verification,
+            observe=metrics.verifications.observe,
         )
         self.answers = Answers(tuple(config.headers), config.nginx_cache_ttl, clock, config.max_header_bytes)
         self.cache = CachedVerifier(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from verifier.identity import VerifiedToken
 from verifier.reasons import Reason, Refresh
 
 
-class Decision(NamedTuple):
+@dataclass(slots=True)
+class Decision:
     """Why one request was allowed or refused."""
 
     reason: Reason

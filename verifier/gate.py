@@ -10,7 +10,7 @@ from verifier.decision import Decision
 from verifier.identity import VerifiedToken
 from verifier.policy.clients import Revoked
 from verifier.policy.policies import Policies, Policy
-from verifier.reasons import Reason, Rejected
+from verifier.reasons import OK, Reason, Rejected
 from verifier.request import AuthRequest, credentials, is_url
 from verifier.tokens.proofs import Proofs
 
@@ -51,7 +51,7 @@ class Gate:
             if policy.rules or request.repeated:
                 _check_auth_request(request, policy)
             if policy.has_open_rules and _needs_no_token(request, policy):
-                return Decision(Reason.OK, policy.name, policy.report)
+                return Decision(OK, policy.name, policy.report)
             presented = credentials(request)
             cached = False
             verified, cached = self._verifier.verify(presented.token)
@@ -72,7 +72,7 @@ class Gate:
             _log_defect(error)
             defect = Rejected(Reason.INTERNAL_ERROR, "an internal error: the decision is indeterminate")
             return _refusal(request, defect, policy, token, cached)
-        return Decision(Reason.OK, policy.name, policy.report, principal.issuer, token, cached)
+        return Decision(OK, policy.name, policy.report, principal.issuer, token, cached)
 
 
 def _check_auth_request(request: AuthRequest, policy: Policy) -> None:

@@ -52,7 +52,8 @@ class Binding(NamedTuple):
     """Of the client's TLS certificate, ``x5t#S256`` (RFC 8705 section 3.1)."""
 
 
-class VerifiedToken(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class VerifiedToken:
     """A token whose signature and claims were checked."""
 
     principal: Principal

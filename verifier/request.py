@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from verifier.reasons import Reason, Rejected
@@ -14,7 +15,8 @@ _TRACEPARENT = re.compile(
 )
 
 
-class AuthRequest(NamedTuple):
+@dataclass(slots=True)  # a NamedTuple takes longer to make and to read
+class AuthRequest:
     """Made by a dialect in ``proxies``, read by the gate."""
 
     policy: str

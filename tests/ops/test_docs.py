@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def test_the_derived_field_of_the_monitoring_page_finds_a_trace_id_and_no_empty_
     request = AuthRequest("api", b"", None, "GET", b"", traceparent=f"00-{trace}-00f067aa0ba902b7-01".encode())
     lines = [
         audit.line(observation(0.0, asked, Decision(Reason.MISSING_TOKEN), 0.0)).decode()
-        for asked in (request, request._replace(traceparent=b""))
+        for asked in (request, replace(request, traceparent=b""))
     ]
     assert [re.findall(derived["matcherRegex"], line) for line in lines] == [[trace], []]
 

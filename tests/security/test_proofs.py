@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ def check(proof: bytes, url: str = URL) -> None:
     """Check a proof with an empty memory."""
     request = AuthRequest("api", b"", None, "GET", url.encode("utf-8", "surrogatepass"), proofs=(proof,))
     checker = Proofs({}, SeenProofs(), clock=Clock(), leeway=10)
-    checker.check(request, Credentials(True, TOKEN), make_token()._replace(binding=Binding(KEY.jkt, None)), "")
+    checker.check(request, Credentials(True, TOKEN), replace(make_token(), binding=Binding(KEY.jkt, None)), "")
 
 
 def refused(proof: bytes, url: str = URL) -> None:

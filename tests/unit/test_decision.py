@@ -1,5 +1,7 @@
 """A decision in plain values."""
 
+from dataclasses import astuple
+
 from verifier.decision import Decision
 from verifier.reasons import Reason
 
@@ -11,6 +13,6 @@ def test_only_a_refusal_for_scope_takes_the_status_of_the_scope_challenge() -> N
 
 
 def test_a_decision_names_no_policy_and_no_identity_unless_given() -> None:
-    assert Decision(Reason.MISSING_TOKEN) == (
+    assert astuple(Decision(Reason.MISSING_TOKEN)) == (
         Reason.MISSING_TOKEN, "", False, "", None, None, "", "", "", None, False, 403,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from verifier.clock import Clock
 from verifier.decision import Decision
@@ -19,7 +19,8 @@ MAX_PENDING = 128  # decisions; each holds less than one request head of 64 KiB,
 INTERVAL = 0.05  # seconds that a decision waits at most
 
 
-class Observation(NamedTuple):
+@dataclass(slots=True)
+class Observation:
     """A decision and what is logged of its request. The request itself is not kept: it holds the token."""
 
     time: float

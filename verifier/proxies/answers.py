@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
-from typing import NamedTuple
 
 from verifier.clock import Clock
 from verifier.decision import Decision
 from verifier.identity import IDENTITY_HEADERS, Headers, Principal, encode_headers, header_lines, split_headers
 from verifier.keys.jwk import ASYMMETRIC_ALGORITHMS
-from verifier.reasons import Reason
+from verifier.reasons import OK, Reason
 
 RETRY_AFTER = 5  # seconds: a failed fetch of keys has been repeated by then
 
@@ -40,7 +40,8 @@ _BAD_DPOP = "invalid_dpop_proof"  # RFC 9449 section 12.2
 _OTHER_ERRORS = {401: "invalid_token", 403: "access_denied", 503: "temporarily_unavailable"}
 
 
-class Answer(NamedTuple):
+@dataclass(slots=True)
+class Answer:
     """A response without the headers that the server adds."""
 
     status: int
@@ -72,7 +73,7 @@ class Answers:
     def render(self, decision: Decision) -> Answer:
         """The answer to a decision; in report mode it is always 200."""
         token = decision.token
-        if decision.reason is Reason.OK:
+        if decision.reason is OK:
             if token is None:  # a rule that needs none: no exp would end a cached answer
                 return self._allow(None)
             # A report-mode policy may be enforced at any time, and a token with cnf needs its proof in each request.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 
 from verifier.reasons import Reason, Rejected
-from verifier.tokens.claims import ABSENT, ClaimName, Claims, find_claim, show_claim, text
+from verifier.tokens.claims import ClaimName, Claims, show_claim, text
 
 Check = Callable[[Claims, str], str | None]
 """Given the claims and the client id: why the token fails, or None."""
@@ -47,8 +47,9 @@ class Profile:
     def client_of(self, claims: Claims) -> str | None:
         """The client id, None where no claim holds one. Raises Rejected where it is not a string."""
         for name in self.client_id:
-            if find_claim(claims, name) is not ABSENT:
-                return text(claims, name)
+            client_id = text(claims, name)
+            if client_id is not None:
+                return client_id
         return None
 
     def machine_of(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def test_an_unknown_policy_is_not_named() -> None:
 
 @pytest.mark.parametrize(
     ("decision", "wanted"),
-    [(WOULD_DENY, ("would_deny", 403, "no_role")), (ALLOWED._replace(report=True), ("allow", 200, "ok"))],
+    [(WOULD_DENY, ("would_deny", 403, "no_role")), (replace(ALLOWED, report=True), ("allow", 200, "ok"))],
     ids=["denied", "allowed"],
 )
 def test_report_mode_logs_the_real_decision(decision: Decision, wanted: tuple[str, int, str]) -> None:
@@ -128,7 +129,7 @@ def test_what_a_client_chose_cannot_break_its_line(name: str, value: str) -> Non
 
 @pytest.mark.parametrize("jti", ['"}', "\n", "\ud800", "😀"], ids=ascii)
 def test_an_unusual_jti_cannot_break_its_line(jti: str) -> None:
-    assert entry(ALLOWED._replace(token=make_token(jti=jti)))["jti"] == jti
+    assert entry(replace(ALLOWED, token=make_token(jti=jti)))["jti"] == jti
 
 
 # --- what a line must not contain ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,7 +71,7 @@ def test_an_allowed_request_carries_identity_and_may_be_cached_as_configured_and
 
 
 def test_the_answer_about_a_bound_token_must_not_be_cached() -> None:
-    token = TOKEN._replace(binding=Binding(None, "x"))
+    token = replace(TOKEN, binding=Binding(None, "x"))
     answer = make_answers(ttl=60).render(Decision(Reason.OK, "api", False, "lab", token))
 
     assert headers(answer) == {**IDENTITY, "cache-control": "no-store", "content-length": "0"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ def parsed(*headers: tuple[str, str]) -> AuthRequest:
     pairs = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
     request = parse("api", b"scope=read", pairs, "10.0.0.1")
     assert request.headers == pairs
-    return request._replace(headers=())
+    return replace(request, headers=())
 
 
 def ordinary(*further: tuple[str, str]) -> AuthRequest:
@@ -68,7 +69,7 @@ def test_a_header_that_changes_the_meaning_is_noticed(field: str) -> None:
 
 
 def test_a_repeated_traceparent_names_no_trace_and_refuses_nothing() -> None:
-    assert ordinary(("traceparent", ORDINARY["Traceparent"])) == ordinary()._replace(traceparent=b"")
+    assert ordinary(("traceparent", ORDINARY["Traceparent"])) == replace(ordinary(), traceparent=b"")
 
 
 def test_each_dpop_header_is_a_proof() -> None:

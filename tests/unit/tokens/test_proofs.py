@@ -8,6 +8,7 @@ import json
 import logging
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -43,7 +44,7 @@ def check(ec_signer: SigningKey, clock: Clock) -> Check:
         binding: Binding | None = own, headers: Any = (),
     ) -> None:  # fmt: skip
         request = AuthRequest("api", b"", None, method, url.encode(), proofs=values, headers=headers)
-        checker.check(request, Credentials(is_dpop, TOKEN), make_token()._replace(binding=binding), origin)
+        checker.check(request, Credentials(is_dpop, TOKEN), replace(make_token(), binding=binding), origin)
 
     return run
 
@@ -200,7 +201,7 @@ CLAIMS = [
 ]
 
 
-@pytest.mark.parametrize("changes", CLAIMS, ids=str)
+@pytest.mark.parametrize("changes", CLAIMS, ids=lambda changes: str(changes).replace(str(ABSENT), "absent"))
 def test_each_claim_of_a_proof_is_needed_and_must_fit(
     check: Check, ec_signer: SigningKey, changes: dict[str, Any]
 ) -> None:
@@ -428,7 +429,7 @@ def test_without_a_configured_header_no_certificate_counts(clock: Clock) -> None
     request = AuthRequest("api", b"", None, "GET", URL.encode(), headers=[(HEADER, CERTIFICATES[0].encode())])
 
     with pytest.raises(Rejected, match="client_certificate_header"):
-        checker.check(request, Credentials(False, TOKEN), make_token()._replace(binding=Binding(None, X5T)), "")
+        checker.check(request, Credentials(False, TOKEN), replace(make_token(), binding=Binding(None, X5T)), "")
 
 
 def test_a_token_that_is_bound_twice_needs_both_and_spends_no_proof_without_the_certificate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 from verifier.config import Config
@@ -151,7 +152,7 @@ class Replay:
             except Rejected as rejected:
                 self._tokens.token = rejected
         elif record.reason in (Reason.OK, Reason.MISSING_TOKEN):
-            request = request._replace(authorization=None)
+            request = replace(request, authorization=None)
         else:
             self._tokens.token = Rejected(record.reason, "as recorded")
         decision = self._gate.decide(request)
