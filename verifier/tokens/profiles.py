@@ -108,24 +108,30 @@ def _keycloak_access(claims: Claims, _: str) -> str | None:
 
 # Session, token and grant in two letters each; `cc` is the client credentials grant.
 _KEYCLOAK_GRANT = re.compile(r"[a-z]{4}([a-z]{2}):")
-_OF_PERSONS = ("sid", "session_state", "auth_time", "name", "email", "act", "may_act")
+_SESSION = ("sid", "session_state", "auth_time")
+_OF_PERSONS = (*_SESSION, "name", "email", "act", "may_act")
 
 
 def _keycloak(claims: Claims, client_id: str) -> str | None:
-    """The service account's user name; without one (no ``profile`` scope, lightweight tokens), the grant.
+    """The service account's user name, and the grant where ``jti`` names it: Keycloak 26.2 and later.
 
-    Keycloak 26.2 and later write the grant into ``jti`` (DefaultTokenContextEncoderProvider), and only that of client
-    credentials counts: after a token exchange a person's token may lack ``sid`` and ``auth_time`` too. Before, only
-    this grant sets the session note that the ``service_account`` scope copies to the claim ``client_id``.
+    A person may have registered the user name of a service account that does not exist; so the grant must be client
+    credentials. After another one (refresh, token exchange) or in older versions, the claim ``client_id`` decides: the
+    scope ``service_account`` copies it from a session note that only client credentials sets. Without the user name
+    (no scope ``profile``, lightweight tokens) a token exchange leaves nothing else to tell a person by.
     """
-    if text(claims, "preferred_username") is not None:
-        # Keycloak writes user names in lower case.
-        is_machine = claims["preferred_username"] == f"service-account-{client_id}".lower()
-        return None if is_machine else "preferred_username is not the client's service account"
-    grant = _KEYCLOAK_GRANT.match(text(claims, "jti") or "")
+    name, grant = text(claims, "preferred_username"), _KEYCLOAK_GRANT.match(text(claims, "jti") or "")
+    has_note = claims.get("client_id") == client_id
+    # Keycloak writes user names in lower case.
+    if name is not None and name != f"service-account-{client_id}".lower():
+        return "preferred_username is not the client's service account"
     if grant is not None:
-        return None if grant[1] == "cc" else "jti names another grant than client credentials"
-    if claims.get("client_id") == client_id and not any(name in claims for name in _OF_PERSONS):
+        is_machine = grant[1] == "cc" or (name is not None and has_note)
+        return None if is_machine else "jti names another grant than client credentials"
+    if name is not None:
+        in_session = any(claim in claims for claim in _SESSION)
+        return "it belongs to a session, and client_id is not the client" if in_session and not has_note else None
+    if has_note and not any(claim in claims for claim in _OF_PERSONS):
         return None
     return "neither preferred_username nor jti nor client_id says that it was issued for the client itself"
 
