@@ -32,7 +32,7 @@ from verifier.tools import guard, lint
 
 EXAMPLES = ROOT / "docs" / "examples"
 ALERTS = ROOT / "grafana" / "alerts"
-NAMES = "configuration threat-model onboarding ingress operations secret-rotation moving monitoring"
+NAMES = "configuration issuers agents threat-model onboarding ingress operations secret-rotation moving monitoring"
 CHECKED = [README, *(DOCS[name] for name in NAMES.split())]
 
 
@@ -120,7 +120,7 @@ def commands(page: Page) -> list[list[str]]:
     """Words of each command of the program, the ones that `kubectl exec` or a pipe starts included."""
     blocks = [line.strip() for block in [*page.blocks(""), *page.blocks("bash")] for line in block.splitlines()]
     found = [re.search(r"(?:^|-- |\| )m2m-verifier ([a-z].*)", line) for line in [*blocks, *page.spans()]]
-    return [shlex.split(re.split(r" +[#<|]", line[1])[0]) for line in found if line]
+    return [shlex.split(re.split(r" +[#<|\\]", line[1])[0]) for line in found if line]
 
 
 def test_the_runbook_starts_every_command_where_it_can_run() -> None:
@@ -143,7 +143,7 @@ def test_every_command_line_has_a_command_and_options_that_the_program_has(page:
 FOREIGN = """
 auth_request proxy_set_header add_header proxy_buffer_size client_secret token_url invalid_client invalid_scope
 error_description token_use device_key id_token session_state auth_time may_act preferred_username failure_mode_allow
-ext_authz aws_secretsmanager_secret_version would_deny runbook_url rule_files
+ext_authz aws_secretsmanager_secret_version would_deny runbook_url rule_files id_tokens project_path
 """
 
 
@@ -190,7 +190,13 @@ def test_a_paragraph_of_the_page_has_the_number_that_the_program_has(page: str, 
 
 
 @pytest.mark.parametrize(
-    "text", [*DOCS["configuration"].blocks("yaml"), README.blocks("yaml")[0], DOCS["ingress"].blocks("yaml")[0]]
+    "text",
+    [
+        *DOCS["configuration"].blocks("yaml"),
+        *(text for text in DOCS["issuers"].blocks("yaml") if "issuers:" in text),
+        README.blocks("yaml")[0],
+        DOCS["ingress"].blocks("yaml")[0],
+    ],
 )
 def test_a_configuration_on_a_page_is_accepted_without_a_warning(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
