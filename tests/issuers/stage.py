@@ -29,13 +29,15 @@ Claims = dict[str, Any]
 def missing(what: str) -> NoReturn:
     """Skip the test, or, under `make issuers`, fail it."""
     reason = f"{what} is not installed: `make issuers` installs it"
-    pytest.fail(reason) if os.environ.get("ISSUERS") == "required" else pytest.skip(reason)
+    if os.environ.get("ISSUERS") == "required":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
-def program(*parts: str) -> str:
-    """A program that `make issuers` has installed."""
-    found = CACHE.joinpath(*parts)
-    return str(found) if found.is_file() else missing(parts[0])
+def program(name: str) -> str:
+    """A program from the environment that `make issuers` has installed."""
+    found = CACHE / "issuers" / "bin" / name
+    return str(found) if found.is_file() else missing(name)
 
 
 @contextlib.contextmanager

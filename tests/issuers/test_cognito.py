@@ -19,7 +19,7 @@ NAME, PASSWORD = "ann", "Password-1"
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [program("issuers", "bin", "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    command = [program("moto_server"), "-H", "127.0.0.1", "-p", str(port)]
     with running(command, tmp_path_factory.mktemp("moto") / "log", f"{url}/moto-api/"):
         yield url
 

@@ -60,7 +60,7 @@ class OidcProvider:
 
 @pytest.fixture(scope="module")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OidcProvider]:
-    node, port = program("issuers", "bin", "node"), free_port()
+    node, port = program("node"), free_port()
     command = [node, str(Path(__file__).with_name("oidc_provider.mjs")), str(Path(node).parents[1]), str(port)]
     started = OidcProvider(f"http://127.0.0.1:{port}")
     with running(command, tmp_path_factory.mktemp("op") / "log", f"{started.url}/jwks"):
