@@ -89,6 +89,11 @@ def _cognito(claims: Claims, _: str) -> str | None:
     return f"it carries {found[0]}, so it was issued for a person" if found else None
 
 
+def _okta(claims: Claims, client_id: str) -> str | None:
+    """``uid`` is there where a user is bound to the token, whatever the user's login, which ``sub`` holds."""
+    return "it carries uid, so it was issued for a person" if "uid" in claims else _subject_is_client(claims, client_id)
+
+
 def _auth0(claims: Claims, client_id: str) -> str | None:
     """Auth0's own profile has ``azp`` and ``gty``, its RFC 9068 profile ``client_id`` and neither of them."""
     if "gty" in claims or "azp" in claims:
@@ -147,7 +152,7 @@ _ALL = (
         "cognito", ("client_id",), "scope", _cognito, _cognito_access, audience_optional=True,
         product="Cognito", signs=("token_use",),
     ),
-    Profile("okta", ("cid",), "scp", _subject_is_client, product="Okta", signs=("cid",)),
+    Profile("okta", ("cid",), "scp", _okta, product="Okta", signs=("cid",)),
     Profile("auth0", ("azp", "client_id"), "scope", _auth0, product="Auth0"),
     Profile("entra", ("azp", "appid"), "roles", _entra, product="Entra", signs=("tid", "oid")),
     Profile("keycloak", ("azp",), "scope", _keycloak, _keycloak_access, product="Keycloak", signs=("typ",)),

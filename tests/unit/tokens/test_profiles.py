@@ -50,7 +50,7 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
         {"username": "ann"}, {"cognito:groups": ["admins"]}, {"device_key": "k"}, {"username": NULL},
         {"token_use": "id"}, {"token_use": NULL}, {"token_use": ABSENT}, {"client_id": ABSENT},
     ],
-    "okta": [{"sub": "ann@example.com"}, {"cid": ABSENT}, {"sub": ABSENT}],
+    "okta": [{"sub": "ann@example.com"}, {"uid": "00uabc"}, {"cid": ABSENT}, {"sub": ABSENT}],
     "auth0": [
         {"gty": "password"}, {"gty": NULL}, {"gty": ABSENT}, {"azp": ABSENT},
         AUTH0_RFC9068 | {"sub": "auth0|ann"}, AUTH0_RFC9068 | {"sub": "etl"}, AUTH0_RFC9068 | {"sub": ABSENT},
