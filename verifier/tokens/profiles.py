@@ -159,6 +159,7 @@ _ALL = (
     # A service account's token names no client: its subject is the account (Kubernetes: ServiceAccount token).
     Profile("kubernetes", ("sub",), "scope", _kubernetes, product="Kubernetes", signs=("kubernetes.io",)),
     # GitHub Actions: the subject names repository and ref or environment; every repository there is may ask for one.
+    # It serves for GitLab CI and AWS IAM too: their tokens name no client either, so an allow-list decides.
     Profile("github", ("sub",), "scope", _no_check, product="GitHub Actions", signs=("repository", "workflow")),
     Profile("rfc9068", ("client_id",), "scope", _subject_is_client, typ=frozenset({"at+jwt"})),
 )  # fmt: skip
