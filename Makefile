@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 .DEFAULT_GOAL := help
-.PHONY: help run unit test examples check schema differential fuzz-paths clean nginx prometheus tools lock image wheel manifests pictures bench
+.PHONY: help run unit test examples check schema differential fuzz-paths clean nginx prometheus tools lock image wheel manifests pictures bench issuers
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -160,6 +160,32 @@ $(BENCH_VENV)/.ready: pyproject.toml bench/node/package.json bench/node/package-
 bench: $(BENCH_VENV)/.ready nginx ## measure beside the alternatives (about 45 minutes); BENCH=--quick: two short rounds
 	@$(call debian,wrk)
 	$(BENCH_VENV)/bin/python -m bench $(BENCH)
+
+# Real issuers. They stay outside the repository, for all checkouts: Keycloak 190 MB, moto and Node.js 550 MB.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/m2m-verifier
+KEYCLOAK := $(CACHE)/keycloak-26.7.3
+ISSUERS := $(CACHE)/issuers
+issuers: $(VENV)/.ready $(KEYCLOAK)/.ready $(ISSUERS)/.ready ## test tokens of Keycloak, oidc-provider and moto's Cognito (2 minutes; first 8, for 750 MB)
+	ISSUERS=required $(PY) -m pytest tests/issuers
+
+# What `build` and the first start do takes a minute each: the tests start from their results.
+$(KEYCLOAK)/.ready:
+	@$(call debian,java:default-jre-headless mvn:maven unzip)
+	@echo "==> installing $(notdir $(KEYCLOAK)): 170 MB to download, then about three minutes"
+	@rm -rf $(KEYCLOAK) && mkdir -p $(CACHE)
+	mvn --quiet dependency:copy -Dartifact=org.keycloak:keycloak-quarkus-dist:$(patsubst keycloak-%,%,$(notdir $(KEYCLOAK))):zip -DoutputDirectory=$(CACHE)
+	unzip -q $(CACHE)/keycloak-quarkus-dist-*.zip -d $(CACHE) && rm $(CACHE)/keycloak-quarkus-dist-*.zip
+	$(KEYCLOAK)/bin/kc.sh build --db=dev-file --cache=local --health-enabled=true >$(KEYCLOAK)/build.log
+	ADMIN=admin $(KEYCLOAK)/bin/kc.sh bootstrap-admin user --optimized --no-prompt --username admin --password:env ADMIN >>$(KEYCLOAK)/build.log
+	@touch $@
+
+$(ISSUERS)/.ready: pyproject.toml
+	@python3 -m ensurepip --version >/dev/null 2>&1 || $(call apt,python3-venv)
+	@echo "==> installing moto, Node.js and oidc-provider"
+	@python3 -m venv $(ISSUERS)
+	$(ISSUERS)/bin/python -m pip install --quiet --disable-pip-version-check '.[issuers]'
+	PATH="$(ISSUERS)/bin:$$PATH" npm install --prefix $(ISSUERS) --silent --no-audit --no-fund --ignore-scripts oidc-provider@9.13.3
+	@touch $@
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

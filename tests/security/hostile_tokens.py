@@ -338,6 +338,10 @@ MACHINE = [
         "Auth0 token of a person": Token("auth0", claims={"sub": "auth0|1", "gty": ABSENT}),
         "Keycloak token of a person by its grant": Token(
             "keycloak", claims={"preferred_username": ABSENT, "jti": "ntrtte:1", "client_id": "agent-1"}),
+        "Keycloak token of a person with a service account's name": Token(
+            "keycloak", claims={"jti": "onrtac:1", "sid": "s"}),
+        "Keycloak 26.1 token of a person with a service account's name": Token("keycloak", claims={"sid": "s"}),
+        "Okta token of a person whose login is the client's id": Token("okta", claims={"uid": "00u1"}),
         "Auth0 token of a person, RFC 9068 profile": Token(
             "auth0", claims={"azp": ABSENT, "gty": ABSENT, "client_id": "agent-1", "sub": "auth0|1"}),
         "RFC 9068 token with typ JWT": Token("rfc9068", header={"typ": "JWT"}),
