@@ -43,7 +43,7 @@ unit: $(VENV)/.ready ## the tests that need no other program, in under a minute
 	$(PY) -m pytest -q $(PARALLEL) tests/unit tests/security
 
 test: $(VENV)/.ready nginx prometheus tools check ## everything that CI runs, in about five minutes
-	@$(call debian,curl jq)
+	@$(call debian,curl jq systemd-analyze:systemd)
 	$(PY) -m pytest $(PARALLEL)
 # By module: many fixtures start servers, once for a module.
 PARALLEL := -n auto --maxprocesses 4 --dist loadscope

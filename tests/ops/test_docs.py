@@ -32,7 +32,7 @@ from verifier.tools import guard, lint
 
 EXAMPLES = ROOT / "docs" / "examples"
 ALERTS = ROOT / "grafana" / "alerts"
-NAMES = "configuration threat-model onboarding ingress operations secret-rotation moving monitoring"
+NAMES = "configuration threat-model onboarding ingress operations secret-rotation moving monitoring install"
 CHECKED = [README, *(DOCS[name] for name in NAMES.split())]
 
 
