@@ -24,7 +24,8 @@ def verdict(dependencies: list[dict[str, Any]], unreachable_is_ok: bool) -> tupl
     if bad:
         return 1, f"known vulnerabilities: {bad}"
     if unknown or not dependencies:
-        return int(not unreachable_is_ok), f"NOT AUDITED: the database said nothing about {unknown or 'any package'}"
+        named = "any package" if len(unknown) == len(dependencies) else ", ".join(unknown)
+        return int(not unreachable_is_ok), f"NOT AUDITED: the database of vulnerabilities said nothing about {named}"
     return 0, f"none of {len(dependencies)} packages has a known vulnerability"
 
 
