@@ -93,7 +93,7 @@ image: ## build the container image and start it the way Kubernetes will
 
 # What the slow tests build, so that they build it once.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/m2m-verifier
-image-test: $(VENV)/.ready $(CACHE)/audit/.ready ## build the Dockerfile without an engine (as root), start the image, list and audit what is in it
+image-test: $(VENV)/.ready $(CACHE)/audit/.ready ## build the image without an engine (as root), start it and the unit of systemd, audit its packages
 	@$(call debian,buildah runc mmdebstrap)
 	$(PY) -m pytest -q -s tests/image
 	$(CACHE)/audit/bin/python -m tests.image.audit --unreachable-is-ok

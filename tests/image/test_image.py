@@ -6,7 +6,6 @@ image reaches an issuer on the loopback address.
 
 import contextlib
 import json
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,32 +17,12 @@ import httpx
 import pytest
 
 from tests.e2e.stage import eventually, resident
+from tests.image.conftest import Spec, run, running
 from verifier import __version__
 from verifier.demo.issuer import Issuer
 from verifier.demo.serving import Background, bind, free_port, port_of
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "m2m-verifier" / "image"
-BUILDAH = ["buildah", "--root", CACHE / "storage", "--runroot", CACHE / "run"]
-
 pytestmark = pytest.mark.timeout(3600)  # seconds: the first test waits for the build, which needs the network
-
-
-def run(*command: str | Path, check: bool = True) -> str:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    assert done.returncode == 0 or not check, done.stdout
-    return done.stdout.strip()
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The image's root folder and its configuration."""
-    run(Path(__file__).with_name("build.sh"), CACHE)
-    container = run(*BUILDAH, "from", "--pull-never", "localhost/m2m-verifier")
-    try:
-        config = json.loads(run(*BUILDAH, "inspect", container))["OCIv1"]["config"]
-        yield Path(run(*BUILDAH, "mount", container)), config
-    finally:
-        run(*BUILDAH, "rm", container)
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +44,13 @@ class Container:
 
     def status(self) -> dict[str, str]:
         """What the kernel says of its first process."""
-        pid = json.loads(run(*self.runc, "state", "verifier"))["pid"]
+        pid = json.loads(run(*self.runc, "state", "test"))["pid"]
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return {"Pid": str(pid)} | {name: rest.strip() for name, _, rest in (line.partition(":") for line in lines)}
 
     def execute(self, *command: str) -> str:
         """The output of a command inside, a failure's too."""
-        return run(*self.runc, "exec", "verifier", *command, check=False)
+        return run(*self.runc, "exec", "test", *command, check=False)
 
     def healthy(self) -> bool:
         with contextlib.suppress(httpx.TransportError):
@@ -79,45 +58,34 @@ class Container:
         return False
 
 
-def bundle(folder: Path, root: Path, config: dict[str, Any], environment: dict[str, str]) -> None:
-    """Write the container's specification: runc's own, restricted as k8s/base/deployment.yaml restricts the pod."""
-    run("runc", "spec", "--bundle", folder)
-    spec = json.loads((folder / "config.json").read_text())
-    user, group = map(int, config["User"].split(":"))
-    spec["root"] = {"path": str(root), "readonly": True}
-    spec["process"] |= {
-        "terminal": False,
-        "user": {"uid": user, "gid": group},
-        "args": [*config["Entrypoint"], *config["Cmd"]],
-        "env": [*config["Env"], *(f"{name}={value}" for name, value in environment.items())],
-        "capabilities": {},
-        "noNewPrivileges": True,
-    }
-    spec["linux"]["namespaces"] = [
-        one for one in spec["linux"]["namespaces"] if one["type"] not in ("network", "cgroup")
-    ]
-    spec["mounts"] = [one for one in spec["mounts"] if one["type"] not in ("cgroup", "sysfs")]
-    (folder / "config.json").write_text(json.dumps(spec))
-
-
 @pytest.fixture(scope="module")
 def container(
     image: tuple[Path, dict[str, Any]], issuer: Issuer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Container]:
-    folder, port = tmp_path_factory.mktemp("bundle"), free_port()
+    root, config = image
+    port = free_port()
     environment = {"M2M_HOST": "127.0.0.1", "M2M_PORT": str(port), "M2M_METRICS_PORT": str(free_port())}
     environment |= {"OAUTH_ISSUER": issuer.url, "OAUTH_JWKS_URL": issuer.jwks_url, "OAUTH_PROFILE": "cognito"}
-    bundle(folder, *image, environment)
-    runc = ["runc", "--root", str(folder / "state")]
+
+    def restrict(spec: Spec) -> None:  # as k8s/base/deployment.yaml restricts the pod
+        user, group = map(int, config["User"].split(":"))
+        spec["root"] = {"path": str(root), "readonly": True}
+        spec["process"] |= {
+            "user": {"uid": user, "gid": group},
+            "args": [*config["Entrypoint"], *config["Cmd"]],
+            "env": [*config["Env"], *(f"{name}={value}" for name, value in environment.items())],
+            "capabilities": {},
+        }
+        shared = ("network", "cgroup")
+        spec["linux"]["namespaces"] = [one for one in spec["linux"]["namespaces"] if one["type"] not in shared]
+        spec["mounts"] = [one for one in spec["mounts"] if one["type"] not in ("cgroup", "sysfs")]
+
     begun = time.monotonic()
-    with subprocess.Popen([*runc, "run", "--bundle", folder, "verifier"], stdout=subprocess.DEVNULL) as process:
+    with running(tmp_path_factory.mktemp("bundle"), restrict) as (runc, process):
         made = Container(runc, process, f"http://127.0.0.1:{port}")
-        try:
-            eventually(lambda: made.healthy() or process.poll() is not None, "it answers or has ended")
-            made.started = time.monotonic() - begun
-            yield made
-        finally:
-            subprocess.run([*runc, "delete", "--force", "verifier"], stderr=subprocess.DEVNULL, check=False)
+        eventually(lambda: made.healthy() or process.poll() is not None, "it answers or has ended")
+        made.started = time.monotonic() - begun
+        yield made
 
 
 def test_it_answers_health_and_is_ready(container: Container) -> None:
