@@ -46,6 +46,8 @@ def main() -> int:
     dependencies = json.loads(done.stdout)["dependencies"] if done.stdout.startswith("{") else []
     status, message = verdict(dependencies, given.unreachable_is_ok)
     print(message)
+    if not dependencies:
+        print("\n".join(done.stderr.splitlines()[-3:]))
     return status
 
 
