@@ -6,7 +6,7 @@ UV := $(VENV)/bin/uv
 .PHONY: help run unit test check schema differential fuzz-paths clean nginx prometheus tools lock image image-test audit oauth2-proxy terraform-test wheel manifests pictures bench
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # $(call debian,PROGRAM[:PACKAGE] …): install the Debian packages of the programs that are missing.
 debian = missing=; for each in $(1); do PATH="$$PATH:/usr/sbin" command -v $${each%%:*} >/dev/null || missing="$$missing $${each\#*:}"; done; \
