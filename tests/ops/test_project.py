@@ -25,6 +25,7 @@ ECOSYSTEMS = {
     ("npm", "/bench/node"): "package-lock.json",
     ("npm", "/examples/cloudwatch-mcp/librechat"): "package-lock.json",
     ("terraform", "/terraform"): "versions.tf",
+    ("gomod", "/tests/ops/grafana"): "go.mod",
 }
 
 
