@@ -110,9 +110,10 @@ def arrived(stack: Stack, path: str) -> list[dict[str, Any]]:
 
 
 def environment() -> dict[str, str]:
-    """MLflow's, without calls to hosts outside."""
+    """MLflow's: no calls to other hosts, and an error of a proxy is soon an exception."""
     own = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    return own | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    own |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return own | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
 
 @contextmanager
