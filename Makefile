@@ -62,7 +62,7 @@ prometheus:
 build/examples/%/.ready: examples/%/requirements.txt | $(UV)
 	@echo "==> installing what examples/$* needs into $(@D)"
 	@$(UV) venv --quiet --clear --seed --python $(PY) $(@D)
-	@$(UV) pip install --quiet --python $(@D)/bin/python -r $< || \
+	@$(UV) pip install --quiet --compile-bytecode --python $(@D)/bin/python -r $< || \
 		{ echo "==> uv failed; trying pip"; $(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<; }
 	@touch $@
 
