@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 .DEFAULT_GOAL := help
-.PHONY: help run unit test examples check schema differential fuzz-paths clean nginx prometheus tools lock image wheel manifests pictures bench
+.PHONY: help run unit test examples environments check schema differential fuzz-paths clean nginx prometheus tools lock image wheel manifests pictures bench
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,10 +42,7 @@ run: $(VENV)/.run ## the demo on port 8080: nginx, verifier, token issuer and AP
 unit: $(VENV)/.ready ## the tests that need no other program, in under a minute
 	$(PY) -m pytest -q $(PARALLEL) tests/unit tests/security
 
-# The environment of each example's service: it shares nothing with the verifier's.
-EXAMPLES := $(patsubst examples/%/requirements.txt,build/examples/%/.ready,$(wildcard examples/*/requirements.txt))
-
-test: $(VENV)/.ready nginx prometheus tools $(EXAMPLES) check ## everything that CI runs, in about five minutes
+test: $(VENV)/.ready nginx prometheus tools environments check ## everything that CI runs, in about five minutes
 	@$(call debian,curl jq)
 	$(PY) -m pytest $(PARALLEL)
 # By module: many fixtures start servers, once for a module.
@@ -59,6 +56,8 @@ prometheus:
 	@command -v promtool >/dev/null || $(SUDO) systemctl --quiet mask prometheus >/dev/null 2>&1 || true
 	@$(call debian,promtool:prometheus)
 
+# The service of an example has an environment of its own, from its requirements.txt: it shares nothing with the verifier.
+EXAMPLES := $(patsubst examples/%/requirements.txt,build/examples/%/.ready,$(wildcard examples/*/requirements.txt))
 build/examples/%/.ready: examples/%/requirements.txt | $(UV)
 	@echo "==> installing what examples/$* needs into $(@D)"
 	@$(UV) venv --quiet --clear --seed --python $(PY) $(@D)
@@ -66,8 +65,11 @@ build/examples/%/.ready: examples/%/requirements.txt | $(UV)
 		{ echo "==> uv failed; trying pip"; $(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<; }
 	@touch $@
 
-examples: $(VENV)/.ready nginx $(EXAMPLES) ## the tests of examples/; `make example-NAME` runs one and prints what happens
+examples: $(VENV)/.ready nginx environments ## the tests of examples/; make example-NAME runs one of them and prints what happens
 	$(PY) -m pytest tests/examples
+
+# What the tests of the examples need, for `make test` and `make examples`.
+environments: $(EXAMPLES)
 
 example-%: $(VENV)/.run nginx build/examples/%/.ready
 	@$(PY) -m examples.$*
