@@ -72,5 +72,5 @@ class Page:
 
 README = Page(ROOT / "README.md")
 DOCS = {path.stem: Page(path) for path in sorted((ROOT / "docs").glob("*.md"))}
-OTHERS = [ROOT / "tests" / "README.md", *sorted((ROOT / "examples").glob("**/README.md"))]
-PAGES = [*map(Page, sorted(ROOT.glob("*.md"))), *map(Page, OTHERS), *DOCS.values()]
+EXAMPLES = [*map(Page, sorted((ROOT / "examples").glob("**/README.md")))]
+PAGES = [*map(Page, sorted(ROOT.glob("*.md"))), Page(ROOT / "tests" / "README.md"), *DOCS.values(), *EXAMPLES]
