@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 .DEFAULT_GOAL := help
-.PHONY: help run unit test examples check schema differential fuzz-paths clean nginx prometheus tools lock image image-test audit oauth2-proxy terraform-test issuers wheel manifests pictures bench
+.PHONY: help run unit test examples environments check schema differential fuzz-paths clean nginx prometheus tools lock image image-test audit oauth2-proxy terraform-test issuers wheel manifests pictures bench
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,7 +42,7 @@ run: $(VENV)/.run ## the demo on port 8080: nginx, verifier, token issuer and AP
 unit: $(VENV)/.ready ## the tests that need no other program, in under a minute
 	$(PY) -m pytest -q $(PARALLEL) tests/unit tests/security
 
-test: $(VENV)/.ready nginx prometheus tools check ## everything that CI runs, in about five minutes
+test: $(VENV)/.ready nginx prometheus tools environments check ## everything that CI runs, in about five minutes
 	@$(call debian,curl jq systemd-analyze:systemd)
 	$(PY) -m pytest $(PARALLEL)
 # By module: many fixtures start servers, once for a module.
@@ -61,7 +61,7 @@ EXAMPLES := $(patsubst examples/%/requirements.txt,build/examples/%/.ready,$(wil
 build/examples/%/.ready: examples/%/requirements.txt | $(UV)
 	@echo "==> installing what examples/$* needs into $(@D)"
 	@$(UV) venv --quiet --clear --seed --python $(PY) $(@D)
-	@$(UV) pip install --quiet --python $(@D)/bin/python -r $< || \
+	@$(UV) pip install --quiet --compile-bytecode --python $(@D)/bin/python -r $< || \
 		{ echo "==> uv failed; trying pip"; $(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<; }
 	@touch $@
 
@@ -76,8 +76,11 @@ $(LIBRECHAT)/.ready: $(wildcard examples/cloudwatch-mcp/librechat/package*.json)
 	@$(NPM) ci --prefix $(@D) --silent --no-audit --no-fund --ignore-scripts --legacy-peer-deps
 	@touch $@
 
-examples: $(VENV)/.ready nginx $(EXAMPLES) $(LIBRECHAT)/.ready ## the tests of examples/; make example-NAME runs one of them and prints what happens
+examples: $(VENV)/.ready nginx environments ## the tests of examples/; make example-NAME runs one of them and prints what happens
 	$(PY) -m pytest tests/examples
+
+# What the tests of the examples need, for `make test` and `make examples`.
+environments: $(EXAMPLES) $(LIBRECHAT)/.ready
 
 example-%: $(VENV)/.run nginx build/examples/%/.ready
 	@$(PY) -m examples.$*

@@ -18,6 +18,7 @@ import jwt
 
 from examples.stack import Stack, Step, environment_python, main
 from verifier.demo.issuer import Client
+from verifier.demo.processes import ProcessError
 
 HERE = Path(__file__).parent
 CLIENTS = {
@@ -98,8 +99,10 @@ def ask(stack: Stack, tokens: list[str]) -> list[dict[str, Any]]:
     done = subprocess.run(
         [environment_python("mlflow"), "-P", HERE / "client.py"],
         input=orders, env=environment() | {"MLFLOW_TRACKING_URI": stack.url},
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
+    if done.returncode:
+        raise ProcessError(f"MLflow's client failed\n{done.stderr}")
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
@@ -110,9 +113,10 @@ def arrived(stack: Stack, path: str) -> list[dict[str, Any]]:
 
 
 def environment() -> dict[str, str]:
-    """MLflow's, without calls to hosts outside."""
+    """MLflow's: no calls to other hosts, and an error of a proxy is soon an exception."""
     own = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    return own | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    own |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return own | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
 
 @contextmanager

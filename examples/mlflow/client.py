@@ -19,11 +19,11 @@ def search() -> Any:
 
 
 def log() -> Any:
-    """The id of a new run with a parameter, a metric and an artifact."""
+    """The id of a new run with a parameter, a metric and an artifact of 2 MB."""
     with mlflow.start_run() as run:
         mlflow.log_param("alpha", 0.5)
         mlflow.log_metric("rmse", 0.25)
-        mlflow.log_text("weights", "model.txt")
+        mlflow.log_text("weight " * 300_000, "model.txt")
     return run.info.run_id
 
 

@@ -82,6 +82,7 @@ def test_each_row_of_a_plan_quotes_a_step_or_test_of_the_example_that_it_names()
         assert any(quoted in path.read_text() for path in sources), row
 
 
+@pytest.mark.timeout(600)
 def test_an_example_that_is_stopped_leaves_no_process_behind() -> None:
     command = [sys.executable, "-u", "-m", "examples.lake-query"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as example:

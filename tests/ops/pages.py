@@ -77,8 +77,10 @@ class Page:
 
 README = Page(ROOT / "README.md")
 DOCS = {path.stem: Page(path) for path in sorted((ROOT / "docs").glob("*.md"))}
+EXAMPLES = [*map(Page, sorted((ROOT / "examples").glob("**/README.md")))]
 PAGES = [
     *map(Page, sorted(ROOT.glob("*.md"))),
     *(Page(ROOT / name / "README.md") for name in ("tests", "terraform")),
     *DOCS.values(),
+    *EXAMPLES,
 ]

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pages
 import pytest
 import yaml
 from pages import DOCS, PAGES, README, ROOT, Page
@@ -171,7 +172,7 @@ def test_the_runbook_starts_every_command_where_it_can_run() -> None:
     assert [line for line in lines if "-- m2m-verifier explain" in line and "exec -i" in line and "< token" in line]
 
 
-@pytest.mark.parametrize("page", [*CHECKED, DOCS["runbook"]], ids=ids)
+@pytest.mark.parametrize("page", [*CHECKED, DOCS["runbook"], *pages.EXAMPLES], ids=ids)
 def test_every_command_line_has_a_command_and_options_that_the_program_has(page: Page) -> None:
     unknown = {
         word for name, *words in commands(page) for word in words
