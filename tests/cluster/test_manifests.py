@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
+import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -84,21 +87,24 @@ def test_pod_security_restricted_refuses_it_without_its_security_context(
     assert 'violates PodSecurity "restricted' in create(api_server, weak).stderr
 
 
-def test_helm_installs_and_upgrades_the_chart_with_everything_on(
+def test_the_readmes_helm_install_prints_the_annotations_and_an_upgrade_adds_everything(
     api_server: ApiServer, helm: str, tmp_path: Path
 ) -> None:
-    api_server.namespace("chart")
+    chart, options = str(ROOT / "k8s" / "chart"), [f"--kubeconfig={api_server.kubeconfig}"]
     values = tmp_path / "values.yaml"
     values.write_text(yaml.safe_dump(EVERYTHING))
-    command = [helm, "upgrade", "--install", "m2m-verifier", ROOT / "k8s" / "chart", "--namespace", "chart"]
-    command += ["--values", values, "--kubeconfig", api_server.kubeconfig]
-    for _ in range(2):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
+    [written] = re.findall(r"^    helm install ((?:.*\\\n)+.*)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    name, _, *arguments = shlex.split(written.replace("\\\n", ""))
+    run = functools.partial(subprocess.run, capture_output=True, text=True, timeout=300, check=False)
+    installed = run([helm, "install", name, chart, *arguments, *options])
+    upgraded = run([helm, "upgrade", name, chart, "--namespace=auth", f"--values={values}", *options])
 
-    assert "auth-url: http://m2m-verifier.chart.svc.cluster.local:8000/verify/api" in done.stdout
+    assert (installed.returncode, upgraded.returncode) == (0, 0), installed.stderr + upgraded.stderr
+    assert "auth-url: http://m2m-verifier.auth.svc.cluster.local:8000/verify/api\n" in installed.stdout
+    assert "auth-response-headers: X-M2M-Client-ID, X-M2M-Scope, X-M2M-Role, X-M2M-Issuer\n" in installed.stdout
     kinds = "deployment,service,ingress,networkpolicy,hpa,pdb,servicemonitor,prometheusrule,issuer.cert-manager.io"
-    assert len(api_server.get(kinds, "--namespace", "chart")["items"]) == 11
+    objects = api_server.get(kinds, "--namespace=auth", "--selector=app.kubernetes.io/name=m2m-verifier")["items"]
+    assert len(objects) == 11
 
 
 EVERYTHING = {
