@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,18 +25,22 @@ def accounts(api_server: ApiServer) -> ApiServer:
 
 
 @pytest.fixture(scope="module")
-def verifier(accounts: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    folder = tmp_path_factory.mktemp("verifier")
+def issuer(accounts: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("mounted")
     shutil.copy(accounts.ca, folder / "ca.crt")
     # What a kubelet mounts: a token of the verifier's own account, for the API server itself.
     (folder / "token").write_text(accounts.token("agents", "m2m-verifier", audience=accounts.url))
-    issuer = {
+    return {
         "name": "cluster", "profile": "kubernetes", "issuer": accounts.url, "audience": [AUDIENCE],
         "ca_file": str(folder / "ca.crt"), "bearer_token_file": str(folder / "token"),
     }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def verifier(issuer: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     headers = {"X-Namespace": ["kubernetes.io", "namespace"]}
-    policy = {"api": {"clients": [ACCOUNT]}}
-    with Serve({"issuers": [issuer], "policies": policy, "headers": headers}, folder) as serve:
+    configuration = {"issuers": [issuer], "policies": {"api": {"clients": [ACCOUNT]}}, "headers": headers}
+    with Serve(configuration, tmp_path_factory.mktemp("verifier")) as serve:
         yield serve
 
 
@@ -62,18 +67,15 @@ def test_another_account_and_a_token_for_another_audience_do_not_pass(
     assert (answer.status_code, answer.headers["X-M2M-Reason"]) == (status, reason)
 
 
-@pytest.mark.parametrize(("name", "left_out"), [("token", "bearer_token_file"), ("ca", "ca_file")])
+@pytest.mark.parametrize(
+    ("left_out", "logged"), [("bearer_token_file", "status 403"), ("ca_file", "CERTIFICATE_VERIFY_FAILED")]
+)
 def test_without_the_token_or_the_authority_there_are_no_keys(
-    verifier: Serve, accounts: ApiServer, tmp_path: Path, name: str, left_out: str
+    issuer: dict[str, Any], accounts: ApiServer, tmp_path: Path, left_out: str, logged: str
 ) -> None:
-    issuer = {
-        "name": "cluster", "profile": "kubernetes", "issuer": accounts.url, "audience": [AUDIENCE],
-        "ca_file": str(verifier.config.parent.parent / "ca.crt"),
-        "bearer_token_file": str(verifier.config.parent.parent / "token"),
-    }  # fmt: skip
-    del issuer[left_out]
-    with Serve({"issuers": [issuer]}, tmp_path, ready=False) as without:
-        answer = without.ask(accounts.token("agents", "nightly-report"))
-        eventually(lambda: "cluster" in without.log, f"the log says why, without {name}")
+    without = {name: value for name, value in issuer.items() if name != left_out}
+    with Serve({"issuers": [without]}, tmp_path, ready=False) as serve:
+        answer = serve.ask(accounts.token("agents", "nightly-report"))
+        eventually(lambda: logged in serve.log, f"the log says {logged}")
 
     assert (answer.status_code, answer.headers["X-M2M-Reason"]) == (503, "keys_unavailable")

@@ -109,6 +109,7 @@ def test_the_defaults_are_the_verifier_alone(helm: Helm) -> None:
         ({"imagge": {}}, "imagge"),
         ({"config": {"polices": {}}}, "polices"),
         ({"env": {"COGNITO-POOL": "x"}}, "COGNITO-POOL"),
+        ({"env": {"M2M_WORKERS": 2}}, "M2M_WORKERS"),
         ({"ingress": {"enabled": True}}, "host"),
         ({"ingress": {"proxy": "apache"}}, "proxy"),
         ({"image": {"digest": "sha256:1"}}, "digest"),
@@ -168,6 +169,27 @@ def test_the_ingress_asks_the_path_for_its_proxy_and_lists_mapped_headers(helm: 
 
     assert annotations[f"{NGINX}auth-url"] == f"http://m2m-verifier.auth.svc.cluster.local:8000{path}"
     assert annotations[f"{NGINX}auth-response-headers"].endswith(", X-M2M-Role, X-M2M-Issuer, X-User-ID")
+
+
+def test_annotations_may_change_all_but_the_guard(helm: Helm) -> None:
+    changed = {
+        f"{NGINX}limit-rps": "9",
+        f"{NGINX}auth-url": "http://elsewhere",
+        f"{NGINX}auth-response-headers": "none",
+    }
+    given = VALUES["homelab"] | {"ingress": VALUES["homelab"]["ingress"] | {"annotations": changed}}
+    annotations = comparable(template(helm, given))["Ingress/m2m-api"]["metadata"]["annotations"]
+    before = comparable(template(helm, VALUES["homelab"]))["Ingress/m2m-api"]["metadata"]["annotations"]
+
+    assert annotations == before | {f"{NGINX}limit-rps": "9"}
+
+
+def test_a_large_number_of_the_configuration_stays_a_whole_one(helm: Helm) -> None:
+    config = {"cache": {"size": 10_000_000, "ttl": 300}}
+
+    assert comparable(template(helm, {"config": config}))["ConfigMap/m2m-verifier-policy"]["data"]["policy.yaml"] == {
+        **config, "policies": {"default": {}},
+    }  # fmt: skip
 
 
 def test_the_admission_policy_follows_namespace_class_and_mapped_headers(helm: Helm) -> None:
