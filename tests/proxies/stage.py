@@ -44,7 +44,7 @@ WITHOUT_LUA = pytest.mark.skipif(LUA not in os.environ, reason=f"{LUA} names no 
 PROXIES = [pytest.param(name, marks=WITHOUT_LUA if name == "haproxy" else ()) for name in RENDER]
 
 DOWN = dict.fromkeys(NGINX, 500) | dict.fromkeys(ENVOY, 403) | {"traefik": 500, "caddy": 502, "haproxy": 403}
-DOWN["envoy"] = 503
+DOWN |= {"envoy": 503, "envoy-gateway": 503, "istio": 503}
 """What a client gets while the verifier is down."""
 
 STATUS = {"ok": 200, "missing_token": 401, "expired": 401, "malformed_token": 401}
