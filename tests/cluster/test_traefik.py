@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-
 from tests.cluster.server import TOKEN, ApiServer
+
 from tests.proxies import renderers
 from tests.proxies.renderers import AUTH, BIN, Where
 from tests.proxies.stage import Api, Proxy, Stage, stage, wrong
@@ -103,12 +102,12 @@ def test_traefik_without_any_one_of_the_guarding_lines_is_noticed(running: Any, 
 
 
 def test_with_rewrite_target_traefik_names_the_rewritten_path(running: Any, parts: Stage) -> None:
-    """Why the block says that there must be none: rules see what the API gets, not what the client sent."""
-    annotation = "  annotations:\n    nginx.ingress.kubernetes.io/rewrite-target: /db/x\n"
+    """Rules see what the API gets, not what the client sent: the block says that there must be no rewrite."""
+    annotation = "  annotations:\n    nginx.ingress.kubernetes.io/rewrite-target: /db/\n"
     block = parts.guard(PROXY).replace("  annotations:\n", annotation, 1)
     [other] = [row for row in TABLE if row.name == "a path without a rule"]
     with running(block) as proxy:
         answer = proxy.send(other)
 
     assert answer is not None
-    assert (answer.status, answer.json["target"]) == (200, "/db/x")
+    assert (answer.status, answer.json["target"]) == (200, "/db/other")
