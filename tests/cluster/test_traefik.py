@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.cluster.server import TOKEN, ApiServer
 
+from tests.cluster.server import TOKEN, ApiServer
 from tests.proxies import renderers
 from tests.proxies.renderers import AUTH, BIN, Where
 from tests.proxies.stage import Api, Proxy, Stage, stage, wrong
