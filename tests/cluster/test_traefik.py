@@ -14,9 +14,9 @@ import yaml
 
 from tests.cluster.server import TOKEN, ApiServer
 from tests.proxies import renderers
-from tests.proxies.renderers import AUTH, BIN, Where
 from tests.proxies.stage import Api, Proxy, Stage, stage, wrong
 from tests.proxies.table import TABLE
+from tests.proxies.where import AUTH, BIN, Where
 from verifier.demo.issuer import Issuer
 from verifier.demo.serving import Background, bind, port_of
 from verifier.tools.guard import Guard

@@ -19,8 +19,9 @@ from starlette.types import Receive, Scope, Send
 
 from tests.e2e.stage import Answer, Serve, Wire, configuration, entry, eventually, exchange, free_port, request
 from tests.e2e.stage import Api as PlainApi
-from tests.proxies.renderers import LUA, RENDER, Where
+from tests.proxies.renderers import LUA, RENDER
 from tests.proxies.table import CONFIGURATION, ENVOY, HEADERS, NGINX, TABLE, Row
+from tests.proxies.where import Where
 from verifier.demo.issuer import Issuer
 from verifier.demo.processes import Child
 from verifier.demo.serving import Background
@@ -162,12 +163,12 @@ def wrong(row: Row, proxy: Proxy, answer: Answer | None) -> str:
     return ""
 
 
-def reasons(stage: Stage) -> dict[str, list[str]]:
-    """The verifier's decisions so far, by request id."""
-    found: dict[str, list[str]] = {}
+def decisions(stage: Stage) -> dict[str, list[tuple[str, str]]]:
+    """Reason and path of the verifier's decisions so far, by request id."""
+    found: dict[str, list[tuple[str, str]]] = {}
     for line in list(stage.serve.output):
         entry_ = json.loads(line)
-        found.setdefault(entry_["request_id"], []).append(entry_["reason"])
+        found.setdefault(entry_["request_id"], []).append((entry_["reason"], entry_["path"]))
     return found
 
 
