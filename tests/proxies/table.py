@@ -93,6 +93,7 @@ TABLE = [
     Row("PROPFIND", "no_matching_rule", method="PROPFIND"),
     # Paths
     Row("a path without a rule", "no_matching_rule", "/other"),
+    Row("where nginx asks the verifier", "no_matching_rule", "/_m2m", by={"nginx": 404}),
     Row("an encoded letter", target="/db/%78"),
     Row("UTF-8", target="/db/%C3%A9"),
     Row("a query that looks like ours", target="/db/x?scope=admin&client=other&issuer=none"),

@@ -30,4 +30,5 @@ def test_a_block_without_any_one_of_its_guarding_lines_is_noticed(proxy: str, pa
     assert guard.block(proxy) == parts.guard(proxy)
     kept = [lines[number] for number in guard.guarding(proxy)
             if not is_noticed(parts, proxy, "\n".join(lines[:number] + lines[number + 1 :]) + "\n")]  # fmt: skip
-    assert kept == []
+    # Caddy removes these headers itself since 2.11.2; tests/unit/tools/test_guard.py looks at the lines for older ones.
+    assert kept == [line for line in lines if line.strip().startswith("request_header -X-")]

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.e2e.stage import Answer, eventually, exchange, free_port, request
-from tests.proxies.stage import PROXIES, Proxy, Stage, is_refused_while_down, reasons, wrong
+from tests.proxies.stage import PROXIES, Proxy, Stage, decisions, is_refused_while_down, wrong
 from tests.proxies.table import NGINX, RESOURCE, TABLE, Row
 from verifier.policy.resources import WELL_KNOWN
 
@@ -21,18 +21,18 @@ class Passed:
 
     proxy: Proxy
     answers: dict[str, Answer | None]
-    reasons: dict[str, list[str]]
+    decisions: dict[str, list[tuple[str, str]]]
 
 
 @pytest.fixture(scope="module", params=PROXIES)
 def passed(request: pytest.FixtureRequest, parts: Stage) -> Iterator[Passed]:
     with parts.running(request.param, parts.guard(request.param)) as proxy:
-        before = reasons(parts)
+        before = decisions(parts)
         answers = {row.name: proxy.send(row) for row in TABLE}
         last = f"last-{request.param}"
         exchange(proxy.port, request_with_id(last))
-        eventually(lambda: last in reasons(parts), "the last decision is in the audit log")
-        after = reasons(parts)
+        eventually(lambda: last in decisions(parts), "the last decision is in the audit log")
+        after = decisions(parts)
         yield Passed(proxy, answers, {name: found[len(before.get(name, [])) :] for name, found in after.items()})
 
 
@@ -46,7 +46,18 @@ def test_a_request_gets_the_same_decision_and_the_api_the_verified_identity(pass
 
     assert wrong(row, passed.proxy, passed.answers[row.name]) == ""
     if name not in row.by:
-        assert passed.reasons.get(row.number) == [row.reason]
+        assert [reason for reason, _ in passed.decisions[row.number]] == [row.reason]
+
+
+def test_the_api_gets_the_path_that_was_checked(passed: Passed) -> None:
+    got = {}
+    for row in TABLE:
+        answer = passed.answers[row.name]
+        if answer is not None and answer.status == 200 and answer.body:  # neither HEAD nor a proxy's own answer
+            got[row.name] = [("ok", answer.json["target"])], passed.decisions[row.number]
+
+    assert len(got) > 15
+    assert [name for name, (arrived, checked) in got.items() if arrived != checked] == []
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE if row.reason != "ok"], ids=lambda row: row.name)

@@ -52,15 +52,19 @@ def port_of(bound: socket.socket) -> int:
 
 
 class Background:
-    """`with Background(app):` the ASGI app answers on `.url` inside, and its socket is closed after it."""
+    """`with Background(app):` the ASGI app answers on `.url` inside, and its socket is closed after it.
 
-    def __init__(self, app: ASGIApp, listener: socket.socket | None = None) -> None:
+    `websockets` needs the package wsproto; without it, a WebSocket's handshake is an ordinary request.
+    """
+
+    def __init__(self, app: ASGIApp, listener: socket.socket | None = None, *, websockets: bool = False) -> None:
         self._listener = listener or bind()
         self.address = f"127.0.0.1:{port_of(self._listener)}"
         self.url = f"http://{self.address}"
         # nginx keeps connections for 60 s: a server that closes them earlier costs it requests.
         config = uvicorn.Config(
             app,
+            ws="wsproto" if websockets else "none",
             log_config=None,
             log_level="warning",
             access_log=False,
