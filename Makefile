@@ -45,6 +45,7 @@ unit: $(VENV)/.ready ## the tests that need no other program, in under a minute
 test: $(VENV)/.ready nginx prometheus tools check ## everything that CI runs, in about five minutes
 	@$(call debian,curl jq)
 	$(PY) -m pytest $(PARALLEL)
+	@$(MAKE) --no-print-directory proxies
 # By module: many fixtures start servers, once for a module.
 PARALLEL := -n auto --maxprocesses 4 --dist loadscope
 
@@ -76,7 +77,7 @@ tools: $(VENV)/.ready
 	$(call build,terraform tofu hclfmt,github.com/hashicorp/hcl/v2/cmd/hclfmt@v2.24.0)
 
 # HAPROXY_AUTH_REQUEST=FOLDER: HAProxy too. Its Lua is in no package (docs/proxies.md). Debian would start it as a service.
-proxies: $(VENV)/.ready nginx ## one table of requests through real Envoy, Traefik, Caddy and nginx (two minutes)
+proxies: $(VENV)/.ready nginx ## one table of requests through real Envoy, Traefik, Caddy and nginx, in a minute
 	@test -z "$$HAPROXY_AUTH_REQUEST" || { $(SUDO) systemctl --quiet mask haproxy >/dev/null 2>&1 || true; }
 	@test -z "$$HAPROXY_AUTH_REQUEST" || { $(call debian,haproxy); test -e /usr/share/lua/5.3/json.lua || $(call apt,lua-json); }
 	@$(call install,-e '.[dev$(comma)proxies]',Envoy$(comma) Traefik and Caddy)
