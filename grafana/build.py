@@ -58,6 +58,11 @@ def stat(spec: dict[str, Any]) -> dict[str, Any]:
         "graphMode": "none" if flat else "area",
         "textMode": "name" if "name" in spec else "value",
         "reduceOptions": {"calcs": ["lastNotNull"]},
+        "justifyMode": "auto",
+        "orientation": "auto",
+        "percentChangeColorMode": "standard",
+        "showPercentChange": False,
+        "wideLayout": True,
     }
     return panel
 
@@ -98,13 +103,20 @@ def series(spec: dict[str, Any]) -> dict[str, Any]:
 def _panel(kind: str, title: str, spec: dict[str, Any], exprs: dict[str, str], defaults: Any) -> dict[str, Any]:
     panel: dict[str, Any] = {"type": kind, "title": title, "description": spec["text"], "datasource": SOURCE}
     if alert := spec.get("runbook"):
-        url = f"{RUNBOOK}#{alert.lower()}"
-        panel["links"] = [{"title": f"Runbook: {alert}", "url": url, "targetBlank": True}]
+        panel["links"] = [_link(f"Runbook: {alert}", url=f"{RUNBOOK}#{alert.lower()}", targetBlank=True)]
     panel["targets"] = [
-        {"refId": chr(65 + i), "legendFormat": legend, "expr": expr} for i, (legend, expr) in enumerate(exprs.items())
+        {"refId": chr(65 + i), "datasource": SOURCE, "legendFormat": legend, "expr": expr}
+        for i, (legend, expr) in enumerate(exprs.items())
     ]
     panel["fieldConfig"] = {"defaults": {"unit": spec["unit"], **defaults}, "overrides": []}
     return panel
+
+
+def _link(title: str, **given: Any) -> dict[str, Any]:
+    """A link with every field that Grafana's schema requires."""
+    texts = {"type": "link", "icon": "", "tooltip": "", "tags": []}
+    switches = dict.fromkeys(("asDropdown", "targetBlank", "includeVars", "keepTime"), False)
+    return {"title": title, **texts, **switches, **given}
 
 
 def _thresholds(levels: dict[Any, str]) -> dict[str, Any]:
@@ -124,13 +136,14 @@ def board(uid: str, spec: dict[str, Any]) -> dict[str, Any]:
     panels: list[dict[str, Any]] = []
     y = 0
     for row in spec["rows"]:
-        panels.append({"type": "row", "title": row["row"], "gridPos": {"h": 1, "w": 24, "x": 0, "y": y}, "panels": []})
+        place = {"h": 1, "w": 24, "x": 0, "y": y}
+        panels.append({"type": "row", "title": row["row"], "collapsed": False, "gridPos": place, "panels": []})
         x, y, height = 0, y + 1, row["height"]
         for member in row["panels"]:
             if x + member["width"] > 24:
                 x, y = 0, y + height
-            place = {"gridPos": {"h": height, "w": member["width"], "x": x, "y": y}}
-            panels.append((stat if "stat" in member else series)(member) | place)
+            place = {"h": height, "w": member["width"], "x": x, "y": y}
+            panels.append((stat if "stat" in member else series)(member) | {"gridPos": place})
             x += member["width"]
         y += height
     policy = {
@@ -152,9 +165,10 @@ def board(uid: str, spec: dict[str, Any]) -> dict[str, Any]:
         "description": spec["text"],
         "tags": ["auth"],
         "links": [
-            {"title": "Auth boards", "type": "dashboards", "tags": ["auth"], "asDropdown": True, "keepTime": True},
-            {"title": "Runbook", "type": "link", "url": RUNBOOK, "targetBlank": True},
+            _link("Auth boards", type="dashboards", tags=["auth"], asDropdown=True, keepTime=True),
+            _link("Runbook", url=RUNBOOK, targetBlank=True),
         ],
+        "annotations": {"list": []},
         "templating": {"list": [datasource, policy] if spec.get("by_policy") else [datasource]},
         "time": {"from": "now-3h", "to": "now"},
         "refresh": "30s",

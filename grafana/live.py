@@ -33,7 +33,7 @@ from verifier.demo.processes import Child, Verifier
 from verifier.demo.serving import Background, bind, free_port, port_of
 
 ROOT = Path(__file__).parent.parent
-FIXTURE = ROOT / "tests" / "ops" / "fixtures" / "oauth2-proxy-standin.prom"
+FIXTURE = ROOT / "tests" / "ops" / "fixtures" / "oauth2-proxy-7.15.6.prom"
 RULES = ROOT / "grafana" / "alerts"
 WINDOW = "15s"
 """Stands for $__rate_interval at a scrape interval of 1 s."""
@@ -106,7 +106,7 @@ class Prometheus:
 
 
 def replay(clock: Callable[[], float] = time.monotonic) -> Starlette:
-    """The fixture at /metrics: each counter grows by its recorded value a minute, in waves of its own."""
+    """The fixture at /metrics: each counter grows by 40 times its recorded value a minute, in waves of its own."""
     started = clock()
     lines = FIXTURE.read_text().splitlines()
 
@@ -120,7 +120,7 @@ def replay(clock: Callable[[], float] = time.monotonic) -> Starlette:
         code = re.search(r'code="(\d+)"', name)
         phase = float(code[1]) if code else 0.0
         wave = 0.2 * (math.sin(4 * minutes + phase) - math.sin(phase))  # its slope stays below 1: no counter falls
-        return f"{name} {float(value) * (1 + minutes + wave):.6f}"
+        return f"{name} {float(value) * (1 + 40 * (minutes + wave)):.6f}"
 
     async def metrics(_: Request) -> PlainTextResponse:
         return PlainTextResponse("\n".join(map(grown, lines)) + "\n")

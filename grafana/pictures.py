@@ -302,8 +302,8 @@ class Board:
         plot.set_ylim(0, top * 1.03)  # a line at the top stays whole
         ticks = [self._start + (self._end - self._start) * i / 4 for i in range(5)]
         plot.set_xticks(ticks, [time.strftime("%H:%M", time.gmtime(tick)) for tick in ticks])
-        for label, side in ((plot.get_xticklabels()[0], "left"), (plot.get_xticklabels()[-1], "right")):
-            label.set_horizontalalignment(side)
+        plot.get_xticklabels()[0].set_horizontalalignment("left")
+        plot.get_xticklabels()[-1].set_horizontalalignment("right")
         scale = 2**20 if unit == "bytes" else 60 if unit == "s" and top >= 120 else 1
         places = mpl.ticker.MaxNLocator(4, integer=unit == "none").tick_values(0, top / scale)
         marks = [place * scale for place in places if 0 <= place * scale <= top * 1.03]

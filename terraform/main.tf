@@ -1,5 +1,3 @@
-data "aws_region" "current" {}
-
 # A pool of machines: nobody signs up, nobody signs in.
 resource "aws_cognito_user_pool" "this" {
   name                = var.name
@@ -88,5 +86,7 @@ resource "aws_secretsmanager_secret_version" "machine" {
 }
 
 locals {
-  token_url = "https://${aws_cognito_user_pool_domain.this.domain}.auth.${data.aws_region.current.region}.amazoncognito.com/oauth2/token"
+  region    = split("_", aws_cognito_user_pool.this.id)[0]
+  issuer    = "https://cognito-idp.${local.region}.amazonaws.com/${aws_cognito_user_pool.this.id}"
+  token_url = "https://${aws_cognito_user_pool_domain.this.domain}.auth.${local.region}.amazoncognito.com/oauth2/token"
 }

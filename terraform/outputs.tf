@@ -5,7 +5,7 @@ output "user_pool_id" {
 
 output "issuer" {
   description = "The tokens' `iss`, and the authorization server of the API's resource metadata."
-  value       = "https://cognito-idp.${data.aws_region.current.region}.amazonaws.com/${aws_cognito_user_pool.this.id}"
+  value       = local.issuer
 }
 
 output "token_url" {
@@ -27,4 +27,16 @@ output "client_secrets" {
 output "secret_arns" {
   description = "Where each client's credentials are kept; grant secretsmanager:GetSecretValue on one."
   value       = { for name, secret in aws_secretsmanager_secret.machine : name => secret.arn }
+}
+
+output "m2m_config" {
+  description = "The verifier's configuration file: `terraform output -raw m2m_config > m2m.yaml`. Policies are to be added."
+  value = yamlencode({
+    issuers = [{
+      name    = var.name
+      cognito = { region = local.region, user_pool_id = aws_cognito_user_pool.this.id }
+      clients = [for client in aws_cognito_user_pool_client.machine : client.id]
+    }]
+    scope_prefix = "${aws_cognito_resource_server.api.identifier}/"
+  })
 }

@@ -4,9 +4,9 @@ terraform {
   required_providers {
     aws = {
       source  = "hashicorp/aws"
-      version = "~> 6.0"
+      version = ">= 5.100, < 7.0"
     }
   }
 
-  # The state holds the client secrets: keep it in an encrypted, access-controlled backend, never in a repository.
+  # The state holds the client secrets: keep it in an encrypted, access-controlled backend (README.md), never in a repository.
 }

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from joserfc.jwk import JWKRegistry
 from jwt.algorithms import Algorithm, get_default_algorithms
 
 from verifier.keys.jwk import Key, parse_key
@@ -78,3 +81,16 @@ class SigningKey:
             header = {name: value for name, value in members.items() if value is not None}
         data = f"{encode_part(header)}.{encode_part(claims)}"
         return f"{data}.{b64(self.signature(data.encode(), algorithm))}"
+
+    def proof(self, token: bytes, url: str, *, header: Mapping[str, Any] | None = None, **changes: Any) -> bytes:
+        """A DPoP proof (RFC 9449) for a GET; ``iat`` is to be given."""
+        ath = b64(hashlib.sha256(token).digest())
+        claims = {"htm": "GET", "htu": url, "jti": secrets.token_hex(8), "ath": ath}
+        public = self.jwk(kid=None, use=None, alg=None)
+        ordinary = {"typ": "dpop+jwt", "kid": None, "jwk": public}
+        return self.sign(edited(claims, changes), header={**ordinary, **(header or {})}).encode()
+
+    @property
+    def jkt(self) -> str:
+        """Its thumbprint by a library (RFC 7638)."""
+        return str(JWKRegistry.import_key(self.jwk()).thumbprint())

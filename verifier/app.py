@@ -31,6 +31,7 @@ from verifier.proxies import routes
 from verifier.proxies.answers import Answers
 from verifier.request import AuthRequest
 from verifier.tokens.cache import CachedVerifier
+from verifier.tokens.proofs import Proofs, SeenProofs
 from verifier.tokens.verify import IssuerRules, TokenVerifier
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,16 @@ READY_ANYWAY = 30.0  # seconds after the start from which one issuer with keys i
 FIRST_KEYS = 2.0  # seconds that a reload waits for the keys of new issuers, whose tokens would be refused meanwhile
 
 _NO_STORE = {"Cache-Control": "no-store"}
+
+# The protected-resource document is public. Agents in browsers read it too.
+_DOCUMENT_METHODS = ["GET", "HEAD", "OPTIONS"]
+_DOCUMENT = {"Cache-Control": "public, max-age=300", "Access-Control-Allow-Origin": "*"}
+_PREFLIGHT = {
+    **_DOCUMENT,
+    "Access-Control-Allow-Methods": "GET, HEAD",
+    "Access-Control-Allow-Headers": "*",
+    "Access-Control-Max-Age": "300",
+}
 
 
 class Runtime:
@@ -65,13 +76,16 @@ class Runtime:
                 keys = RemoteKeys(rules.name, fetch or http_fetch(rules), locate, clock, counter)
             self.keys[rules.name] = keys
             issuers.append(rules.with_keys(keys))
+        policies = config.policies.by_name.values()
+        resources = [policy.resource for policy in policies if policy.resource is not None]
         verifier = TokenVerifier(
             issuers,
             clock=clock,
             leeway=config.leeway,
             role_of=config.roles.of,
             mapped_headers=config.headers,
-            observe=metrics.observe_verification,
+            resources=frozenset(resource.url for resource in resources),
+            observe=metrics.verifications.observe,
         )
         self.answers = Answers(tuple(config.headers), config.nginx_cache_ttl, clock, config.max_header_bytes)
         self.cache = CachedVerifier(
@@ -81,9 +95,12 @@ class Runtime:
             clock=clock,
             max_identity_bytes=self.answers.max_identity_bytes,
         )
-        self.gate = Gate(self.cache, config.policies, config.revoked, self.answers.max_identity_bytes)
-        policies = config.policies.by_name.values()
-        self.documents = ResourceDocuments([policy.resource for policy in policies if policy.resource is not None])
+        # It outlives a reload, or a proof could be used again after it.
+        self.seen: SeenProofs = SeenProofs() if previous is None else previous.seen
+        certificates = {rules.name: rules.client_certificate_header for rules in config.issuers}
+        proofs = Proofs(certificates, self.seen, clock=clock, leeway=config.leeway)
+        self.gate = Gate(self.cache, config.policies, config.revoked, self.answers.max_identity_bytes, proofs)
+        self.documents = ResourceDocuments(resources)
 
     def serves(self, rules: IssuerRules) -> bool:
         """Whether an issuer with the same remote keys is running here."""
@@ -242,18 +259,19 @@ def create_app(
         return JSONResponse(body, 200 if is_ready else 503, headers=_NO_STORE)
 
     async def resource_document(request: Request) -> Response:
+        if request.method == "OPTIONS":  # a browser asks before a GET that names its MCP version
+            return Response(status_code=204, headers=_PREFLIGHT)
         document = service.runtime.documents.find(request.url.path, request.headers.get("host", ""))
         if document is None:
             return JSONResponse({"error": "no policy names this resource"}, 404, headers=_NO_STORE)
-        # Agents in browsers read it too (RFC 9728 section 3.1 leaves this to the server).
-        return JSONResponse(document, headers={"Access-Control-Allow-Origin": "*", **_NO_STORE})
+        return JSONResponse(document, headers=_DOCUMENT)
 
     return Application(
         service,
         [
             Route("/health", health),
             Route("/ready", ready),
-            Route(WELL_KNOWN, resource_document),
-            Route(WELL_KNOWN + "/{rest:path}", resource_document),
+            Route(WELL_KNOWN, resource_document, methods=_DOCUMENT_METHODS),
+            Route(WELL_KNOWN + "/{rest:path}", resource_document, methods=_DOCUMENT_METHODS),
         ],
     )

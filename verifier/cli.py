@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import re
@@ -11,7 +12,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from verifier import __version__, logs
 from verifier.server import signals
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-USAGE_ERROR, KEYS_MISSING, INTERRUPTED = 2, 2, 130
+USAGE_ERROR, KEYS_MISSING, INTERRUPTED, OUTPUT_CLOSED = 2, 2, 130, 141
 UDS_MODE = 0o660
 
 
@@ -38,12 +39,17 @@ def main(arguments: list[str] | None = None) -> int:
     from verifier.config import ConfigError
 
     try:
-        return int(options.command(options))
+        status = int(options.command(options))
+        sys.stdout.flush()
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # the reader has enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more
+        return OUTPUT_CLOSED
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 
     explain = commands.add_parser(
         "explain", parents=[config], help="read a token from stdin and print each step of the decision",
-        description="Reads a token from stdin. Exit 0: allowed, 1: denied, 2: indeterminate.",
+        description="Reads a token from stdin. Headers that prove whose it is may follow, one a line (DPoP: PROOF). "
+        "Exit 0: allowed, 1: denied, 2: indeterminate.",
     )  # fmt: skip
     explain.add_argument("--url", required=True, metavar="U", help="URL of the original request")
     explain.add_argument("--method", default="GET", help="method of the original request (%(default)s)")
@@ -84,6 +91,27 @@ def _parser() -> argparse.ArgumentParser:
     lint.add_argument("--config", type=Path, metavar="FILE", help="to compare with its policies and headers")
     lint.add_argument("files", type=Path, nargs="+", metavar="FILE", help="Kubernetes YAML (/dev/stdin for a pipe)")
     lint.set_defaults(command=_lint)
+
+    report = commands.add_parser(
+        "report", help="read audit lines: who calls what, who is refused, who would lose access",
+        description="Reads audit lines, gzip files too, and prints the requests of each client. With a configuration, "
+        "it also decides about them again and prints what would change. "
+        "Exit 0: nobody loses access, 1: somebody does, 2: there is no complete report.",
+    )  # fmt: skip
+    report.add_argument("files", nargs="+", metavar="FILE", help="audit lines, or gzip of them; - for standard input")
+    report.add_argument("--config", type=Path, metavar="FILE", help="configuration to replay the lines with")
+    report.add_argument(
+        "--without-scope", action="append", default=[], metavar="S", help="as if no client had this scope; repeatable"
+    )
+    report.add_argument(
+        "--revoke", action="append", default=[], metavar="CLIENT", help="as if it were under `revoked`; repeatable"
+    )
+    report.add_argument(
+        "--auth-url", action="append", default=[], metavar="PATH?QUERY",
+        help="auth URL in the Ingress of a policy, whose parameters no line has; repeatable",
+    )  # fmt: skip
+    report.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: %(default)s")
+    report.set_defaults(command=_report)
 
     guard = commands.add_parser("guard", parents=[config], help="print the configuration block that guards an API")
     guard.add_argument(
@@ -212,6 +240,14 @@ def _guard(options: argparse.Namespace) -> int:
 
     config = load(options.config) if options.config or os.environ.get("M2M_CONFIG") else None
     return guard.main(options.proxy, options.policy, config, sys.stdout)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from verifier.tools import report
+
+    config = _load_without_address(options) if options.config or os.environ.get("M2M_CONFIG") else None
+    stdin = cast(io.BufferedReader, sys.stdin.buffer)  # its documented type; typeshed says less
+    return report.run(config, options, stdin, sys.stdout, sys.stderr)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from verifier.identity import VerifiedToken
 from verifier.reasons import Reason, Refresh
 
 
-class Decision(NamedTuple):
+@dataclass(slots=True)
+class Decision:
     """Why one request was allowed or refused."""
 
     reason: Reason
@@ -29,3 +30,12 @@ class Decision(NamedTuple):
     """The URL of the policy's protected-resource document (RFC 9728), for the challenge."""
     refresh: Refresh | None = None
     """Where newer keys may change the decision: await it once, then decide again."""
+    is_dpop: bool = False
+    """Whether the challenge is for a DPoP proof (RFC 9449 section 7.1)."""
+    scope_challenge: int = 403
+    """The status of a refusal for insufficient scope, as the policy says."""
+
+    @property
+    def status(self) -> int:
+        """The status of the answer; in report mode, of the answer that there would be."""
+        return self.scope_challenge if self.reason is Reason.INSUFFICIENT_SCOPE else self.reason.status

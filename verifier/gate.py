@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import logging
 import traceback
+from typing import Protocol
 
 from verifier.decision import Decision
 from verifier.identity import VerifiedToken
 from verifier.policy.clients import Revoked
 from verifier.policy.policies import Policies, Policy
-from verifier.reasons import Reason, Rejected
+from verifier.reasons import OK, Reason, Rejected
 from verifier.request import AuthRequest, credentials, is_url
-from verifier.tokens.cache import CachedVerifier
+from verifier.tokens.proofs import Proofs
 
 log = logging.getLogger(__name__)
 
-_NOT_BOUND = "the token is not bound to a key (it has no cnf), so its scheme is Bearer and not DPoP"
+
+class Verifier(Protocol):
+    """Checks tokens: ``CachedVerifier``, or what replays audit lines."""
+
+    def verify(self, token: bytes) -> tuple[VerifiedToken, bool]:
+        """The verified token, and whether it was cached. Raises Rejected."""
 
 
 class Gate:
     """Decides about auth requests. ``max_identity_bytes`` is what the identity headers of an answer may take."""
 
-    def __init__(self, verifier: CachedVerifier, policies: Policies, revoked: Revoked, max_identity_bytes: int) -> None:
+    def __init__(
+        self,
+        verifier: Verifier,
+        policies: Policies,
+        revoked: Revoked,
+        max_identity_bytes: int,
+        proofs: Proofs,
+    ) -> None:
         self._verifier = verifier
         self._policies = policies
         self._revoked = revoked if revoked.any else None
         self._max_identity_bytes = max_identity_bytes
+        self._proofs = proofs
 
     def decide(self, request: AuthRequest) -> Decision:
         """The decision; the first check that fails gives the reason. Never raises: a defect is a 503."""
@@ -37,13 +51,14 @@ class Gate:
             if policy.rules or request.repeated:
                 _check_auth_request(request, policy)
             if policy.has_open_rules and _needs_no_token(request, policy):
-                return Decision(Reason.OK, policy.name, policy.report)
+                return Decision(OK, policy.name, policy.report)
             presented = credentials(request)
             cached = False
             verified, cached = self._verifier.verify(presented.token)
-            if presented.is_dpop:  # a token that is bound to a key has not come this far: no proof is supported
-                raise Rejected(Reason.BAD_PROOF, _NOT_BOUND, issuer=verified.principal.issuer)
+            if verified.binding is not None or presented.is_dpop:  # until it is proved, the token identifies nobody
+                self._proofs.check(request, presented, verified, policy.origin)
             token = verified
+            policy.check_audience(token)
             principal = token.principal
             if self._revoked is not None and self._revoked.covers(principal, token.jti):
                 raise Rejected(Reason.REVOKED, "the token or its client was revoked")
@@ -52,12 +67,12 @@ class Gate:
                 raise Rejected(Reason.HEADERS_TOO_LARGE, "the identity headers exceed the proxy's buffer")
         except Rejected as rejected:
             # A policy whose auth URL is wrong still names the metric and the challenge.
-            return _refusal(rejected, policy or self._policies.by_name.get(request.policy), token, cached)
+            return _refusal(request, rejected, policy or self._policies.by_name.get(request.policy), token, cached)
         except Exception as error:  # fail closed; the text of a defect may quote the token
             _log_defect(error)
             defect = Rejected(Reason.INTERNAL_ERROR, "an internal error: the decision is indeterminate")
-            return _refusal(defect, policy, token, cached)
-        return Decision(Reason.OK, policy.name, policy.report, principal.issuer, token, cached)
+            return _refusal(request, defect, policy, token, cached)
+        return Decision(OK, policy.name, policy.report, principal.issuer, token, cached)
 
 
 def _check_auth_request(request: AuthRequest, policy: Policy) -> None:
@@ -72,7 +87,13 @@ def _needs_no_token(request: AuthRequest, policy: Policy) -> bool:
     return not (request.query or request.method_override or policy.needs_token(request.method, request.url))
 
 
-def _refusal(rejected: Rejected, policy: Policy | None, token: VerifiedToken | None, cached: bool | None) -> Decision:
+def _refusal(
+    request: AuthRequest,
+    rejected: Rejected,
+    policy: Policy | None,
+    token: VerifiedToken | None,
+    cached: bool | None,
+) -> Decision:
     return Decision(
         rejected.reason,
         policy.name if policy else "",
@@ -81,10 +102,21 @@ def _refusal(rejected: Rejected, policy: Policy | None, token: VerifiedToken | N
         token,
         cached,
         rejected.description,
-        rejected.scope or (policy.challenge_scope if policy else ""),
+        rejected.scope or (_challenge_scope(policy, request) if policy else ""),
         policy.resource_metadata if policy else "",
         rejected.refresh,
+        rejected.is_dpop,
+        policy.scope_challenge if policy else 403,
     )
+
+
+def _challenge_scope(policy: Policy, request: AuthRequest) -> str:
+    """Empty where a defect keeps it from being known: the refusal stands all the same."""
+    try:
+        return policy.challenge_scope(request.method, request.url)
+    except Exception as error:
+        _log_defect(error)
+        return ""
 
 
 def _log_defect(error: Exception) -> None:

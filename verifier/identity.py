@@ -43,7 +43,17 @@ class Principal:
     """The identity headers of an answer, as they are sent."""
 
 
-class VerifiedToken(NamedTuple):
+class Binding(NamedTuple):
+    """What a token is bound to (``cnf``, RFC 7800): each thumbprint that is there needs its proof, in every request."""
+
+    jkt: str | None
+    """Of the key that signs DPoP proofs (RFC 9449 section 6.1)."""
+    certificate: str | None
+    """Of the client's TLS certificate, ``x5t#S256`` (RFC 8705 section 3.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedToken:
     """A token whose signature and claims were checked."""
 
     principal: Principal
@@ -53,6 +63,10 @@ class VerifiedToken(NamedTuple):
     jti: str
     checked_at: float
     """Seconds since the epoch."""
+    binding: Binding | None = None
+    """None: whoever presents the token may use it."""
+    resources: frozenset[str] = frozenset()
+    """The URLs in ``aud`` that are the ``resource`` of a policy (RFC 8707)."""
 
 
 def encode_headers(pairs: list[tuple[str, str]]) -> Headers:

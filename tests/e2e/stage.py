@@ -8,7 +8,6 @@ import hmac
 import http.client
 import json
 import os
-import random
 import re
 import signal
 import socket
@@ -35,23 +34,11 @@ from starlette.types import Receive, Scope, Send
 
 from verifier.demo.issuer import Claims, Issuer, b64url
 from verifier.demo.serving import bind, port_of
+from verifier.demo.serving import free_port as free_port  # many tests import it from here
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 PATIENCE = 60.0  # seconds that anything may take on a busy machine
-
-
-def free_port() -> int:
-    """A port for a process that binds it itself: not one of those that outgoing connections take meanwhile."""
-    while True:
-        port = random.randrange(10_000, 32_000)
-        if port not in _given:
-            _given.add(port)
-            with contextlib.suppress(OSError), bind(port):
-                return port
-
-
-_given: set[int] = set()
 
 
 def eventually(holds: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:

@@ -79,6 +79,7 @@ def plain_nginx(folder: Path, serve: Serve, api: Background, running: ExitStack)
         ("/run/m2m-verifier/verifier.sock", str(uds)),
         ("127.0.0.1:9000", api.address),
         ("127.0.0.1:8080", f"127.0.0.1:{port}"),
+        ("proxy_pass http://api;", "proxy_pass http://api; client_max_body_size 4m;"),
     ):
         assert block.count(shown) == 1
         block = block.replace(shown, used)
@@ -161,6 +162,14 @@ def test_the_api_gets_the_body_and_the_connection_to_the_verifier_stays_open(gua
 
     assert (answer.status, answer.json["body"]) == (200, "a body")
     assert guarded.connections() == before != set()
+
+
+@plain
+def test_a_body_may_be_as_large_as_the_location_of_the_api_allows(guarded: Guarded) -> None:
+    answer = guarded.ask(method="POST", scopes=("write",), body="x" * 2_000_000)
+
+    assert answer.status == 200
+    assert len(answer.json["body"]) == 2_000_000
 
 
 @plain

@@ -18,6 +18,7 @@ from verifier.demo.nginx import IDENTITY_HEADERS, OPEN_METADATA, Gateway, Locati
 from verifier.demo.serving import Background
 
 LISTED = (*IDENTITY_HEADERS, "X-User-ID")
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ROLE = "arn:aws:iam::123456789012:role/etl"
 RESOURCE = {
     "url": "https://api.example/mcp",
@@ -388,9 +389,11 @@ def test_the_audit_line_of_a_request_names_what_nginx_saw(lab: Issuer, api: Back
         gateway = Gateway(tmp_path / "front", free_port(), [serve.address], {"api": api.address}, LOCATIONS)
         with Nginx(gateway):
             token = lab.mint(lab.machine_claims("etl", ["write"]))
-            post = request("/db/a/../b?secret=1", "X-Request-ID: r-1", "Content-Length: 0", method="POST", token=token)
-            assert exchange(gateway.port, post).status == 200
+            sent = ("X-Request-ID: r-1", f"traceparent: {TRACEPARENT}", "Content-Length: 0")
+            answer = exchange(gateway.port, request("/db/a/../b?secret=1", *sent, method="POST", token=token))
+            assert (answer.status, answer.seen("traceparent")) == (200, [TRACEPARENT])
         serve.stop()
         (line,) = map(json.loads, serve.output)
         assert (line["method"], line["host"], line["path"]) == ("POST", "api.example", "/db/a/../b")
         assert (line["request_id"], line["remote_addr"], line["client_id"]) == ("r-1", "127.0.0.1", "etl")
+        assert line["trace_id"] == TRACEPARENT.split("-")[1]

@@ -57,6 +57,11 @@ class Page:
                 made.add(f"{slug}-{number}" if number else slug)
         return made
 
+    def sections(self) -> dict[str, str]:
+        """The text under each heading of the second level, in the order of the page."""
+        parts = re.split(r"^## (.+)\n", self.path.read_text(), flags=re.MULTILINE)[1:]
+        return dict(zip(parts[::2], parts[1::2]))
+
     def missing(self, target: str) -> str:
         """Why a link is broken, or an empty string. Links to other sites are not followed."""
         parts = urlsplit(target)
@@ -72,4 +77,10 @@ class Page:
 
 README = Page(ROOT / "README.md")
 DOCS = {path.stem: Page(path) for path in sorted((ROOT / "docs").glob("*.md"))}
-PAGES = [*map(Page, sorted(ROOT.glob("*.md"))), Page(ROOT / "tests" / "README.md"), *DOCS.values()]
+EXAMPLES = [*map(Page, sorted((ROOT / "examples").glob("**/README.md")))]
+PAGES = [
+    *map(Page, sorted(ROOT.glob("*.md"))),
+    *(Page(ROOT / name / "README.md") for name in ("tests", "terraform")),
+    *DOCS.values(),
+    *EXAMPLES,
+]

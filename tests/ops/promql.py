@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parents[2]
 RULE_FILES = sorted((ROOT / "grafana" / "alerts").glob("*.yaml"))
-FIXTURE = ROOT / "tests" / "ops" / "fixtures" / "oauth2-proxy-standin.prom"
+FIXTURE = ROOT / "tests" / "ops" / "fixtures" / "oauth2-proxy-7.15.6.prom"
 
 # What the verifier promises to its dashboards.
 VERIFIER = {

@@ -1,7 +1,7 @@
 """The Dockerfile without a container engine: its lines are run in an empty folder, and the result is started.
 
-Not tested here, but by CI's `make image`: the base images, the other architecture, and the read-only mount, which files
-without write permission replace.
+Not tested here: the read-only mount, which files without write permission replace (`make image-test` has it), the base
+image (CI's `make image`) and the other architecture.
 """
 
 import contextlib

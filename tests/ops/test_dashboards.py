@@ -1,8 +1,12 @@
 """The boards name what exists, explain themselves and lead to the runbook."""
 
+import copy
 import json
 import re
+import subprocess
+from collections.abc import Callable
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +53,41 @@ def test_the_checked_in_json_is_what_the_source_makes() -> None:
     assert {path.name: path.read_text() for path in (ROOT / "grafana" / "dashboards").iterdir()} == {
         path.name: text for path, text in build.boards().items()
     }, "run `make manifests`"
+
+
+def strictly_read(program: str, board: dict[str, Any], folder: Path) -> str:
+    """What Grafana's own types, read strictly, find wrong with a board."""
+    (folder / "board.json").write_text(json.dumps(board))
+    done = subprocess.run([program, folder / "board.json"], capture_output=True, text=True, check=False)
+    assert done.returncode == bool(done.stdout), done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("uid", UIDS)
+def test_a_board_has_every_field_that_grafana_requires_and_no_other(
+    uid: str, tool: Callable[..., str], tmp_path: Path
+) -> None:
+    assert strictly_read(tool("dashboards"), BOARDS[uid], tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda board: board.pop("annotations"), "annotations: required field is missing"),
+        (
+            lambda board: board["panels"][1]["options"].pop("orientation"),
+            "options.orientation: required field is missing",
+        ),
+        (lambda board: board["panels"][1]["targets"][0].update(query="up"), "unexpected field 'query'"),
+        (lambda board: board["panels"][1].update(title=7), "title: json: cannot unmarshal number"),
+    ],
+)
+def test_a_field_that_is_missing_unknown_or_of_another_type_is_found(
+    change: Callable[[dict[str, Any]], object], found: str, tool: Callable[..., str], tmp_path: Path
+) -> None:
+    board = copy.deepcopy(BOARDS["m2m-verifier"])
+    change(board)
+    assert found in strictly_read(tool("dashboards"), board, tmp_path)
 
 
 @pytest.mark.parametrize("panel", PANELS)

@@ -5,6 +5,7 @@ import functools
 import json
 import operator
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -32,7 +33,8 @@ K8S = Path(__file__).parents[2] / "k8s"
 SCHEMAS = Path(__file__).parent / "schemas"
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
 OAUTH2_PROXY = Path(__file__).parent / "oauth2-proxy"
-FOLDERS = [K8S / "base", *(K8S / "overlays" / name for name in OVERLAYS), OAUTH2_PROXY]
+MINIMAL = K8S.parent / "examples" / "minimal"
+FOLDERS = [K8S / "base", *(K8S / "overlays" / name for name in OVERLAYS), MINIMAL, OAUTH2_PROXY]
 WORKLOADS = [*((K8S / "overlays" / name, "m2m-verifier") for name in OVERLAYS), (OAUTH2_PROXY, "oauth2-proxy")]
 KUBERNETES = ["1.30", "1.37"]  # the oldest that knows preStop's sleep, and the newest whose schemas are to be had
 
@@ -146,7 +148,7 @@ def test_every_file_is_named_by_the_kustomization_beside_it_and_every_component_
     used = {(folder / name).resolve() for folder in FOLDERS for name in components(folder)}
 
     assert used == {path.resolve() for path in (K8S / "components").iterdir()}
-    files = [path for path in K8S.rglob("*") if path.is_file() and path.name != "kustomization.yaml"]
+    files = [path for path in K8S.rglob("*.yaml") if path.name != "kustomization.yaml" and "chart" not in path.parts]
     assert [path for path in files if path.name not in list(walk(kustomizations[path.parent]))] == []
     deprecated = {"bases", "commonLabels", "imageTags", "patchesJson6902", "patchesStrategicMerge", "vars"}
     assert [folder for folder, written in kustomizations.items() if not deprecated.isdisjoint(written)] == []
@@ -157,7 +159,9 @@ def components(folder: Path) -> list[str]:
 
 
 def test_everything_is_in_the_overlays_namespace_and_nothing_is_a_secret(overlay: list[Manifest]) -> None:
-    assert len({manifest["metadata"]["namespace"] for manifest in overlay}) == 1
+    of_the_cluster = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+    namespaces = {m["metadata"].get("namespace") for m in overlay if m["kind"] not in of_the_cluster}
+    assert (len(namespaces), None in namespaces) == (1, False)
     assert of_kind(overlay, "Secret") == []
 
 
@@ -169,7 +173,7 @@ def test_every_selector_finds_the_pods(overlay: list[Manifest], deployment: Mani
     selectors = [manifest["spec"]["selector"] for manifest in of_kind(overlay, "Service")]
     labels = [deployment["spec"]["selector"]]
     labels += [manifest["spec"]["selector"] for manifest in of_kind(overlay, "PodDisruptionBudget")]
-    labels += [manifest["spec"]["podSelector"] for manifest in of_kind(overlay, "NetworkPolicy")]
+    labels += [named(overlay, "NetworkPolicy", "m2m-verifier")["spec"]["podSelector"]]
     labels += [constraint["labelSelector"] for constraint in template["spec"]["topologySpreadConstraints"]]
     selectors += [selector["matchLabels"] for selector in labels]
 
@@ -227,6 +231,39 @@ def test_guarded_and_public_ingress_share_host_and_a_certificate_of_the_issuer_t
     assert [list(solver) for solver in issuer["spec"]["acme"]["solvers"]] == [["dns01"]]
 
 
+@pytest.mark.parametrize("folder", [*(f"k8s/overlays/{name}" for name in OVERLAYS), "examples/minimal"])
+def test_the_params_block_is_all_that_is_edited(build: Build, folder: str, tmp_path: Path) -> None:
+    for name in ("k8s", "grafana", "examples"):
+        shutil.copytree(K8S.parent / name, tmp_path / name, symlinks=True)
+    file = tmp_path / folder / "kustomization.yaml"
+    written = yaml.safe_load(file.read_text()) | {"namespace": "other"}
+    [params] = [each for each in written["configMapGenerator"] if each["name"] == "params"]
+    params["literals"] = ["host=other.example", "service=other-service", "port=81", "app=other-app"]
+    file.write_text(yaml.safe_dump(written))
+    objects = build(file.parent)
+    specs = [manifest["spec"] for manifest in of_kind(objects, "Ingress")]
+    hosts = {(spec["rules"][0]["host"], spec["tls"][0]["hosts"][0]) for spec in specs}
+    backend = named(objects, "Ingress", "m2m-api")["spec"]["rules"][0]["http"]["paths"][0]["backend"]
+    selectors = {m["metadata"]["name"]: m["spec"]["podSelector"] for m in of_kind(objects, "NetworkPolicy")}
+    urls = set(re.findall("//(m2m-verifier.[a-z.]*):8000", json.dumps(objects)))
+    other = {"matchLabels": {"app.kubernetes.io/name": "other-app"}}
+
+    assert hosts == {("other.example", "other.example")}
+    assert backend["service"] == {"name": "other-service", "port": {"number": 81}}
+    assert urls == {"m2m-verifier.other.svc.cluster.local"}
+    assert selectors.get("m2m-api", other) == other
+    assert "params" not in {each["metadata"]["name"].partition("-")[0] for each in objects}
+
+
+def test_only_the_ingress_controller_may_call_the_api_and_the_verifier(overlay: list[Manifest]) -> None:
+    verifier, api = (named(overlay, "NetworkPolicy", name)["spec"] for name in ("m2m-verifier", "m2m-api"))
+
+    assert api == {
+        "podSelector": api["podSelector"], "policyTypes": ["Ingress"],
+        "ingress": [{"from": verifier["ingress"][0]["from"]}],
+    }  # fmt: skip
+
+
 def test_the_homelab_guards_the_demo_at_its_host(build: Build) -> None:
     rule = named(build(K8S / "overlays" / "homelab"), "Ingress", "m2m-api")["spec"]["rules"][0]
 
@@ -278,7 +315,7 @@ def test_ports_are_the_programs_and_nginx_reaches_one_and_prometheus_the_other(
 ) -> None:
     http, metrics = DEFAULTS.m2m_port, DEFAULTS.m2m_metrics_port
     service = named(overlay, "Service", "m2m-verifier")
-    [network] = of_kind(overlay, "NetworkPolicy")
+    network = named(overlay, "NetworkPolicy", "m2m-verifier")
 
     for ports, key in ((container["ports"], "containerPort"), (service["spec"]["ports"], "port")):
         assert {port["name"]: port[key] for port in ports} == {"http": http, "metrics": metrics}
@@ -424,7 +461,7 @@ def test_a_server_fits_into_its_request_and_a_reload_into_its_limit(container: M
 
 
 def test_the_pod_may_ask_dns_and_public_https_alone(overlay: list[Manifest]) -> None:
-    [network] = of_kind(overlay, "NetworkPolicy")
+    network = named(overlay, "NetworkPolicy", "m2m-verifier")
     dns, https = network["spec"]["egress"]
 
     assert sorted(network["spec"]["policyTypes"]) == ["Egress", "Ingress"]

@@ -23,7 +23,9 @@ ECOSYSTEMS = {
     ("github-actions", "/"): ".github/workflows/test.yml",
     ("docker", "/"): "Dockerfile",
     ("npm", "/bench/node"): "package-lock.json",
+    ("npm", "/examples/cloudwatch-mcp/librechat"): "package-lock.json",
     ("terraform", "/terraform"): "versions.tf",
+    ("gomod", "/tests/ops/grafana"): "go.mod",
 }
 
 

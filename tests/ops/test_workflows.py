@@ -57,7 +57,7 @@ def test_a_workflow_may_do_nothing_that_a_job_does_not_ask_for(path: Path) -> No
     assert read(path.name)["permissions"] == {}
 
 
-def test_only_the_releases_image_may_write() -> None:
+def test_only_the_releases_image_and_chart_may_write() -> None:
     writers = {
         (path.name, job): {name for name, level in given["permissions"].items() if level == "write"}
         for path in PATHS
@@ -65,7 +65,8 @@ def test_only_the_releases_image_may_write() -> None:
     }
 
     assert {where: what for where, what in writers.items() if what} == {
-        ("release.yml", "image"): {"packages", "id-token", "attestations"}
+        ("release.yml", "image"): {"packages", "id-token", "attestations"},
+        ("release.yml", "chart"): {"packages"},
     }
 
 
@@ -75,6 +76,16 @@ def test_a_release_is_tested_first_and_only_a_tag_makes_one() -> None:
     assert release[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads `on` as true
     assert release["jobs"]["image"]["needs"] == "test"
     assert release["jobs"]["test"]["uses"] == "./.github/workflows/test.yml"
+
+
+def test_the_chart_is_pushed_after_the_image_to_where_the_readme_installs_it_from() -> None:
+    chart = read("release.yml")["jobs"]["chart"]
+    owner = "informationcart"
+    pushed = chart["steps"][-1]["run"].replace("$GITHUB_REPOSITORY_OWNER", owner)
+
+    assert chart["needs"] == "image"
+    assert f"oci://ghcr.io/{owner}/charts" in pushed
+    assert f"oci://ghcr.io/{owner}/charts/m2m-verifier" in (ROOT / "README.md").read_text()
 
 
 def test_the_image_is_pushed_with_sbom_and_provenance_for_both_architectures() -> None:
@@ -109,7 +120,7 @@ def test_each_make_target_of_a_workflow_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     made = {step["run"].removeprefix("make ") for step in steps() if step.get("run", "").startswith("make ")}
 
-    assert made == {"test", "wheel", "image"} <= targets
+    assert made == {"test", "wheel", "image", "audit", "cluster"} <= targets
 
 
 @pytest.mark.parametrize("job", ["test", "wheel"])

@@ -62,6 +62,8 @@ def authorized(reason: R, rows: dict[str, list[bytes]]) -> list[Case]:
     return [case for name, forms in rows.items() for case in cases(reason, {name: Token()}, authorization=forms)]
 
 
+THUMBPRINT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+
 # fmt: off
 ORDINARY = [
     *cases(R.OK, {f"ordinary token of {name}": Token(name) for name in CLAIMS if name != "dark"}),
@@ -79,7 +81,7 @@ ORDINARY = [
 AUTHORIZATION = [
     *cases(R.MISSING_TOKEN, {"no Authorization header": None}),
     *authorized(R.BAD_PROOF, {"DPoP scheme with a token that is not bound": [b"DPoP %s"]}),
-    *cases(R.BAD_PROOF, {"DPoP scheme with a bound token": claims(cnf={"jkt": "0ZcO"})}, authorization=(b"dpop %s",)),
+    *cases(R.BAD_PROOF, {"DPoP scheme without a proof": claims(cnf={"jkt": THUMBPRINT})}, authorization=(b"dpop %s",)),
     *cases(R.EXPIRED, {"DPoP scheme with an expired token": claims(exp=1)}, authorization=(b"DPoP %s",)),
     *authorized(R.MISSING_TOKEN, {
         "empty Authorization header": [b""],
@@ -336,6 +338,10 @@ MACHINE = [
         "Auth0 token of a person": Token("auth0", claims={"sub": "auth0|1", "gty": ABSENT}),
         "Keycloak token of a person by its grant": Token(
             "keycloak", claims={"preferred_username": ABSENT, "jti": "ntrtte:1", "client_id": "agent-1"}),
+        "Keycloak token of a person with a service account's name": Token(
+            "keycloak", claims={"jti": "onrtac:1", "sid": "s"}),
+        "Keycloak 26.1 token of a person with a service account's name": Token("keycloak", claims={"sid": "s"}),
+        "Okta token of a person whose login is the client's id": Token("okta", claims={"uid": "00u1"}),
         "Auth0 token of a person, RFC 9068 profile": Token(
             "auth0", claims={"azp": ABSENT, "gty": ABSENT, "client_id": "agent-1", "sub": "auth0|1"}),
         "RFC 9068 token with typ JWT": Token("rfc9068", header={"typ": "JWT"}),
@@ -405,12 +411,14 @@ OTHER_CLAIMS = [
     *claim(R.OK, "scope", "", ABSENT, " read  write "),
 ]
 
-THUMBPRINT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
 PROOF = [
     *claim(R.BAD_PROOF, "cnf", {"jkt": THUMBPRINT}, {"x5t#S256": THUMBPRINT}, {"kid": "1"}, {}, None, "none"),
     *claim(R.BAD_PROOF, "cnf", {"jkt": THUMBPRINT}, issuer="homelab"),
-    *cases(R.BAD_PROOF, {"bound by DPoP, with an invalid proof": claims(cnf={"jkt": "0ZcO"})},
-           headers=((b"dpop", b"e30.e30."), (b"x-client-cert", b"forged"))),
+    *cases(R.BAD_PROOF, {"bound by DPoP, with an invalid proof": claims(cnf={"jkt": THUMBPRINT})},
+           authorization=(b"DPoP %s",), headers=((b"dpop", b"e30.e30."), (b"x-client-cert", b"forged"))),
+    *cases(R.BAD_PROOF, {"bound to a certificate, and no header for it": claims(cnf={"x5t#S256": THUMBPRINT})},
+           headers=((b"ssl-client-cert", b"AAAA"),)),
+    *claim(R.BAD_PROOF, "cnf", {"jkt": "0ZcO"}, {"jkt": THUMBPRINT, "kid": "1"}),
 ]
 
 REVOKED = [

@@ -22,7 +22,9 @@ CONFIGURATION = {
             "clients": ["es/agent-1", "dark/agent-1", "twin/agent-1"],
             "issuers": ["es", "dark"],
             "rules": [{"path": "/db/**", "scope": ["read"]}, {"path": "/admin/**", "scope": ["read"]}],
-        }
+            "resource": {"url": "https://api.example.com/db", "authorization_servers": ["https://id.example.net"]},
+        },
+        "mcp": MAIN["policies"]["mcp"],
     },
     "roles": {"scopes": {"query": "reader"}, "required": True},
 }
@@ -95,7 +97,9 @@ STAGES: list[list[tuple[str, R, Callable[[Draft], Draft]]]] = [
     [("audience", R.WRONG_AUDIENCE, lambda it: it.claims(aud="api://other"))],
     [("mapped claim", R.INVALID_CLAIMS, lambda it: it.claims(**{"custom:tenant": "a\r\nb"})),
      ("scope with a tab", R.INVALID_CLAIMS, lambda it: replace(it, scopes=it.scopes | {"a\tb"}))],
-    [("bound to its sender", R.BAD_PROOF, lambda it: it.claims(cnf={"jkt": "0ZcO"}))],
+    [("bound to its sender", R.BAD_PROOF, lambda it: it.claims(cnf={"jkt": "0" * 43})),
+     ("bound in an unknown way", R.BAD_PROOF, lambda it: it.claims(cnf={"kid": "1"}))],
+    [("another resource", R.WRONG_AUDIENCE, lambda it: it.claims(aud=["api://m2m", "https://api.example.com/mcp"]))],
     [("revoked", R.REVOKED, lambda it: it.claims(jti="jti-revoked"))],
     [("client", R.CLIENT_NOT_ALLOWED, lambda it: it.narrowed(b"client=twin/agent-1"))],
     [("issuer not allowed", R.ISSUER_NOT_ALLOWED, lambda it: it.narrowed(b"issuer=twin"))],

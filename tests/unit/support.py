@@ -197,5 +197,5 @@ def make_token(
 
 def observation(time: float, request: AuthRequest, decision: Decision, seconds: float) -> Observation:
     """What observers get of a request and its decision."""
-    observed = request.method, request.url, request.request_id, request.remote_addr
+    observed = request.method, request.url, request.request_id, request.traceparent, request.remote_addr
     return Observation(time, *observed, decision, seconds)

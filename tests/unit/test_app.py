@@ -25,6 +25,7 @@ from verifier.observe.metrics import Metrics
 Mint = Callable[..., bytes]
 MakeConfig = Callable[..., Config]
 OTHER_URL = "https://other.example/keys"
+MCP, OTHER_MCP = "https://api.example/mcp", "https://api.example/other"
 
 
 class Client:
@@ -112,19 +113,53 @@ async def test_an_empty_policy_name_is_no_policy(config: Config, fetch: FakeFetc
         assert (await client.get("/verify/")).headers["X-M2M-Reason"] == "unknown_policy"
 
 
-async def test_a_policy_with_a_resource_serves_its_document(
-    make_config: MakeConfig, lab: dict[str, Any], fetch: FakeFetch
-) -> None:
-    resource = {"url": "https://api.example/mcp", "authorization_servers": ["https://issuer.example"]}
-    config = make_config({**lab, "policies": {"mcp": {"resource": resource}}})
+DOCUMENT = "/.well-known/oauth-protected-resource/mcp"
+
+
+@pytest.fixture
+def with_resource(make_config: MakeConfig, lab: dict[str, Any]) -> Config:
+    resource = {"url": MCP, "authorization_servers": ["https://issuer.example"]}
+    [issuer] = lab["issuers"]
+    lab = {**lab, "issuers": [{**issuer, "audience": [MCP, OTHER_MCP]}]}
+    return make_config(
+        {**lab, "policies": {"mcp": {"resource": resource}, "other": {"resource": {**resource, "url": OTHER_MCP}}}}
+    )
+
+
+async def test_a_policy_with_a_resource_serves_its_document(with_resource: Config, fetch: FakeFetch) -> None:
+    config = with_resource
     async with serving(config, fetch) as client:
         challenge = (await client.verify(path="/verify/mcp")).headers["WWW-Authenticate"]
-        answer = await client.get("/.well-known/oauth-protected-resource/mcp")
+        answer = await client.get(DOCUMENT)
         missing = await client.get("/.well-known/oauth-protected-resource")
 
     assert 'resource_metadata="https://api.example/.well-known/oauth-protected-resource/mcp"' in challenge
-    assert answer.json()["resource"] == "https://api.example/mcp"
+    assert answer.json()["resource"] == MCP
     assert missing.status_code == 404
+
+
+async def test_the_document_is_for_caches_and_for_browsers(with_resource: Config, fetch: FakeFetch) -> None:
+    """A browser asks with OPTIONS first, because its GET has the header MCP-Protocol-Version."""
+    async with serving(with_resource, fetch) as client:
+        answers = [await client.http.request(method, DOCUMENT) for method in ("GET", "HEAD", "OPTIONS", "POST")]
+
+    assert [(answer.status_code, bool(answer.content)) for answer in answers] == [
+        (200, True), (200, False), (204, False), (405, True),
+    ]  # fmt: skip
+    for answer in answers[:3]:
+        assert answer.headers["Cache-Control"] == "public, max-age=300"
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert answers[2].headers["Access-Control-Allow-Headers"] == "*"
+
+
+async def test_a_token_for_the_resource_of_another_policy_is_refused(
+    with_resource: Config, fetch: FakeFetch, mint: Mint
+) -> None:
+    token = mint(aud=OTHER_MCP)
+    async with serving(with_resource, fetch) as client:
+        refused, allowed = [await client.verify(token, path=f"/verify/{policy}") for policy in ("mcp", "other")]
+
+    assert (refused.headers["X-M2M-Reason"], allowed.status_code) == ("wrong_audience", 200)
 
 
 # --- readiness ---

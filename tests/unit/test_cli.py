@@ -49,6 +49,17 @@ def environment() -> dict[str, str]:
     return {name: os.environ[name] for name in os.environ if name != "PYTHONSAFEPATH"} | {"PYTHONPATH": str(ROOT)}
 
 
+def test_a_reader_that_closes_standard_output_ends_a_command_without_a_traceback(good: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*MODULE, "check", "--config", good], stdout=writer, stderr=subprocess.PIPE, timeout=60, env=environment()
+    )
+    os.close(writer)
+
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 @contextmanager
 def serving(good: str, *arguments: str, command: list[str] = MODULE, cwd: Path | None = None) -> Iterator[Any]:
     """A ``serve`` that listens: the process, its port and its metrics port."""

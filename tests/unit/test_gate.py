@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,18 +19,29 @@ from verifier.policy.resources import Resource
 from verifier.reasons import Reason
 from verifier.request import AuthRequest
 from verifier.tokens.cache import CachedVerifier
+from verifier.tokens.proofs import Proofs, SeenProofs
 from verifier.tokens.verify import TokenVerifier
 
 Mint = Callable[..., bytes]
 MakeGate = Callable[..., Gate]
 
 URL, METHOD, TOKEN = "x-original-url", "x-original-method", "authorization"
+MCP, OTHER = "https://api.example/mcp", "https://api.example/other"
 POLICIES = [
     Policy("default"),
     Policy("api", needs=(("read",),), rules=(Rule(PathPattern("/db/**")),)),
     Policy("report", needs=(("admin",),), report=True),
     Policy("role", role_required=True),
-    Policy("mcp", needs=(("read",),), resource=Resource("https://api.example/mcp", (), ())),
+    Policy("mcp", needs=(("read",),), resource=Resource(MCP, (), ()), scope_challenge=401),
+    Policy(
+        "rules",
+        needs=(("read",),),
+        resource=Resource(MCP, (), ()),
+        rules=(
+            Rule(PathPattern("/db/a"), needs=(("write", "admin"),)),
+            Rule(PathPattern("/db/*")),
+        ),
+    ),
     Policy("open", needs=(("read",),), rules=(Rule(PathPattern("/health"), needs_token=False),), report=True),
 ]
 
@@ -38,13 +50,19 @@ POLICIES = [
 def make_gate(signer: SigningKey, clock: Clock) -> MakeGate:
     def make(*, revoked: Revoked | None = None, max_identity_bytes: int = 3000, verifier: Any = None) -> Gate:
         verifier = verifier or TokenVerifier(
-            [make_issuer([signer.public()])], clock=clock, leeway=10, role_of=lambda *_: "", mapped_headers={}
+            [make_issuer([signer.public()], audience=frozenset({"api", MCP, OTHER}))],
+            clock=clock,
+            leeway=10,
+            role_of=lambda *_: "",
+            mapped_headers={},
+            resources=frozenset({MCP, OTHER}),
         )
         return Gate(
             CachedVerifier(verifier, size=10, ttl=300, clock=clock, max_identity_bytes=max_identity_bytes),
             Policies({policy.name: policy for policy in POLICIES}, ClientIds(("lab",))),
             revoked or Revoked(),
             max_identity_bytes,
+            Proofs({}, SeenProofs(), clock=clock, leeway=10),
         )
 
     return make
@@ -68,7 +86,7 @@ def test_a_valid_token_is_allowed_and_then_cached(make_gate: MakeGate, mint: Min
     assert first.token is not None
     assert first.token.principal.client_id == "etl"
     assert first == Decision(Reason.OK, "default", False, "lab", first.token, False)
-    assert second == first._replace(cached=True)
+    assert second == replace(first, cached=True)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +173,7 @@ METADATA = "https://api.example/.well-known/oauth-protected-resource/mcp"
         pytest.param("mcp", b"", ("read", METADATA), id="a resource"),
         pytest.param("mcp", b"scope=write", ("read write", METADATA), id="a resource, narrowed"),
         pytest.param("mcp", b"x=1", ("read", METADATA), id="a resource and a wrong query"),
+        pytest.param("rules", b"", ("read write", METADATA), id="a resource, and a rule for the request"),
         pytest.param("api", b"", ("", ""), id="no resource"),
         pytest.param("nowhere", b"", ("", ""), id="no policy"),
     ],
@@ -165,6 +184,39 @@ def test_a_refusal_names_scope_and_document_where_the_policy_has_a_resource(
     decision = make_gate().decide(ask(None, policy, query=query))
 
     assert (decision.scope, decision.resource_metadata) == challenge
+
+
+@pytest.mark.parametrize(
+    "url", [b"https://h/db/b", b"https://h/nowhere", b"https://h/db/%2f", b"https://h/db/x/../a", b""]
+)
+def test_a_refusal_names_the_policys_scopes_where_no_single_rule_adds_to_them(make_gate: MakeGate, url: bytes) -> None:
+    assert make_gate().decide(ask(None, "rules", url=url)).scope == "read"
+
+
+@pytest.mark.parametrize(
+    ("audience", "policy", "expected"),
+    [
+        (MCP, "mcp", Reason.OK), ([OTHER, MCP], "mcp", Reason.OK), ("api", "mcp", Reason.OK),
+        (OTHER, "mcp", Reason.WRONG_AUDIENCE), (["api", OTHER], "mcp", Reason.WRONG_AUDIENCE),
+        (OTHER, "api", Reason.OK),
+    ],
+)  # fmt: skip
+def test_a_token_for_other_resources_is_refused_where_the_policy_has_one_cached_or_not(
+    make_gate: MakeGate, mint: Mint, audience: Any, policy: str, expected: Reason
+) -> None:
+    """RFC 8707. An audience that is no policy's resource is the issuer's own affair."""
+    gate, token = make_gate(), mint(aud=audience)
+
+    assert [gate.decide(ask(token, policy)).reason for _ in range(2)] == [expected] * 2
+
+
+@pytest.mark.parametrize(("policy", "status"), [("api", 403), ("mcp", 401)])
+def test_a_policy_chooses_the_status_of_a_scope_challenge(
+    make_gate: MakeGate, mint: Mint, policy: str, status: int
+) -> None:
+    decision = make_gate().decide(ask(mint(scope="write"), policy))
+
+    assert (decision.reason, decision.status) == (Reason.INSUFFICIENT_SCOPE, status)
 
 
 def test_two_authorization_headers_are_a_malformed_token(make_gate: MakeGate, mint: Mint) -> None:
@@ -181,7 +233,7 @@ def test_a_rule_without_a_token_allows_whatever_token_there_is_without_identity(
     for token in (None, b"a.b.c", mint()):
         decision = make_gate().decide(ask(token, "open", "/health"))
 
-        assert decision == (Reason.OK, "open", True, "", None, None, "", "", "", None)
+        assert decision == Decision(Reason.OK, "open", report=True)
 
 
 AGAIN: dict[Reason, list[dict[str, Any]]] = {
@@ -220,6 +272,16 @@ def test_a_token_that_is_not_bound_to_a_key_does_not_come_with_the_scheme_dpop(
     assert [(one.reason, one.issuer, one.token, one.cached) for one in decisions] == [
         (Reason.BAD_PROOF, "lab", None, False), (Reason.BAD_PROOF, "lab", None, True),
     ]  # fmt: skip
+
+
+def test_a_defect_in_the_path_of_a_refused_request_does_not_hide_the_refusal(
+    make_gate: MakeGate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Policy, "rule_for", lambda *_: 1 / 0)
+    decision = make_gate().decide(ask(None, "rules"))
+
+    assert (decision.reason, decision.scope) == (Reason.MISSING_TOKEN, "")
+    assert "defect: ZeroDivisionError" in caplog.text
 
 
 class Broken:

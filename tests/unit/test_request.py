@@ -1,11 +1,13 @@
-"""The one bearer token of a request."""
+"""The one bearer token of a request, and its trace."""
 
 from __future__ import annotations
+
+from dataclasses import astuple
 
 import pytest
 
 from verifier.reasons import Reason, Rejected
-from verifier.request import AuthRequest, credentials, is_url
+from verifier.request import AuthRequest, credentials, is_url, trace_id_of
 from verifier.tokens.jws import parse_compact
 
 
@@ -58,9 +60,38 @@ def test_two_authorization_headers_are_malformed(value: bytes) -> None:
 
 
 def test_what_a_proxy_does_not_send_is_empty() -> None:
-    assert AuthRequest("api", b"", None, "", b"")[5:] == (frozenset(), "", "", False, False)
+    assert astuple(AuthRequest("api", b"", None, "", b""))[5:] == (frozenset(), "", "", False, False, (), (), b"")
 
 
 @pytest.mark.parametrize(("url", "absolute"), [(b"http://h/", True), (b"https://", True), (b"/a", False), (b"", False)])
 def test_an_original_url_is_absolute(url: bytes, absolute: bool) -> None:
     assert is_url(url) is absolute
+
+
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize("version", ["00", "01", "cc", "fe"])
+def test_a_valid_traceparent_names_its_trace_whatever_its_version(version: str) -> None:
+    assert trace_id_of(f" {version}-{TRACE}-{PARENT}-00\t".encode()) == TRACE
+
+
+@pytest.mark.parametrize("further", ["-", "-what-the-future-adds"])
+def test_only_a_later_version_than_00_of_traceparent_may_carry_more(further: str) -> None:
+    assert [trace_id_of(f"{version}-{TRACE}-{PARENT}-01{further}".encode()) for version in ("00", "01")] == ["", TRACE]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "", "-", TRACE, f"00-{TRACE}", f"00-{TRACE}-{PARENT}", f"00-{TRACE}-{PARENT}-", f"00-{TRACE}-{PARENT}-0",
+        f"00-{TRACE}-{PARENT}-011", f"01-{TRACE}-{PARENT}-01x", f"ff-{TRACE}-{PARENT}-01", f"0-{TRACE}-{PARENT}-01",
+        f"00-{'0' * 32}-{PARENT}-01", f"00-{TRACE}-{'0' * 16}-01", f"00-{TRACE.upper()}-{PARENT}-01",
+        f"00-{TRACE}-{PARENT.upper()}-01", f"00-{TRACE}-{PARENT}-0A", f"0A-{TRACE}-{PARENT}-01",
+        f"00-{TRACE[1:]}-{PARENT}-01", f"00-{TRACE}0-{PARENT}-01", f"00-{TRACE}-{PARENT[1:]}-01",
+        f"00_{TRACE}_{PARENT}_01", f"00-{TRACE}-{PARENT}-01, 00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-01\n",
+        "00-" + "g" * 32 + f"-{PARENT}-01", f"00-{TRACE}-{PARENT}-0\xb9",
+    ],
+)  # fmt: skip
+def test_a_traceparent_that_is_not_valid_names_no_trace(value: str) -> None:
+    assert trace_id_of(value.encode("latin-1")) == ""

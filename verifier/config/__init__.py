@@ -54,3 +54,9 @@ class Config:
     """Seconds; 0: no answer may be cached."""
     audit: str
     """all, denied or off."""
+
+    @property
+    def certificate_headers(self) -> tuple[str, ...]:
+        """The request headers in which issuers expect a client's certificate, in lower case."""
+        named = (issuer.client_certificate_header for issuer in self.issuers)
+        return tuple(dict.fromkeys(name.lower() for name in named if name is not None))

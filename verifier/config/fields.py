@@ -82,6 +82,9 @@ Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[
     str, matching(re.compile("[A-Za-z0-9][A-Za-z0-9._-]*"), "must be letters, digits, dots, dashes or underscores")
 ]
+HeaderName = Annotated[
+    str, matching(re.compile("[A-Za-z0-9][A-Za-z0-9-]*"), "must be a header name of letters, digits and dashes")
+]
 Url = Annotated[str, AfterValidator(secure_url)]
 ClientId = Annotated[
     str, matching(VISIBLE, "must be visible ASCII characters without spaces"), AfterValidator(_no_pattern)

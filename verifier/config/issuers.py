@@ -13,6 +13,7 @@ from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_v
 from verifier.config.fields import (
     ClaimName,
     ClientId,
+    HeaderName,
     Info,
     Name,
     OrOne,
@@ -122,6 +123,7 @@ class IssuerSettings(Section):
     scope_prefix: Prefix | None = None
     allow_users: bool = False
     clients: list[ClientId] | None = None
+    client_certificate_header: HeaderName | None = None
 
     @field_validator("*")
     @classmethod
@@ -171,6 +173,7 @@ class IssuerSettings(Section):
             scope_prefix=scope_prefix if self.scope_prefix is None else self.scope_prefix,
             allow_users=self.allow_users,
             clients=None if self.clients is None else frozenset(self.clients),
+            client_certificate_header=self.client_certificate_header,
         )
 
 

@@ -10,7 +10,20 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from verifier.config import Config, Listen
-from verifier.config.fields import ClaimName, ClientId, Info, Name, OrOne, Prefix, Scope, Section, Text, Url, matching
+from verifier.config.fields import (
+    ClaimName,
+    ClientId,
+    HeaderName,
+    Info,
+    Name,
+    OrOne,
+    Prefix,
+    Scope,
+    Section,
+    Text,
+    Url,
+    matching,
+)
 from verifier.config.issuers import IssuerSettings
 from verifier.identity import HEADER_SAFE, IDENTITY_HEADERS
 from verifier.policy.clients import ClientIds, Revoked, Roles
@@ -63,11 +76,7 @@ def _no_query(url: str) -> str:
 
 
 ClientReference = Annotated[ClientId, AfterValidator(_known_client)]
-HeaderName = Annotated[
-    str,
-    matching(re.compile("[A-Za-z0-9][A-Za-z0-9-]*"), "must be a header name of letters, digits and dashes"),
-    AfterValidator(_free_header),
-]
+ResponseHeader = Annotated[HeaderName, AfterValidator(_free_header)]
 HeaderValue = Annotated[str, matching(HEADER_SAFE, "must be ASCII without a space at either end")]
 Method = Annotated[str, matching(re.compile("[A-Z][A-Z_-]*"), "must be an HTTP method in upper case, as in GET")]
 
@@ -121,6 +130,7 @@ class PolicySettings(Section):
     issuers: list[Annotated[str, AfterValidator(_known_issuer)]] | None = None
     mode: Literal["enforce", "report"] = "enforce"
     resource: ResourceSettings | None = None
+    scope_challenge: Literal[401, 403] = 403
 
     def build(self, name: str, client_ids: ClientIds, prefix: str, *, role_required: bool) -> Policy:
         """The domain object. Logs what a request could evade."""
@@ -133,6 +143,7 @@ class PolicySettings(Section):
             report=self.mode == "report",
             role_required=role_required,
             challenge_prefix=prefix,
+            scope_challenge=self.scope_challenge,
             resource=self.resource.build(prefix) if self.resource is not None else None,
         )
         for rule, path, other in policy.slash_gaps():
@@ -159,10 +170,8 @@ class RevokedSettings(Section):
     tokens: list[Text] = []
 
     def build(self, client_ids: ClientIds) -> Revoked:
-        """The domain object: an id without issuer counts for all of them."""
-        split = [written.partition("/") for written in self.clients]
-        named = frozenset((name, client_id) for name, _, client_id in split if client_id and name in client_ids.issuers)
-        return Revoked(named, frozenset(self.clients), frozenset(self.tokens))
+        """The domain object."""
+        return Revoked.of(self.clients, self.tokens, client_ids)
 
 
 class CacheSettings(Section):
@@ -185,7 +194,7 @@ class Settings(Section):
     policies: dict[Name, PolicySettings] = {}
     roles: RoleSettings = RoleSettings()
     revoked: RevokedSettings = RevokedSettings()
-    headers: dict[HeaderName, ClaimName] = {}
+    headers: dict[ResponseHeader, ClaimName] = {}
     leeway: Annotated[float, Field(strict=True, ge=0, le=300)] = 10.0
     cache: CacheSettings = CacheSettings()
     max_header_bytes: Annotated[int, Field(strict=True, ge=512, le=65_536)] = 3584

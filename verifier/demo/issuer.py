@@ -37,10 +37,14 @@ def random_text(length: int) -> str:
 
 @dataclass
 class Client:
-    """A machine: the scopes it may have, without prefix, and its secrets. Each secret is accepted: two can overlap."""
+    """A machine: the scopes it may have, without prefix, and its secrets. Each secret is accepted: two can overlap.
+
+    `claims` are added to its tokens, as a pre-token-generation trigger does.
+    """
 
     scopes: Sequence[str]
     secrets: list[str] = field(default_factory=lambda: [random_text(51)])
+    claims: Claims = field(default_factory=dict)
 
 
 @dataclass
@@ -73,12 +77,14 @@ class Issuer:
         self.jwks_url = f"{self.url}/.well-known/jwks.json"
         self.prefix = prefix
         self.clients: dict[str, Client] = {}
+        self.resources: set[str] = set()  # those that `resource` may name; empty: it is ignored, as Cognito does
         self.keys = [SigningKey()]  # the first one signs, all are published
         self.clock = clock
         self.app = Starlette(
             routes=[
                 Route(f"/{pool}/.well-known/jwks.json", self._jwks),
                 Route(f"/{pool}/.well-known/openid-configuration", self._discovery),
+                Route(f"/.well-known/oauth-authorization-server/{pool}", self._discovery),  # RFC 8414 section 3.1
                 Route("/oauth2/token", self._token, methods=["POST"]),
             ]
         )
@@ -100,9 +106,9 @@ class Issuer:
 
     def machine_claims(self, client_id: str, scopes: Sequence[str], lifetime: float = LIFETIME) -> Claims:
         """The claims of Cognito's client-credentials tokens; scopes without prefix, `lifetime` in seconds."""
-        return self._claims(
-            lifetime, sub=client_id, client_id=client_id, scope=" ".join(self.prefix + scope for scope in scopes)
-        )
+        scope = " ".join(self.prefix + scope for scope in scopes)
+        added = self.clients[client_id].claims if client_id in self.clients else {}
+        return self._claims(lifetime, sub=client_id, client_id=client_id, scope=scope) | added
 
     def person_claims(
         self, username: str, client_id: str, groups: Sequence[str] = (), lifetime: float = LIFETIME
@@ -131,11 +137,13 @@ class Issuer:
         signed = f"{b64url(head)}.{b64url(body)}"
         return f"{signed}.{b64url(key.private.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
 
-    def grant(self, client_id: str, secret: str, scope: str | None = None) -> str:
+    def grant(self, client_id: str, secret: str, scope: str | None = None, resource: str | None = None) -> str:
         """A token for a client with its secret, with the requested scopes (with prefix) or all that it may have.
 
+        `resource` is its audience (RFC 8707), where there are `resources`.
+
         Raises:
-            OAuthError: `invalid_client` or `invalid_scope`.
+            OAuthError: `invalid_client`, `invalid_scope` or `invalid_target`.
         """
         client = self.clients.get(client_id)
         known = client.secrets if client else [random_text(51)]  # an unknown client costs a comparison too
@@ -145,7 +153,12 @@ class Issuer:
         granted = [name for name in client.scopes if scope is None or self.prefix + name in scope.split()]
         if scope is not None and len(granted) < len(set(scope.split())):
             raise OAuthError("invalid_scope")
-        return self.mint(self.machine_claims(client_id, granted))
+        claims = self.machine_claims(client_id, granted)
+        if self.resources and resource is not None:
+            if resource not in self.resources:
+                raise OAuthError("invalid_target")
+            claims["aud"] = resource
+        return self.mint(claims)
 
     async def _jwks(self, _: Request) -> JSONResponse:
         keys = [key.jwk() for key in self.keys]
@@ -156,6 +169,7 @@ class Issuer:
             {
                 "issuer": self.url,
                 "jwks_uri": self.jwks_url,
+                "authorization_endpoint": f"{self.base}/oauth2/authorize",  # which MCP clients require to be named
                 "token_endpoint": f"{self.base}/oauth2/token",
                 "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
                 "grant_types_supported": ["client_credentials"],
@@ -170,7 +184,8 @@ class Issuer:
         headers = {"Cache-Control": "no-store"}
         try:
             form = parse_form(await request.body())
-            token = self.grant(*credentials(request.headers.get("Authorization"), form), form.get("scope"))
+            client = credentials(request.headers.get("Authorization"), form)
+            token = self.grant(*client, form.get("scope"), form.get("resource"))
         except OAuthError as error:
             status = 400
             if str(error) == "invalid_client":

@@ -1,5 +1,7 @@
 """Small servers in threads of this process."""
 
+import contextlib
+import secrets
 import socket
 import threading
 import time
@@ -29,9 +31,19 @@ def bind(port: int = 0) -> socket.socket:
 
 
 def free_port() -> int:
-    """A port that is free now, for a process that binds it itself."""
-    with bind() as bound:
-        return port_of(bound)
+    """A port that is free now, for a process that binds it itself, perhaps some time later.
+
+    It is none of those that outgoing connections take (`net.ipv4.ip_local_port_range`), and none that was given before.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)
+        if port not in _given:
+            _given.add(port)
+            with contextlib.suppress(OSError), bind(port):
+                return port
+
+
+_given: set[int] = set()
 
 
 def port_of(bound: socket.socket) -> int:

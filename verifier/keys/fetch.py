@@ -27,7 +27,8 @@ TOKEN_LIMIT = 16 * 1024  # bytes of a bearer token
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=\"?(\d{1,9})")
 _TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 section 2.1
 _HEADERS = {
-    "Accept": "application/json",
+    # Kubernetes' API server answers 406 where its key set's own type (RFC 7517 section 8.5.2) is not accepted.
+    "Accept": "application/json, application/jwk-set+json",
     "Accept-Encoding": "identity",  # not compressed: a small answer must not become a large one
     "User-Agent": f"m2m-verifier/{__version__}",
 }

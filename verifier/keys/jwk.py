@@ -37,6 +37,9 @@ _COORDINATE_BYTES = {"P-256": 32, "P-384": 48, "P-521": 66, "Ed25519": 32, "Ed44
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+={0,2}")
 
 SYMMETRIC_ALGORITHMS = frozenset(_SYMMETRIC)
+ASYMMETRIC_ALGORITHMS = tuple(
+    dict.fromkeys(name for algorithms, _ in _KEY_TYPES.values() for name in algorithms if name not in _SYMMETRIC)
+)
 ED25519_NAMES = {"EdDSA": "Ed25519", "Ed25519": "EdDSA"}
 """With an Ed25519 key both names are one algorithm (RFC 9864)."""
 
@@ -89,6 +92,19 @@ def thumbprints(members: Mapping[str, Any]) -> tuple[Thumbprint, ...]:
     """The certificate thumbprints in a JWK (RFC 7517 section 4.8) or a token's header (RFC 7515 section 4.1.7)."""
     found = ((name, members.get(name)) for name in ("x5t", "x5t#S256"))
     return tuple((name, value) for name, value in found if isinstance(value, str))
+
+
+def thumbprint_input(jwk: Mapping[str, Any]) -> bytes:
+    """What is hashed to the thumbprint of an asymmetric key (RFC 7638 section 3). Raises ValueError on another."""
+    kty, crv = jwk.get("kty"), jwk.get("crv", "")
+    kind = (str(kty), str(crv) if kty in ("EC", "OKP") else "")
+    if kind not in _KEY_TYPES or kty == "oct":
+        raise ValueError("its type is not supported")
+    names = ("kty", *(("crv",) if kind[1] else ()), *_KEY_TYPES[kind][1])
+    required = {name: jwk.get(name) for name in names}
+    if not all(isinstance(value, str) for value in required.values()):
+        raise ValueError("a member is missing or not a string")
+    return json.dumps(required, sort_keys=True, separators=(",", ":")).encode()
 
 
 def parse_key(jwk: Any, *, symmetric: bool = False) -> Key:

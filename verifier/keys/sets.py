@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable
-from itertools import islice
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from urllib.parse import urlsplit
 
 from verifier.clock import Clock
@@ -52,7 +51,7 @@ class KeySet:
         for key in self._keys:
             self._by_kid.setdefault(key.kid, []).append(key)
 
-    def candidates(self, kid: str | None, thumbprints: tuple[Thumbprint, ...], algorithm: str) -> tuple[Key, ...]:
+    def candidates(self, kid: str | None, thumbprints: tuple[Thumbprint, ...], algorithm: str) -> Sequence[Key]:
         """The keys to try for a token, at most ``MAX_CANDIDATES``: those with its ``kid``, or all where it has none.
 
         Where some of them have one of its thumbprints, only these. They fit ``algorithm``, unless no key that the token
@@ -60,10 +59,10 @@ class KeySet:
         """
         named = self._keys if kid is None else self._by_kid.get(kid, ())
         certified = [key for key in named if not set(thumbprints).isdisjoint(key.thumbprints)] if thumbprints else []
-        fitting = tuple(islice((key for key in certified or named if key.fits(algorithm)), MAX_CANDIDATES))
+        fitting = [key for key in certified or named if key.fits(algorithm)]
         if not fitting and (certified or kid is not None):
-            return tuple(certified or named)[:1]
-        return fitting
+            return (certified or named)[:1]
+        return fitting[:MAX_CANDIDATES]
 
     def cause_of(self, kid: str | None) -> str | None:
         """Why the published key with this ``kid`` cannot be used, None where there is no such key."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from verifier.clock import Clock
 from verifier.decision import Decision
@@ -19,7 +19,8 @@ MAX_PENDING = 128  # decisions; each holds less than one request head of 64 KiB,
 INTERVAL = 0.05  # seconds that a decision waits at most
 
 
-class Observation(NamedTuple):
+@dataclass(slots=True)
+class Observation:
     """A decision and what is logged of its request. The request itself is not kept: it holds the token."""
 
     time: float
@@ -27,6 +28,7 @@ class Observation(NamedTuple):
     method: str
     url: bytes
     request_id: str
+    traceparent: bytes
     remote_addr: str
     decision: Decision
     seconds: float
@@ -44,7 +46,7 @@ class Batch:
 
     def add(self, request: AuthRequest, decision: Decision, seconds: float) -> None:
         """Queue one decision."""
-        observed = request.method, request.url, request.request_id, request.remote_addr
+        observed = request.method, request.url, request.request_id, request.traceparent, request.remote_addr
         self._pending.append(Observation(self._clock(), *observed, decision, seconds))
         pending = len(self._pending)
         if pending == 1 and self._timer is None:

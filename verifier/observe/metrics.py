@@ -6,20 +6,25 @@ are configured, and a client is counted once its token was verified.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
+    Metric,
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from verifier import __version__
 from verifier.observe.batch import Observation
-from verifier.reasons import Reason
+from verifier.reasons import OK, Reason
 
 MAX_CLIENTS = 1000
 OTHER_CLIENTS = "other"
@@ -27,6 +32,35 @@ OTHER_CLIENTS = "other"
 BUCKETS = (25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # a series for each series, which nothing here reads
+
+
+class Durations(Collector):
+    """A histogram of seconds with one label. ``prometheus_client.Histogram`` takes several times as long to observe.
+
+    ``values`` are those of the label that are exposed from the start.
+    """
+
+    def __init__(self, name: str, documentation: str, label: str, values: Iterable[str | int] = ()) -> None:
+        self._described = name, documentation, None, None, (label,)
+        self._counts: dict[str | int, list[int]] = {value: [0] * (len(BUCKETS) + 1) for value in values}
+        self._sums: dict[str | int, float] = dict.fromkeys(values, 0.0)
+
+    def observe(self, value: str | int, seconds: float) -> None:
+        """Count one duration under a value of the label, of which there are few."""
+        counts = self._counts.get(value)
+        if counts is None:
+            counts = self._counts[value] = [0] * (len(BUCKETS) + 1)
+            self._sums[value] = 0.0
+        counts[bisect_left(BUCKETS, seconds)] += 1
+        self._sums[value] += seconds
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry."""
+        family = HistogramMetricFamily(*self._described)
+        for value, counts in self._counts.items():
+            bounds = [*map(floatToGoString, BUCKETS), "+Inf"]
+            family.add_metric([str(value)], list(zip(bounds, accumulate(counts))), self._sums[value])
+        yield family
 
 
 class Metrics:
@@ -39,14 +73,17 @@ class Metrics:
             "m2m_verifier_decisions", "Decisions, by reason.", ("status", "reason", "policy", "issuer"),
             registry=registry,
         )  # fmt: skip
-        durations = Histogram(
-            "m2m_verifier_decision_duration_seconds", "From a subrequest's headers to its answer.", ("status",),
-            buckets=BUCKETS, registry=registry,
-        )  # fmt: skip
-        self._verifications = Histogram(
-            "m2m_verifier_token_verification_duration_seconds", "Signatures actually checked.", ("issuer",),
-            buckets=BUCKETS, registry=registry,
-        )  # fmt: skip
+        self._durations = Durations(
+            "m2m_verifier_decision_duration_seconds",
+            "From a subrequest's headers to its answer.",
+            "status",
+            sorted({reason.status for reason in Reason}),
+        )
+        registry.register(self._durations)
+        self.verifications = Durations(
+            "m2m_verifier_token_verification_duration_seconds", "Signatures actually checked.", "issuer"
+        )
+        registry.register(self.verifications)
         self._clients = Counter(
             "m2m_verifier_client_decisions",
             f"Decisions about verified clients that their issuer lists: the first {MAX_CLIENTS}, then `other`.",
@@ -84,31 +121,32 @@ class Metrics:
         build.labels(__version__).set(1)
 
         # Children are resolved once: labels() costs several times as much as inc().
-        self._duration_of = {status: durations.labels(status) for status in (200, 401, 403, 503)}
         self._lookup_of = {True: lookups.labels("hit"), False: lookups.labels("miss")}
         self._reload_of = {True: reloads.labels("success"), False: reloads.labels("failure")}
-        self._decision_of: dict[tuple[Reason, str, str], Counter] = {}
+        self._decision_of: dict[tuple[int, Reason, str, str], Counter] = {}
         self._client_of: dict[tuple[str, str, int], Counter] = {}
         self._known_clients: set[tuple[str, str]] = set()
 
     def observe(self, observations: Iterable[Observation]) -> None:
         """Count decisions and the time they took: the real ones, also in report mode."""
         counts: dict[Counter, int] = {}
-        for *_, decision, seconds in observations:
+        for observation in observations:
+            decision = observation.decision
             reason, token = decision.reason, decision.token
-            key = (reason, decision.policy, decision.issuer)
+            status = 200 if reason is OK else decision.status
+            key = (status, reason, decision.policy, decision.issuer)
             counter = self._decision_of.get(key)
             if counter is None:
-                counter = self._decision_of[key] = self._decisions.labels(reason.status, *key)
+                counter = self._decision_of[key] = self._decisions.labels(*key)
             counts[counter] = counts.get(counter, 0) + 1
-            self._duration_of[reason.status].observe(seconds)
+            self._durations.observe(status, observation.seconds)
             if decision.cached is not None:
                 counter = self._lookup_of[decision.cached]
                 counts[counter] = counts.get(counter, 0) + 1
             if token is not None and token.principal.listed:  # others could fill the label with names of their choice
-                counter = self._client(decision.issuer, token.principal.client_id, reason.status)
+                counter = self._client(decision.issuer, token.principal.client_id, status)
                 counts[counter] = counts.get(counter, 0) + 1
-            if decision.report and reason is not Reason.OK:
+            if decision.report and reason is not OK:
                 self._would_deny.labels(reason, decision.policy).inc()
         for counter, count in counts.items():
             counter.inc(count)
@@ -123,10 +161,6 @@ class Metrics:
             self._known_clients.add((issuer, client_id))
         child = self._client_of[issuer, client_id, status] = self._clients.labels(issuer, client_id, status)
         return child
-
-    def observe_verification(self, issuer: str, seconds: float) -> None:
-        """Record one signature check."""
-        self._verifications.labels(issuer).observe(seconds)
 
     def refresh_counter(self, issuer: str) -> Callable[[bool], None]:
         """What counts the fetches of an issuer's keys, by success."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from verifier.identity import Principal
@@ -54,6 +54,14 @@ class Revoked:
     clients: frozenset[Client] = frozenset()
     bare_clients: frozenset[str] = frozenset()
     tokens: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, clients: Iterable[str], tokens: Iterable[str], client_ids: ClientIds) -> Revoked:
+        """From client ids as they are written: an id without issuer counts for all of them."""
+        written = frozenset(clients)
+        split = [one.partition("/") for one in written]
+        named = frozenset((name, client_id) for name, _, client_id in split if client_id and name in client_ids.issuers)
+        return cls(named, written, frozenset(tokens))
 
     @property
     def any(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from cachetools import LRUCache
 
-from verifier.identity import Principal
+from verifier.identity import Principal, VerifiedToken
 from verifier.policy.clients import Client, ClientIds
 from verifier.policy.paths import AmbiguousPathError, PathPattern, parse_url
 from verifier.policy.resources import Resource
@@ -24,6 +25,8 @@ PARAMETERS = ("scope", "client", "issuer")
 
 MAX_QUERY = 4096  # bytes of an auth URL's query
 MAX_REMEMBERED, MAX_REMEMBERED_QUERY = 128, 512  # narrowed policies, and bytes of a query worth remembering: 4 MiB
+
+MAX_CHALLENGE_SCOPE = 1024  # bytes up to which a challenge names scopes that are held already; it has to fit a header
 
 AnyOf = tuple[str, ...]
 """Scopes of which one is enough."""
@@ -40,7 +43,9 @@ class Rule:
 
     def needs_less_than(self, other: Rule) -> bool:
         """Whether a request may pass here and not there."""
-        return (other.needs_token and not self.needs_token) or not set(other.needs) <= set(self.needs)
+        if other.needs_token and not self.needs_token:
+            return True
+        return not all(any(set(own) <= set(needed) for own in self.needs) for needed in other.needs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +62,8 @@ class Policy:
     resource: Resource | None = None
     challenge_prefix: str = ""
     """The scope prefix of a challenge where the token's issuer is not known."""
+    scope_challenge: int = 403
+    """The status of a refusal for insufficient scope: 403 or 401."""
 
     @cached_property
     def has_open_rules(self) -> bool:
@@ -64,14 +71,36 @@ class Policy:
         return not all(rule.needs_token for rule in self.rules)
 
     @property
+    def origin(self) -> str:
+        """Scheme and authority of the API as clients name it, empty where the policy has no resource."""
+        return self.resource.origin if self.resource is not None else ""
+
+    @property
     def resource_metadata(self) -> str:
         """The URL of the protected-resource document, empty where the policy has no resource."""
         return self.resource.metadata_url if self.resource is not None else ""
 
-    @property
-    def challenge_scope(self) -> str:
-        """The scopes that a first request needs, for agents that read the protected-resource document; else empty."""
-        return scopes_to_request(self.needs, self.challenge_prefix) if self.resource is not None else ""
+    def challenge_scope(self, method: str, url: bytes) -> str:
+        """The scopes that the request needs, for agents that read the protected-resource document; else empty."""
+        if self.resource is None:
+            return ""
+        rules: set[Rule | None] = set()
+        if self.rules:
+            with contextlib.suppress(AmbiguousPathError):
+                rules, _ = self.rules_of_readings(method, url)
+        needs = next((rule.needs for rule in rules if rule is not None), ()) if len(rules) == 1 else ()
+        return scopes_to_request(self.needs + needs, self.challenge_prefix)
+
+    @cached_property
+    def named_scopes(self) -> tuple[str, ...]:
+        """Every scope that the policy names."""
+        needs = self.needs + tuple(alternatives for rule in self.rules for alternatives in rule.needs)
+        return tuple(dict.fromkeys(scope for alternatives in needs for scope in alternatives))
+
+    def check_audience(self, token: VerifiedToken) -> None:
+        """A token for other resources is not accepted here (RFC 8707 section 2). Raises Rejected."""
+        if self.resource is not None and token.resources and self.resource.url not in token.resources:
+            raise Rejected(Reason.WRONG_AUDIENCE, "aud names another resource, and not this one")
 
     def rule_for(self, method: str, path: str) -> Rule | None:
         """The first rule that matches."""
@@ -97,7 +126,7 @@ class Policy:
     def needs_token(self, method: str, url: bytes) -> bool:
         """False where each reading of the path meets a rule that needs no token."""
         try:
-            rules, rare = self._rules_of_readings(method, url)
+            rules, rare = self.rules_of_readings(method, url)
         except AmbiguousPathError:
             return True
         return any(rule is None or rule.needs_token for rule in rules | rare)
@@ -110,26 +139,42 @@ class Policy:
             raise Rejected(Reason.CLIENT_NOT_ALLOWED, "this client is not on the list")
         if self.issuers is not None and principal.issuer not in self.issuers:
             raise Rejected(Reason.ISSUER_NOT_ALLOWED, "tokens of this issuer are not accepted here")
-        needs, rare_needs = self.needs, frozenset[AnyOf]()
-        if self.rules:
-            rule, rare_needs = self._matching_rule(method, url)
-            needs += rule.needs
+        needs, rare_needs = self.needs_of(method, url)
         for alternatives in needs:
             if principal.scopes.isdisjoint(alternatives):
                 raise Rejected(
                     Reason.INSUFFICIENT_SCOPE,
                     f"needs the scope {' or '.join(alternatives)}",
-                    scope=scopes_to_request(needs, principal.scope_prefix, principal.scopes),
+                    scope=self._scopes_to_request(needs, principal),
                 )
         if any(map(principal.scopes.isdisjoint, rare_needs)):
             raise Rejected(Reason.AMBIGUOUS_PATH, "the path meets a stricter rule where it is decoded in another way")
         if self.role_required and not principal.role:
             raise Rejected(Reason.NO_ROLE, "no role is mapped to this client or its scopes")
 
+    def needs_of(self, method: str, url: bytes) -> tuple[tuple[AnyOf, ...], frozenset[AnyOf]]:
+        """The scopes that a request needs, and those that rare readings of its path need. Raises Rejected."""
+        if not self.rules:
+            return self.needs, frozenset()
+        rule, rare_needs = self._matching_rule(method, url)
+        return self.needs + rule.needs, rare_needs
+
+    def _scopes_to_request(self, needs: tuple[AnyOf, ...], principal: Principal) -> str:
+        """What a token for this request has to hold; where there is a resource, also what the client would else lose.
+
+        An MCP client may ask for nothing but the scopes of the challenge.
+        """
+        needed = scopes_to_request(needs, principal.scope_prefix, principal.scopes)
+        if self.resource is None:
+            return needed
+        held = tuple((scope,) for scope in self.named_scopes if scope in principal.scopes)
+        more = scopes_to_request(needs + held, principal.scope_prefix, principal.scopes)
+        return more if len(more) <= MAX_CHALLENGE_SCOPE else needed
+
     def _matching_rule(self, method: str, url: bytes) -> tuple[Rule, frozenset[AnyOf]]:
         """The rule that decides, and what the rules of rare readings need. Raises Rejected."""
         try:
-            (rule, *others), rare = self._rules_of_readings(method, url)
+            (rule, *others), rare = self.rules_of_readings(method, url)
         except AmbiguousPathError as error:
             raise Rejected(Reason.AMBIGUOUS_PATH, f"the path is ambiguous: {error}") from error
         if others:  # nginx routes by one reading and hands the API the raw path: both must mean the same
@@ -140,7 +185,7 @@ class Policy:
             raise Rejected(Reason.NO_MATCHING_RULE, "no rule allows this method on this path")
         return rule, frozenset(needs for other in rare for needs in other.needs)
 
-    def _rules_of_readings(self, method: str, url: bytes) -> tuple[set[Rule | None], set[Rule]]:
+    def rules_of_readings(self, method: str, url: bytes) -> tuple[set[Rule | None], set[Rule]]:
         """What the readings of a path meet, and the rules that rare ones meet. Raises AmbiguousPathError."""
         target = parse_url(url)
         rules = {self.rule_for(method, reading) for reading in (target.path, *target.other_readings)}

@@ -28,10 +28,14 @@ class Resource:
         return urlsplit(self.url).netloc.lower()
 
     @property
+    def origin(self) -> str:
+        """Scheme and authority."""
+        return "{0.scheme}://{0.netloc}".format(urlsplit(self.url))
+
+    @property
     def metadata_url(self) -> str:
         """The document's own URL, for challenges (RFC 9728 section 5.1)."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc}{self.path}"
+        return self.origin + self.path
 
     def document(self) -> dict[str, Any]:
         """The metadata (RFC 9728 section 2)."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
-from typing import NamedTuple
 
 from verifier.clock import Clock
 from verifier.decision import Decision
 from verifier.identity import IDENTITY_HEADERS, Headers, Principal, encode_headers, header_lines, split_headers
-from verifier.reasons import Reason
+from verifier.keys.jwk import ASYMMETRIC_ALGORITHMS
+from verifier.reasons import OK, Reason
 
 RETRY_AFTER = 5  # seconds: a failed fetch of keys has been repeated by then
 
@@ -35,10 +36,12 @@ _ERRORS: dict[Reason, str] = {
     Reason.BAD_AUTH_REQUEST: "invalid_request",
     Reason.INTERNAL_ERROR: "server_error",
 }
+_BAD_DPOP = "invalid_dpop_proof"  # RFC 9449 section 12.2
 _OTHER_ERRORS = {401: "invalid_token", 403: "access_denied", 503: "temporarily_unavailable"}
 
 
-class Answer(NamedTuple):
+@dataclass(slots=True)
+class Answer:
     """A response without the headers that the server adds."""
 
     status: int
@@ -70,10 +73,11 @@ class Answers:
     def render(self, decision: Decision) -> Answer:
         """The answer to a decision; in report mode it is always 200."""
         token = decision.token
-        if decision.reason is Reason.OK:
+        if decision.reason is OK:
             if token is None:  # a rule that needs none: no exp would end a cached answer
                 return self._allow(None)
-            if decision.report or not self._ttl:  # a report-mode policy may be enforced at any time
+            # A report-mode policy may be enforced at any time, and a token with cnf needs its proof in each request.
+            if decision.report or not self._ttl or token.binding is not None:
                 return self._allow(token.principal)
             return self._allow(token.principal, min(self._ttl, math.floor(token.exp - self._clock())))
         if decision.report:
@@ -83,7 +87,13 @@ class Answers:
             fits = len(token.principal.header_lines) <= self.max_identity_bytes
             return self._allow(token.principal if fits else None)
         return self._refusal(
-            decision.reason, decision.policy, decision.description, decision.scope, decision.resource_metadata
+            decision.reason,
+            decision.status,
+            decision.policy,
+            decision.description,
+            decision.scope,
+            decision.resource_metadata,
+            decision.is_dpop,
         )
 
     def _allow(self, principal: Principal | None, max_age: int = 0) -> Answer:
@@ -91,35 +101,42 @@ class Answers:
         control = b"max-age=%d" % max_age if max_age > 0 else b"no-store"
         return Answer(200, b"HTTP/1.1 200 OK\r\n%bcache-control: %b\r\ncontent-length: 0\r\n" % (identity, control))
 
-    def _render_refusal(self, reason: Reason, policy: str, description: str, scope: str, metadata: str) -> Answer:
+    def _render_refusal(
+        self, reason: Reason, status: int, policy: str, description: str, scope: str, metadata: str, is_dpop: bool
+    ) -> Answer:
         description = _NOT_DESCRIPTION.sub("?", description)[:MAX_DESCRIPTION]
-        error = _ERRORS.get(reason) or _OTHER_ERRORS[reason.status]
+        error = _BAD_DPOP if is_dpop else _ERRORS.get(reason) or _OTHER_ERRORS[status]
         body = json.dumps({"error": error, "error_description": description, "reason": reason}).encode()
         extra = [("X-M2M-Reason", str(reason)), ("Content-Length", str(len(body)))]
-        if reason.status == 503:
+        if status == 503:
             extra.append(("Retry-After", str(RETRY_AFTER)))
-        challenge = _challenge(reason, policy, description, scope, metadata)
+        challenge = _challenge(reason, status, policy, description, scope, metadata, is_dpop)
         if len(challenge) > self.max_identity_bytes // 2:  # the proxy's buffer holds refusals too
             challenge = challenge.partition(", scope=")[0]
         if challenge:
             extra.append(("WWW-Authenticate", challenge))
         extra += [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
-        status_line = b"HTTP/1.1 %d %b\r\n" % (reason.status, HTTPStatus(reason.status).phrase.encode("ascii"))
-        return Answer(reason.status, status_line + self._no_identity + header_lines(encode_headers(extra)), body)
+        status_line = b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode("ascii"))
+        return Answer(status, status_line + self._no_identity + header_lines(encode_headers(extra)), body)
 
 
-def _challenge(reason: Reason, policy: str, description: str, scope: str, metadata: str) -> str:
-    """RFC 6750 section 3; ``resource_metadata`` is RFC 9728 section 5.1."""
-    if reason.status != 401 and reason is not Reason.INSUFFICIENT_SCOPE:
+def _challenge(
+    reason: Reason, status: int, policy: str, description: str, scope: str, metadata: str, is_dpop: bool
+) -> str:
+    """RFC 6750 section 3, for DPoP RFC 9449 section 7.1; ``resource_metadata`` is RFC 9728 section 5.1."""
+    if status != 401 and reason is not Reason.INSUFFICIENT_SCOPE:
         return ""
     parameters = []
-    if reason.status == 401:
+    if status == 401:
         parameters.append(("realm", policy or "m2m"))
     if reason is not Reason.MISSING_TOKEN:
-        error = "invalid_token" if reason.status == 401 else "insufficient_scope"
+        error = "insufficient_scope" if reason is Reason.INSUFFICIENT_SCOPE else "invalid_token"
+        error = _BAD_DPOP if is_dpop else error
         parameters += [("error", error), ("error_description", description)]
+    if is_dpop:
+        parameters.append(("algs", " ".join(ASYMMETRIC_ALGORITHMS)))
     if metadata:
         parameters.append(("resource_metadata", metadata))
     if scope:
         parameters.append(("scope", scope))
-    return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parameters)
+    return ("DPoP " if is_dpop else "Bearer ") + ", ".join(f'{name}="{value}"' for name, value in parameters)

@@ -42,18 +42,31 @@ def auth_request(
     ``Content-Length`` with which the proxy sends no body.
     """
     get = headers.get
+    repeated: frozenset[str] = frozenset()
+    traceparent = get(b"traceparent", b"")
+    if len(headers) != len(pairs):
+        repeated = _repeated(pairs, once)
+        traceparent = b"" if _repeated(pairs, (b"traceparent",)) else traceparent
     return AuthRequest(
         policy,
         query,
         get(b"authorization"),
         method,
         url,
-        frozenset() if len(headers) == len(pairs) else _repeated(pairs, once),
+        repeated,
         get(b"x-request-id", b"").decode("latin-1"),
         remote_addr,
         get(b"content-length") not in no_body or b"transfer-encoding" in headers,
         not headers.keys().isdisjoint(_METHOD_OVERRIDES),
+        dpop_proofs(pairs) if b"dpop" in headers else (),
+        pairs,
+        traceparent,
     )
+
+
+def dpop_proofs(pairs: Pairs) -> tuple[bytes, ...]:
+    """The values of all DPoP headers (RFC 9449 section 4.1)."""
+    return tuple(value for name, value in pairs if name == b"dpop")
 
 
 def _repeated(pairs: Pairs, once: Iterable[bytes]) -> frozenset[str]:

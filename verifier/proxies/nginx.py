@@ -11,6 +11,9 @@ PREFIX = "/verify"
 # forged them. A second one of these would leave open which one counts.
 _ONCE = (b"authorization", b"x-original-url", b"x-original-method")
 
+CERTIFICATE = "ssl-client-cert"
+"""Where ingress-nginx puts the client's certificate; its name for this header is fixed."""
+
 
 def policy_in(path: str) -> str | None:
     """The policy that an auth path names, None where it is no auth path."""

@@ -200,7 +200,7 @@ class Connection(asyncio.Protocol):
             return
         if not request.remote_addr:
             peer = self._transport.get_extra_info("peername")
-            request = request._replace(remote_addr=peer[0] if peer else "")
+            request.remote_addr = peer[0] if peer else ""
         self._is_last = not head.keep_alive or request.body_announced
         self._has_body = head.method != b"HEAD"
         self._decide(service, request, start)

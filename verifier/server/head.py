@@ -35,7 +35,7 @@ class Head:
     def on_headers_complete(self) -> None:
         if self.method:
             raise ValueError("a second request before the empty line")
-        if b"#" in self.target:  # no part of a request target (RFC 9112 section 3.2); what follows would not count
+        if self.target.find(b"#") >= 0:  # no part of a target (RFC 9112 section 3.2); what follows would not count
             raise ValueError("a fragment in the request target")
         self.method = self._parser.get_method()
         self.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() != "1.0"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import suppress
 from sys import getsizeof
 
-from cachetools import LRUCache, TTLCache
+from cachetools import LRUCache
 
 from verifier.clock import Clock
 from verifier.identity import VerifiedToken
@@ -17,6 +18,7 @@ ENTRY_BYTES = 4096
 """The memory that each of ``cache.size`` tokens may take on average; a larger token takes the place of several."""
 OVERHEAD = 1280  # bytes of an entry and its principal beside their texts: objects, and places in four dictionaries
 PER_TEXT = 56  # bytes of a string beside its characters
+BINDING = 256  # bytes of a binding with both thumbprints
 
 MAX_REFUSALS = 1024
 REFUSAL_TTL = 10.0  # seconds; as long as an unknown key may wait for the next fetch
@@ -51,8 +53,9 @@ class CachedVerifier:
         self._max_identity_bytes = max_identity_bytes
         self._tokens: LRUCache[bytes, VerifiedToken] = LRUCache(size * ENTRY_BYTES if ttl > 0 else 0, memory_of)
         refusals = MAX_REFUSALS if self._tokens.maxsize else 0
-        # Reason, description and issuer: the exception would keep the token alive in its traceback.
-        self._refusals: TTLCache[bytes, tuple[Reason, str, str]] = TTLCache(refusals, REFUSAL_TTL, timer)
+        # Reason, description, issuer and end: the exception would keep the token alive in its traceback.
+        self._refusals: LRUCache[bytes, tuple[Reason, str, str, float]] = LRUCache(refusals)
+        self._timer = timer
         self._ttl = ttl
         self._clock = clock
 
@@ -62,28 +65,26 @@ class CachedVerifier:
     def verify(self, token: bytes) -> tuple[VerifiedToken, bool]:
         """The verified token, and whether it was found here. Raises Rejected."""
         digest = hashlib.sha256(token).digest()
-        try:
-            known = self._tokens[digest]  # half the calls of get()
-        except KeyError:
-            known = None
+        known = self._tokens.get(digest)
         if known is not None and not known.key.retired:
             now = self._clock()
             if now < known.exp and now - known.checked_at < self._ttl:
                 return known, True
         refusal = self._refusals.get(digest)
-        if refusal is not None:
-            reason, description, issuer = refusal
+        if refusal is not None and self._timer() < refusal[3]:
+            reason, description, issuer, _ = refusal
             raise Rejected(reason, description, issuer=issuer)
         try:
             verified = self._verifier.verify(token)
         except Rejected as rejected:
             if rejected.reason in _REMEMBERED and rejected.refresh is None and self._refusals.maxsize:
-                self._refusals[digest] = (rejected.reason, rejected.description, rejected.issuer)
+                until = self._timer() + REFUSAL_TTL
+                self._refusals[digest] = rejected.reason, rejected.description, rejected.issuer, until
             raise
         principal = verified.principal
-        may_be_allowed = principal.listed and len(principal.header_lines) <= self._max_identity_bytes
-        if may_be_allowed and memory_of(verified) <= self._tokens.maxsize:
-            self._tokens[digest] = verified
+        if principal.listed and len(principal.header_lines) <= self._max_identity_bytes:
+            with suppress(ValueError):  # it is larger than the whole cache
+                self._tokens[digest] = verified
         return verified, False
 
 
@@ -92,5 +93,6 @@ def memory_of(token: VerifiedToken) -> int:
     principal = token.principal
     scope_bytes = len(principal.scope) * (2 if principal.scope_prefix else 1)  # with and without the prefix
     strings = len(principal.scopes) + principal.header_lines.count(b"\n")
-    own = getsizeof(token.jti) + getsizeof(principal.scopes) + strings * PER_TEXT
+    own = (BINDING if token.binding else 0) + getsizeof(token.jti) + getsizeof(principal.scopes) + strings * PER_TEXT
+    own += getsizeof(token.resources) + sum(map(getsizeof, token.resources))
     return max(ENTRY_BYTES, OVERHEAD + own + 2 * len(principal.header_lines) + scope_bytes)

@@ -61,9 +61,9 @@ def scope_values(claims: Claims, name: ClaimName) -> list[str]:
 
 def number(claims: Claims, name: str) -> float | None:
     """A NumericDate (RFC 7519 section 2) in seconds. Raises Rejected; a boolean is no number, nor is 1e999."""
-    value = claims.get(name, ABSENT)
+    value: float = claims.get(name, ABSENT)
     if value is ABSENT:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST_TIME:
+    if type(value) not in (int, float) or not abs(value) <= LARGEST_TIME:
         raise Rejected(Reason.INVALID_CLAIMS, f"{name} is not a number of seconds")
     return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import a2b_base64
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,6 +14,11 @@ from verifier.tokens.claims import Claims
 MAX_TOKEN_BYTES = 16 * 1024
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+# By the length modulo 4. Bits that no byte uses must be zero, else one token would have many spellings.
+_LAST = (b"", b"", b"AQgw", b"AEIMQUYcgkosw048")
+_PADDING = (b"", b"", b"==", b"=")
+# To base64's alphabet; what base64 has and base64url has not becomes what neither has.
+_TO_BASE64 = bytes.maketrans(b"-_+/=", b"+/...")
 
 
 class Header(NamedTuple):
@@ -37,15 +42,11 @@ class UnverifiedToken(NamedTuple):
 
 
 def decode_part(part: bytes) -> bytes:
-    """Decode canonical base64url without padding (RFC 7515 section 2, RFC 4648 section 3.5). Raises ValueError.
-
-    The decoder ignores foreign characters, padding and unused bits; encoding its result again shows them. Else one
-    token would have many spellings.
-    """
-    data = urlsafe_b64decode(part + b"=" * (-len(part) % 4))
-    if urlsafe_b64encode(data).rstrip(b"=") != part:
+    """Decode canonical base64url without padding (RFC 7515 section 2, RFC 4648 section 3.5). Raises ValueError."""
+    unused = len(part) % 4
+    if unused and part[-1] not in _LAST[unused]:
         raise ValueError("not canonical base64url")
-    return data
+    return a2b_base64(part.translate(_TO_BASE64) + _PADDING[unused], strict_mode=True)
 
 
 def parse_compact(token: bytes) -> UnverifiedToken:

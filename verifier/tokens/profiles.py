@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 
 from verifier.reasons import Reason, Rejected
-from verifier.tokens.claims import ABSENT, ClaimName, Claims, find_claim, show_claim, text
+from verifier.tokens.claims import ClaimName, Claims, show_claim, text
 
 Check = Callable[[Claims, str], str | None]
 """Given the claims and the client id: why the token fails, or None."""
@@ -47,8 +47,9 @@ class Profile:
     def client_of(self, claims: Claims) -> str | None:
         """The client id, None where no claim holds one. Raises Rejected where it is not a string."""
         for name in self.client_id:
-            if find_claim(claims, name) is not ABSENT:
-                return text(claims, name)
+            client_id = text(claims, name)
+            if client_id is not None:
+                return client_id
         return None
 
     def machine_of(
@@ -89,6 +90,11 @@ def _cognito(claims: Claims, _: str) -> str | None:
     return f"it carries {found[0]}, so it was issued for a person" if found else None
 
 
+def _okta(claims: Claims, client_id: str) -> str | None:
+    """``uid`` is there where a user is bound to the token, whatever the user's login, which ``sub`` holds."""
+    return "it carries uid, so it was issued for a person" if "uid" in claims else _subject_is_client(claims, client_id)
+
+
 def _auth0(claims: Claims, client_id: str) -> str | None:
     """Auth0's own profile has ``azp`` and ``gty``, its RFC 9068 profile ``client_id`` and neither of them."""
     if "gty" in claims or "azp" in claims:
@@ -108,24 +114,30 @@ def _keycloak_access(claims: Claims, _: str) -> str | None:
 
 # Session, token and grant in two letters each; `cc` is the client credentials grant.
 _KEYCLOAK_GRANT = re.compile(r"[a-z]{4}([a-z]{2}):")
-_OF_PERSONS = ("sid", "session_state", "auth_time", "name", "email", "act", "may_act")
+_SESSION = ("sid", "session_state", "auth_time")
+_OF_PERSONS = (*_SESSION, "name", "email", "act", "may_act")
 
 
 def _keycloak(claims: Claims, client_id: str) -> str | None:
-    """The service account's user name; without one (no ``profile`` scope, lightweight tokens), the grant.
+    """The service account's user name, and the grant where ``jti`` names it: Keycloak 26.2 and later.
 
-    Keycloak 26.2 and later write the grant into ``jti`` (DefaultTokenContextEncoderProvider), and only that of client
-    credentials counts: after a token exchange a person's token may lack ``sid`` and ``auth_time`` too. Before, only
-    this grant sets the session note that the ``service_account`` scope copies to the claim ``client_id``.
+    A person may have registered the user name of a service account that does not exist; so the grant must be client
+    credentials. After another one (refresh, token exchange) or in older versions, the claim ``client_id`` decides: the
+    scope ``service_account`` copies it from a session note that only client credentials sets. Without the user name
+    (no scope ``profile``, lightweight tokens) a token exchange leaves nothing else to tell a person by.
     """
-    if text(claims, "preferred_username") is not None:
-        # Keycloak writes user names in lower case.
-        is_machine = claims["preferred_username"] == f"service-account-{client_id}".lower()
-        return None if is_machine else "preferred_username is not the client's service account"
-    grant = _KEYCLOAK_GRANT.match(text(claims, "jti") or "")
+    name, grant = text(claims, "preferred_username"), _KEYCLOAK_GRANT.match(text(claims, "jti") or "")
+    has_note = claims.get("client_id") == client_id
+    # Keycloak writes user names in lower case.
+    if name is not None and name != f"service-account-{client_id}".lower():
+        return "preferred_username is not the client's service account"
     if grant is not None:
-        return None if grant[1] == "cc" else "jti names another grant than client credentials"
-    if claims.get("client_id") == client_id and not any(name in claims for name in _OF_PERSONS):
+        is_machine = grant[1] == "cc" or (name is not None and has_note)
+        return None if is_machine else "jti names another grant than client credentials"
+    if name is not None:
+        in_session = any(claim in claims for claim in _SESSION)
+        return "it belongs to a session, and client_id is not the client" if in_session and not has_note else None
+    if has_note and not any(claim in claims for claim in _OF_PERSONS):
         return None
     return "neither preferred_username nor jti nor client_id says that it was issued for the client itself"
 
@@ -141,13 +153,14 @@ _ALL = (
         "cognito", ("client_id",), "scope", _cognito, _cognito_access, audience_optional=True,
         product="Cognito", signs=("token_use",),
     ),
-    Profile("okta", ("cid",), "scp", _subject_is_client, product="Okta", signs=("cid",)),
+    Profile("okta", ("cid",), "scp", _okta, product="Okta", signs=("cid",)),
     Profile("auth0", ("azp", "client_id"), "scope", _auth0, product="Auth0"),
     Profile("entra", ("azp", "appid"), "roles", _entra, product="Entra", signs=("tid", "oid")),
     Profile("keycloak", ("azp",), "scope", _keycloak, _keycloak_access, product="Keycloak", signs=("typ",)),
     # A service account's token names no client: its subject is the account (Kubernetes: ServiceAccount token).
     Profile("kubernetes", ("sub",), "scope", _kubernetes, product="Kubernetes", signs=("kubernetes.io",)),
     # GitHub Actions: the subject names repository and ref or environment; every repository there is may ask for one.
+    # It serves for GitLab CI and AWS IAM too: their tokens name no client either, so an allow-list decides.
     Profile("github", ("sub",), "scope", _no_check, product="GitHub Actions", signs=("repository", "workflow")),
     Profile("rfc9068", ("client_id",), "scope", _subject_is_client, typ=frozenset({"at+jwt"})),
 )  # fmt: skip

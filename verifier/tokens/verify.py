@@ -18,6 +18,7 @@ from verifier.tokens.claims import ClaimName, Claims, number, text
 from verifier.tokens.jws import UnverifiedToken, parse_compact, unverified_claims
 from verifier.tokens.principals import Principals
 from verifier.tokens.profiles import Profile, suggest
+from verifier.tokens.proofs import binding_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class IssuerRules:
     """Certificate authorities for fetching the keys, instead of the system's."""
     bearer_token_file: Path | None = None
     """A token for fetching the keys; it is sent only to the origins of ``urls`` and ``key_set_url``."""
+    client_certificate_header: str | None = None
+    """Where the proxy puts the client's certificate, for tokens that are bound to one (RFC 8705)."""
     profile: Profile
     typ: frozenset[str] = frozenset()
     """Further values of the header's ``typ``, as ``jws`` gives them, that its access tokens have."""
@@ -65,8 +68,8 @@ class TokenVerifier:
     """Verifies tokens of the configured issuers.
 
     ``leeway`` is in seconds; ``role_of`` maps an issuer's name, a client id and scopes to a role (empty: none);
-    ``mapped_headers`` maps response headers to claims; ``observe`` is called with the issuer's name and the seconds of
-    each signature check.
+    ``mapped_headers`` maps response headers to claims; ``resources`` are the URLs of the policies' resources;
+    ``observe`` is called with the issuer's name and the seconds of each signature check.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class TokenVerifier:
         leeway: float,
         role_of: Callable[[str, str, frozenset[str]], str],
         mapped_headers: Mapping[str, ClaimName],
+        resources: frozenset[str] = frozenset(),
         observe: Callable[[str, float], None] = lambda _, __: None,
     ) -> None:
         self._issuers = {url: issuer for issuer in issuers for url in issuer.urls}
@@ -85,6 +89,7 @@ class TokenVerifier:
         self._clock = clock
         self._leeway = leeway
         self._principals = Principals(role_of, mapped_headers)
+        self._resources = resources
         self._observe = observe
 
     def verify(self, token: bytes) -> VerifiedToken:
@@ -101,18 +106,18 @@ class TokenVerifier:
             key = self._verify_signature(issuer, parts)
             exp = self._check_times(claims)
             client_id = _check_machine(issuer, parts.header.typ, claims)
-            _check_audience(issuer, claims)
+            audience = _check_audience(issuer, claims)
             principal = self._principals.make(
                 issuer.name, client_id, claims, issuer.profile, issuer.scope_prefix, issuer.clients
             )
             jti = text(claims, "jti") or ""
             text(claims, "sub")
-            if "cnf" in claims:  # RFC 7800 section 3.1: bound to a key, and no proof of possession is supported
-                raise Rejected(Reason.BAD_PROOF, "the token is bound to its sender (cnf) and no proof is supported")
+            binding = binding_of(claims)
         except Rejected as rejected:
             rejected.issuer = issuer.name
             raise
-        return VerifiedToken(principal, key, exp, jti, self._clock())
+        resources = self._resources.intersection(audience)
+        return VerifiedToken(principal, key, exp, jti, self._clock(), binding, resources)
 
     def _verify_signature(self, issuer: Issuer, parts: UnverifiedToken) -> Key:
         algorithm, kid = parts.header.algorithm, parts.header.kid
@@ -177,15 +182,15 @@ def _check_machine(issuer: Issuer, typ: str | None, claims: Claims) -> str:
         raise
 
 
-def _check_audience(issuer: Issuer, claims: Claims) -> None:
-    """RFC 7519 section 4.1.3: a string or a list of strings, of which one must be configured."""
-    named: Any = claims.get("aud")
+def _check_audience(issuer: Issuer, claims: Claims) -> list[str]:
+    """RFC 7519 section 4.1.3: a string or a list of strings, of which one must be configured. The list."""
+    named: Any = claims.get("aud", [])
     if "aud" in claims:
         if isinstance(named, str):
             named = [named]
         if not isinstance(named, list) or not all(isinstance(item, str) for item in named):
             raise Rejected(Reason.INVALID_CLAIMS, "aud is neither a string nor a list of strings")
-    if issuer.audience is None or (not named and issuer.audience_optional):
-        return
-    if not issuer.audience.intersection(named or ()):
+    is_optional = not named and issuer.audience_optional
+    if issuer.audience is not None and not is_optional and issuer.audience.isdisjoint(named):
         raise Rejected(Reason.WRONG_AUDIENCE, "aud names no audience that this issuer is configured with")
+    return list(named)

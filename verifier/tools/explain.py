@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import re
 import time
@@ -15,10 +16,12 @@ from verifier.decision import Decision
 from verifier.keys.fetch import TIME_LIMIT
 from verifier.observe.metrics import Metrics
 from verifier.policy.paths import AmbiguousPathError, parse_url
-from verifier.proxies import routes
+from verifier.proxies import fields, routes
 from verifier.reasons import Reason, Rejected
 from verifier.request import AuthRequest, credentials, is_url
+from verifier.tokens.claims import Claims
 from verifier.tokens.jws import parse_compact, unverified_claims
+from verifier.tokens.proofs import parse_proof
 
 # The steps of a decision in their order, and the reasons that end it at each.
 STEPS: dict[str, tuple[Reason, ...]] = {
@@ -55,9 +58,9 @@ REMEDIES: dict[Reason, str] = {
     Reason.BAD_SIGNATURE: "fetch a new token: this one was changed, truncated, or signed with another key",
     Reason.EXPIRED: "fetch a new token, and the next one before `exp`; if this one is new, compare the clocks",
     Reason.NOT_YET_VALID: "compare the clocks of issuer and verifier, or raise `leeway`",
-    Reason.WRONG_AUDIENCE: "request this API's audience, or add the token's `aud` to the issuer's `audience`",
+    Reason.WRONG_AUDIENCE: "request a token for this API; if `aud` names it already, list that under `audience`",
     Reason.INVALID_CLAIMS: "correct the claims at the issuer; RFC 7519 section 4.1 gives their types",
-    Reason.BAD_PROOF: "send a token without `cnf`, with the scheme Bearer",
+    Reason.BAD_PROOF: "send what `cnf` names: with each request a new DPoP proof, or the client's certificate",
     Reason.REVOKED: "remove the client or the `jti` from `revoked`, if it is there by mistake",
     Reason.NOT_M2M: "fetch it with the client credentials grant; if it was, set the issuer's `profile`",
     Reason.CLIENT_NOT_ALLOWED: "add the client to `clients` of the issuer, the policy or the auth URL",
@@ -74,6 +77,7 @@ REMEDIES: dict[Reason, str] = {
 }
 
 
+_HEADER = re.compile(rb"([A-Za-z0-9-]+):[ \t]*(.*)")
 _PASTED = re.compile(rb"(?:authorization:)?\s*(?:(bearer|dpop)(?:\s+|$))?(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -85,22 +89,22 @@ class Step(NamedTuple):
     detail: str
 
 
-def run(config: Config, options: argparse.Namespace, token: bytes, out: TextIO) -> int:
-    """Explain the decision about ``token`` for the request in ``options``.
+def run(config: Config, options: argparse.Namespace, given: bytes, out: TextIO) -> int:
+    """Explain the decision about a token, and the headers that may follow it, for the request in ``options``.
 
     Returns the exit status: 0 allowed, 1 denied, 2 indeterminate.
 
     Raises:
         ConfigError: an option is not usable.
     """
-    request = _request(options, token.strip())
+    request = _request(options, given)
     decision = asyncio.run(_decide(config, request))
     write = _write_json if options.json else _write_text
     write(decision, _steps(decision, _facts(config, request, decision)), out)
-    return {200: 0, 503: 2}.get(decision.reason.status, 1)
+    return {200: 0, 503: 2}.get(decision.status, 1)
 
 
-def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
+def _request(options: argparse.Namespace, given: bytes) -> AuthRequest:
     policy, query = options.policy or "default", b""
     url = options.url.encode()
     if not is_url(url):
@@ -108,16 +112,35 @@ def _request(options: argparse.Namespace, token: bytes) -> AuthRequest:
     if options.auth_url is not None:
         if options.policy is not None:
             raise ConfigError(["--auth-url: already names the policy: omit --policy"])
-        path, _, written = options.auth_url.partition("?")
-        path = re.sub(r"^(?:https?://)?[^/]*", "", path)
-        named = routes.auth_request(options.method, path, path.encode(), written.encode(), (), "")
-        if named is None:
-            raise ConfigError([f"--auth-url: must be {routes.FORMS}"])
-        policy, query = named.policy, named.query
+        policy, query = parse_auth_url(options.auth_url, options.method)
+    token, headers = _split(given)
     # The whole header, or a part of it, is accepted too. The scheme counts: DPoP is for tokens that are bound to a key.
     scheme, token = _PASTED.fullmatch(token).groups()  # type: ignore[union-attr] # it matches everything
     authorization = (scheme or b"Bearer") + b" " + token if token else None
-    return AuthRequest(policy, query, authorization, options.method, url)
+    proofs = fields.dpop_proofs(headers)
+    return AuthRequest(policy, query, authorization, options.method, url, proofs=proofs, headers=headers)
+
+
+def _split(given: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """The token, and the request's other headers, each on a line of its own as in ``DPoP: PROOF``."""
+    token, headers = [], []
+    for line in given.splitlines():
+        header = _HEADER.fullmatch(line.strip())
+        if header is None or header[1].lower() == b"authorization":
+            token.append(line)
+        else:
+            headers.append((header[1].lower(), header[2]))
+    return b"\n".join(token).strip(), headers
+
+
+def parse_auth_url(written: str, method: str = "GET") -> tuple[str, bytes]:
+    """Policy and query of an auth URL as a proxy has it, with or without its host. Raises ConfigError."""
+    path, _, query = written.partition("?")
+    path = re.sub(r"^(?:https?://)?[^/]*", "", path)
+    named = routes.auth_request(method, path, path.encode(), query.encode(), (), "")
+    if named is None:
+        raise ConfigError([f"--auth-url: must be {routes.FORMS}"])
+    return named.policy, named.query
 
 
 async def _decide(config: Config, request: AuthRequest) -> Decision:
@@ -148,12 +171,27 @@ def _facts(config: Config, request: AuthRequest, decision: Decision) -> dict[str
     for step, name in (("audience", "aud"), ("revocation", "jti")):
         if name in claims:
             facts[step] = f"{name} {json.dumps(claims[name])}"
+    facts["proof"] = _proof(claims, request)
     if decision.token is not None:
         principal = decision.token.principal
         facts["M2M"] = facts["client"] = f"client {principal.client_id}"
         facts |= {"issuer allowed": principal.issuer, "role": principal.role or "none"}
         facts["scope"] = f"granted: {principal.scope or 'none'}"
     return facts
+
+
+def _proof(claims: Claims, request: AuthRequest) -> str:
+    """What the token is bound to, and what the DPoP proof is for, if there is one."""
+    cnf = claims.get("cnf")
+    if not isinstance(cnf, dict):
+        return ""
+    facts = ["bound by " + " and ".join(map(_safe, cnf))] if cnf else []
+    for value in request.proofs:
+        with contextlib.suppress(Rejected):
+            proof = parse_proof(value).claims
+            shown = (f"{name} {_safe(str(proof.get(name)))}" for name in ("htm", "htu"))
+            facts.append(f"proof for {', '.join(shown)}, iat {_time(proof.get('iat'))}")
+    return ", ".join(facts)
 
 
 def _safe(value: str) -> str:
@@ -194,9 +232,9 @@ def _steps(decision: Decision, facts: dict[str, str]) -> list[Step]:
 def _write_text(decision: Decision, steps: list[Step], out: TextIO) -> None:
     marks = {True: "ok  ", False: "FAIL", None: "  - "}
     reason = decision.reason
-    verdict = {200: "allowed", 503: "indeterminate"}.get(reason.status, "denied")
+    verdict = {200: "allowed", 503: "indeterminate"}.get(decision.status, "denied")
     lines = [f"{marks[step.passed]}  {step.name:<15} {step.detail}".rstrip() for step in steps]
-    lines += ["", f"{reason.status} {reason}: {verdict}"]
+    lines += ["", f"{decision.status} {reason}: {verdict}"]
     if reason is not Reason.OK:
         lines += [f"because: {decision.description}", f"to change it: {REMEDIES[reason]}"]
         if reason is Reason.INSUFFICIENT_SCOPE:
@@ -208,7 +246,7 @@ def _write_text(decision: Decision, steps: list[Step], out: TextIO) -> None:
 
 def _write_json(decision: Decision, steps: list[Step], out: TextIO) -> None:
     explanation = {
-        "status": decision.reason.status,
+        "status": decision.status,
         "reason": decision.reason,
         "description": decision.description,
         "remedy": REMEDIES[decision.reason],

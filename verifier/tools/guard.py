@@ -15,6 +15,7 @@ from typing import TextIO
 from verifier.config import Config, ConfigError
 from verifier.identity import IDENTITY_HEADERS
 from verifier.policy.resources import WELL_KNOWN
+from verifier.proxies import nginx
 
 PROXIES = {
     "nginx": "nginx.conf",
@@ -36,6 +37,7 @@ PROXIES = {
 POLICY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # as in the configuration: it becomes part of a URL in the block
 
 _RESOURCE = "#-- only where the policy has a resource\n"  # before and after the part about its document
+_CERTIFICATES = "#-- only where tokens are bound to certificates\n"  # before and after the part about them
 
 # What the verifier reads beside Authorization, for proxies that pass on no other header.
 _HIDDEN = "# guards: with it, token: none asks for a token"
@@ -52,6 +54,8 @@ class Guard:
     """The further headers under ``headers:``."""
     resource: bool = True
     """Whether the protected-resource document (RFC 9728) has to be public; True where it is not known."""
+    certificates: tuple[str, ...] = ()
+    """The headers in which the verifier expects a client's certificate (RFC 8705)."""
 
     @property
     def headers(self) -> tuple[str, ...]:
@@ -61,8 +65,12 @@ class Guard:
     def block(self, proxy: str) -> str:
         """The configuration for one of PROXIES."""
         text = Path(__file__).with_name("blocks").joinpath(PROXIES[proxy]).read_text(encoding="utf-8")
-        before, metadata, after = text.split(_RESOURCE)
-        return (before + (metadata if self.resource else "") + after) % _Values(self)
+        for marker, is_wanted in ((_RESOURCE, self.resource), (_CERTIFICATES, bool(self.certificates))):
+            parts = text.split(marker)
+            if is_wanted and len(parts) == 1 and marker == _CERTIFICATES:
+                raise ConfigError([f"--proxy: no block for {proxy} passes a certificate (client_certificate_header)"])
+            text = "".join(parts if is_wanted else parts[::2])
+        return text % _Values(self)
 
     def guarding(self, proxy: str) -> list[int]:
         """The numbers, from 0, of the lines of a block without which a request could pass unchecked or forged.
@@ -95,6 +103,8 @@ class _Values(dict[str, str]):
         others = (("Host", "$http_host"), ("X-Request-ID", "$m2m_request_id"), ("Connection", '""'))
         mapped = set(map(str.lower, headers))
         further = [f"proxy_set_header {name} {value};" for name, value in others if name.lower() not in mapped]
+        passed = [f"proxy_set_header {name} $ssl_client_escaped_cert;" for name in guard.certificates]
+        self["certificates"] = "\n    ".join(passed)
         self["read"], self["sent"] = "\n    ".join(read), "\n    ".join((*sent, *further))
         self._lists = {
             "yaml": [f"- {header}" for header in headers],
@@ -129,7 +139,9 @@ def main(proxy: str, policy: str, config: Config | None, out: TextIO) -> int:
         if policy not in policies:
             known = ", ".join(sorted(policies))
             raise ConfigError([f"--policy: the configuration has no policy {policy!r}; its policies are {known}"])
-        guard = Guard(policy, tuple(config.headers), policies[policy].resource is not None)
+        guard = Guard(policy, tuple(config.headers), policies[policy].resource is not None, config.certificate_headers)
+        if proxy == "ingress-nginx" and not set(guard.certificates) <= {nginx.CERTIFICATE}:
+            raise ConfigError([f"--proxy: ingress-nginx needs client_certificate_header: {nginx.CERTIFICATE}"])
     out.write(guard.block(proxy))
     return 0
 

@@ -98,6 +98,7 @@ def test_an_unquoted_off_turns_the_audit_off(make_config: MakeConfig) -> None:
                 ("rules[0].scope", {"rules": [{"path": "/", "token": "none", "scope": "read"}]}),
                 ("rules[0].scope", {"rules": [{"path": "/", "token": "none", "scope": []}]}),
                 ("rules[0].any_scope", {"rules": [{"path": "/", "token": "none", "any_scope": ["read"]}]}),
+                ("scope_challenge", {"scope_challenge": 400}),
                 ("resource.authorization_servers", {"resource": {"url": "https://a.example"}}),
                 *(
                     ("resource.url", {"resource": {"url": url, "authorization_servers": ["https://b.example"]}})
@@ -123,6 +124,8 @@ def test_a_wrong_value_is_refused_with_its_place(
         ({"scope": ["read"]}, {"needs": (("read",),)}),
         ({"scope": ["read", "write"]}, {"needs": (("read",), ("write",))}),
         ({"mode": "enforce"}, {"report": False}),
+        ({}, {"scope_challenge": 403}),
+        ({"scope_challenge": 401}, {"scope_challenge": 401}),
         ({"mode": "report"}, {"report": True}),
         ({"clients": ["etl", "lab/other"]}, {"clients": {("lab", "etl"), ("lab", "other")}}),
         ({"issuers": ["lab"]}, {"issuers": {"lab"}}),

@@ -8,6 +8,7 @@ import jwt
 import pytest
 
 from verifier.demo.issuer import Issuer
+from verifier.demo.oauth import OAuthError
 from verifier.demo.serving import Background, bind, port_of
 
 PREFIX = "https://api.lab.informationcart.com/"
@@ -55,6 +56,13 @@ def test_a_granted_token_verifies_and_has_the_claims_of_cognito(
     assert claims["exp"] - claims["iat"] == 3600
     assert (claims["token_use"], claims["version"]) == ("access", 2)
     assert claims["scope"] == f"{PREFIX}read {PREFIX}write"
+
+
+def test_the_claims_of_a_client_are_added_to_its_tokens(issuer: Issuer) -> None:
+    client_id, secret = issuer.add_client("read")
+    issuer.clients[client_id].claims["custom:tenant"] = "acme"
+
+    assert verified(issuer, issuer.grant(client_id, secret))["custom:tenant"] == "acme"
 
 
 def test_a_requested_scope_is_the_only_one_granted(
@@ -134,6 +142,32 @@ def test_a_rotated_key_stays_published_until_it_is_dropped(issuer: Issuer) -> No
 def test_discovery_names_the_issuer_and_its_key_set(issuer: Issuer) -> None:
     document = httpx.get(f"{issuer.url}/.well-known/openid-configuration", trust_env=False).json()
     assert (document["issuer"], document["jwks_uri"]) == (issuer.url, issuer.jwks_url)
+
+
+def test_discovery_is_also_where_rfc_8414_puts_it(issuer: Issuer, client: httpx.Client) -> None:
+    inserted = client.get("/.well-known/oauth-authorization-server" + issuer.url.removeprefix(issuer.base))
+    assert inserted.json() == client.get(f"{issuer.url}/.well-known/openid-configuration").json()
+
+
+@pytest.mark.parametrize(
+    ("known", "asked", "expected"),
+    [
+        (set(), "https://a.example", None), ({"https://a.example"}, None, None),
+        ({"https://a.example"}, "https://a.example", "https://a.example"),
+        ({"https://a.example"}, "https://b.example", "invalid_target"),
+    ],
+)  # fmt: skip
+def test_a_known_resource_becomes_the_audience(known: set[str], asked: str | None, expected: str | None) -> None:
+    """RFC 8707. An issuer that knows none ignores the parameter."""
+    made = Issuer("http://127.0.0.1:1")
+    made.resources = known
+    given = made.add_client("read")
+    if expected == "invalid_target":
+        with pytest.raises(OAuthError, match="invalid_target"):
+            made.grant(*given, resource=asked)
+    else:
+        token = made.grant(*given, resource=asked)
+        assert jwt.decode(token, options={"verify_signature": False}).get("aud") == expected
 
 
 def test_a_persons_token_carries_a_client_id_a_username_and_groups(issuer: Issuer) -> None:

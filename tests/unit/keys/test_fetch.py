@@ -79,11 +79,11 @@ def test_the_servers_max_age_is_read(head: str, seconds: int | None) -> None:
     assert fetch_from(answer_with(head))[0].max_age == seconds
 
 
-def test_the_request_names_the_program_and_asks_for_no_compression() -> None:
+def test_the_request_names_the_program_accepts_both_types_of_a_key_set_and_asks_for_no_compression() -> None:
     request = fetch_from(answer_with())[1].lower()
 
     assert request.startswith(b"get /keys http/1.1\r\n")
-    assert b"\r\naccept: application/json\r\n" in request
+    assert b"\r\naccept: application/json, application/jwk-set+json\r\n" in request
     assert b"accept-encoding: identity\r\n" in request
     assert f"user-agent: m2m-verifier/{__version__}\r\n".encode() in request
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from verifier.request import AuthRequest
 
 FIELDS = [
     "time", "event", "status", "reason", "policy", "issuer", "client_id", "scope", "role", "jti", "method", "host",
-    "path", "request_id", "remote_addr", "duration_us", "cached",
+    "path", "request_id", "trace_id", "remote_addr", "duration_us", "cached",
 ]  # fmt: skip
 TOKEN = make_token(make_principal("read write", role="arn:role"))
 ALLOWED = Decision(Reason.OK, "api", issuer="lab", token=TOKEN, cached=True)
@@ -39,6 +40,7 @@ def observation(decision: Decision = ALLOWED, *, now: float = NOW, **changes: An
         "method": "POST",
         "url": b"https://api.example:8443/db/users?password=hunter2",
         "request_id": "id-1",
+        "traceparent": b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         "remote_addr": "192.0.2.1",
     }
     return make_observation(now, AuthRequest(**(given | changes)), decision, 42e-6)
@@ -58,13 +60,18 @@ def test_a_line_says_who_did_what() -> None:
         "time": "2027-01-15T08:00:00.250000Z", "event": "allow", "status": 200, "reason": "ok", "policy": "api",
         "issuer": "lab", "client_id": "etl", "scope": "read write", "role": "arn:role", "jti": "token-1",
         "method": "POST", "host": "api.example:8443", "path": "/db/users", "request_id": "id-1",
-        "remote_addr": "192.0.2.1", "duration_us": 42, "cached": True,
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "remote_addr": "192.0.2.1", "duration_us": 42, "cached": True,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("decision", [ALLOWED, DENIED, WOULD_DENY], ids=["allowed", "denied", "report mode"])
 def test_a_line_has_the_fields_of_the_contract_and_no_other(decision: Decision) -> None:
     assert list(entry(decision)) == FIELDS
+
+
+@pytest.mark.parametrize("value", [b"", b"00-x", b"00-" + b"0" * 32 + b"-00f067aa0ba902b7-01"])
+def test_without_a_valid_traceparent_the_trace_id_is_empty(value: bytes) -> None:
+    assert entry(traceparent=value)["trace_id"] == ""
 
 
 def test_a_denial_without_a_token_names_no_client() -> None:
@@ -74,13 +81,17 @@ def test_a_denial_without_a_token_names_no_client() -> None:
     assert (found["event"], found["status"], found["reason"], found["cached"]) == ("deny", 401, "missing_token", False)
 
 
+def test_a_line_has_the_status_that_was_sent() -> None:
+    assert entry(Decision(Reason.INSUFFICIENT_SCOPE, scope_challenge=401))["status"] == 401
+
+
 def test_an_unknown_policy_is_not_named() -> None:
     assert entry(Decision(Reason.UNKNOWN_POLICY), policy="chosen-by-a-client")["policy"] == ""
 
 
 @pytest.mark.parametrize(
     ("decision", "wanted"),
-    [(WOULD_DENY, ("would_deny", 403, "no_role")), (ALLOWED._replace(report=True), ("allow", 200, "ok"))],
+    [(WOULD_DENY, ("would_deny", 403, "no_role")), (replace(ALLOWED, report=True), ("allow", 200, "ok"))],
     ids=["denied", "allowed"],
 )
 def test_report_mode_logs_the_real_decision(decision: Decision, wanted: tuple[str, int, str]) -> None:
@@ -118,7 +129,7 @@ def test_what_a_client_chose_cannot_break_its_line(name: str, value: str) -> Non
 
 @pytest.mark.parametrize("jti", ['"}', "\n", "\ud800", "😀"], ids=ascii)
 def test_an_unusual_jti_cannot_break_its_line(jti: str) -> None:
-    assert entry(ALLOWED._replace(token=make_token(jti=jti)))["jti"] == jti
+    assert entry(replace(ALLOWED, token=make_token(jti=jti)))["jti"] == jti
 
 
 # --- what a line must not contain ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,11 +22,11 @@ REQUEST = AuthRequest("chosen", b"chosen", b"Bearer chosen", "GET", b"https://ch
 
 def ok(client_id: str = "etl", *, issuer: str = "lab", **changes: Any) -> Decision:
     token = make_token(make_principal(client_id=client_id, issuer=issuer))
-    return Decision(Reason.OK, "api", issuer=issuer, token=token)._replace(**changes)
+    return replace(Decision(Reason.OK, "api", issuer=issuer, token=token), **changes)
 
 
 def denied(reason: Reason, **changes: Any) -> Decision:
-    return Decision(reason, "api", issuer="lab")._replace(**changes)
+    return replace(Decision(reason, "api", issuer="lab"), **changes)
 
 
 def observed(*decisions: Decision, seconds: float = 1e-3) -> Metrics:
@@ -77,7 +78,7 @@ CONTRACT: list[tuple[str, str, set[str]]] = [
 def full() -> Metrics:
     """Something of everything."""
     metrics = observed(ok(cached=True), ok(cached=False), ok(cached=False), denied(Reason.NO_ROLE, report=True))
-    metrics.observe_verification("lab", 1e-4)
+    metrics.verifications.observe("lab", 1e-4)
     count = metrics.refresh_counter("lab")
     for successful in (True, True, True, False):
         count(successful)
@@ -151,6 +152,13 @@ def test_a_decision_is_counted_with_its_labels() -> None:
         (("issuer", "lab"), ("policy", "api"), ("reason", "expired"), ("status", "401")): 1,
         (("issuer", ""), ("policy", ""), ("reason", "unknown_policy"), ("status", "403")): 1,
     }
+
+
+def test_a_scope_challenge_is_counted_with_the_status_that_was_sent() -> None:
+    decision = denied(Reason.INSUFFICIENT_SCOPE)
+    counted = samples(observed(decision, replace(decision, scope_challenge=401)), "m2m_verifier_decisions_total")
+
+    assert sorted((dict(labels)["status"], count) for labels, count in counted.items()) == [("401", 1), ("403", 1)]
 
 
 @pytest.mark.parametrize("reason", list(Reason))

@@ -13,6 +13,7 @@ from verifier.identity import Principal
 from verifier.policy.clients import ClientIds
 from verifier.policy.paths import PathPattern
 from verifier.policy.policies import (
+    MAX_CHALLENGE_SCOPE,
     MAX_QUERY,
     MAX_REMEMBERED,
     MAX_REMEMBERED_QUERY,
@@ -21,6 +22,7 @@ from verifier.policy.policies import (
     Rule,
     scopes_to_request,
 )
+from verifier.policy.resources import Resource
 from verifier.reasons import Reason, Rejected
 
 URL = b"https://api.example"
@@ -181,6 +183,9 @@ SLASH_GAPS: list[tuple[list[tuple[str, ...]], list[str]]] = [
     ([("/admin", "", "admin"), ("/**", "", "admin")], []),  # as strict
     ([("/admin", "", "admin"), ("/**", "", "admin root")], []),  # stricter
     ([("/admin", "", "admin"), ("/**", "", "root")], ["/admin/"]),  # another scope
+    ([("/admin", "", "admin,root"), ("/**", "", "admin")], []),  # one of those that are enough
+    ([("/admin", "", "admin"), ("/**", "", "admin,root")], ["/admin/"]),
+    ([("/admin", "", "admin,root db"), ("/**", "", "admin")], ["/admin/"]),
     ([("/admin", "", "admin")], []),  # no rule for the other
     ([("/admin/**", "", "admin"), ("/**",)], []),
     ([("/**",), ("/admin", "", "admin")], []),  # a rule that never decides
@@ -248,6 +253,17 @@ def test_a_refusal_for_scope_names_all_that_the_request_needs() -> None:
         API.authorize(make_principal("https://api/read", prefix="https://api/"), "POST", URL + b"/db/a")
 
     assert caught.value.scope == "https://api/read https://api/write"
+
+
+def test_where_there_is_a_resource_a_refusal_for_scope_also_names_what_the_token_holds_and_the_policy_knows() -> None:
+    """A client that asks for exactly these keeps what it had."""
+    long = "x" * (MAX_CHALLENGE_SCOPE - len("p:read p:write p:root p:"))
+    for scope, held in ((long, f"p:root p:{long}"), (long + "x", "")):
+        policy = Policy("api", needs("read"), (*RULES, rule("/x", "", scope)), resource=Resource(URL.decode(), (), ()))
+        with pytest.raises(Rejected) as caught:
+            policy.authorize(make_principal(f"p:read p:root p:{scope} other", prefix="p:"), "POST", URL + b"/db/a")
+
+        assert caught.value.scope == f"p:read p:write {held}".rstrip()
 
 
 # --- clients, issuers, roles, and their order ---

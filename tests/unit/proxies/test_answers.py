@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.unit.support import NOW, Clock, make_principal, make_token
 from verifier.decision import Decision
-from verifier.identity import header_lines
+from verifier.identity import Binding, header_lines
+from verifier.keys.jwk import ASYMMETRIC_ALGORITHMS
 from verifier.proxies.answers import MAX_DESCRIPTION, OTHER_HEADER_BYTES, Answer, Answers
 from verifier.reasons import Reason
 
@@ -66,6 +68,13 @@ def test_an_allowed_request_carries_identity_and_may_be_cached_as_configured_and
 
     assert (answer.status, answer.body) == (200, b"")
     assert headers(answer) == {**IDENTITY, "cache-control": cache_control, "content-length": "0"}
+
+
+def test_the_answer_about_a_bound_token_must_not_be_cached() -> None:
+    token = replace(TOKEN, binding=Binding(None, "x"))
+    answer = make_answers(ttl=60).render(Decision(Reason.OK, "api", False, "lab", token))
+
+    assert headers(answer) == {**IDENTITY, "cache-control": "no-store", "content-length": "0"}
 
 
 def test_an_allowed_request_without_a_token_carries_no_identity_and_must_not_be_cached() -> None:
@@ -131,6 +140,27 @@ def test_the_challenge_is_that_of_rfc_6750_and_rfc_9728(reason: Reason, resource
         expected = None
 
     assert challenge(denied(reason, **resource)) == expected
+
+
+def test_a_scope_challenge_may_come_with_401_which_nginx_passes_on() -> None:
+    answer = denied(Reason.INSUFFICIENT_SCOPE, scope_challenge=401)
+
+    assert (answer.status, answer.head.split(b"\r\n")[0]) == (401, b"HTTP/1.1 401 Unauthorized")
+    assert challenge(answer) == {
+        "realm": "api", "error": "insufficient_scope", "error_description": "it says why", "scope": "read write",
+    }  # fmt: skip
+    assert json.loads(answer.body)["error"] == "insufficient_scope"
+
+
+def test_the_challenge_for_a_dpop_proof_is_that_of_rfc_9449() -> None:
+    answer = denied(Reason.BAD_PROOF, is_dpop=True, **RESOURCE)
+    scheme, _, parameters = headers(answer)["www-authenticate"].partition(" ")
+
+    assert (scheme, dict(re.findall(r'([a-z_]+)="([^"]*)"', parameters))) == ("DPoP", {
+        "realm": "api", "error": "invalid_dpop_proof", "error_description": "it says why",
+        "algs": " ".join(ASYMMETRIC_ALGORITHMS), **RESOURCE,
+    })  # fmt: skip
+    assert json.loads(answer.body)["error"] == "invalid_dpop_proof"
 
 
 @pytest.mark.parametrize("reason", [Reason.MISSING_TOKEN, Reason.EXPIRED])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from verifier.proxies.ext_authz import parse
@@ -11,7 +13,7 @@ ORDINARY = [(b"host", b"api.example"), (b"authorization", b"Bearer abc"), (b"x-r
 
 
 def parsed(target: bytes, *further: tuple[bytes, bytes]) -> AuthRequest:
-    return parse("POST", target, [*ORDINARY, *further], "10.0.0.1")
+    return replace(parse("POST", target, [*ORDINARY, *further], "10.0.0.1"), headers=())
 
 
 def test_an_auth_request_is_parsed_and_its_query_narrows_nothing() -> None:

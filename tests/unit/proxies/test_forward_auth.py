@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,12 +25,12 @@ def parsed(**changes: str | None) -> AuthRequest:
     """An ordinary subrequest's, with ``changes``: None takes a header away."""
     headers = ORDINARY | {name.replace("_", "-"): value for name, value in changes.items()}
     pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items() if value is not None]
-    return parse("api", b"scope=read", pairs, "10.0.0.1")
+    return replace(parse("api", b"scope=read", pairs, "10.0.0.1"), headers=())
 
 
 def with_second(name: str, value: str) -> AuthRequest:
     pairs = [(given.lower().encode(), own.encode()) for given, own in [*ORDINARY.items(), (name, value)]]
-    return parse("api", b"scope=read", pairs, "10.0.0.1")
+    return replace(parse("api", b"scope=read", pairs, "10.0.0.1"), headers=())
 
 
 def test_a_subrequest_is_parsed_and_the_last_forwarded_address_is_the_proxys() -> None:
@@ -40,7 +41,7 @@ def test_a_subrequest_is_parsed_and_the_last_forwarded_address_is_the_proxys() -
 
 
 def test_without_headers_everything_is_empty_and_the_peer_is_the_remote_address() -> None:
-    assert parse("api", b"", [], "10.0.0.1") == AuthRequest("api", b"", None, "", b"", remote_addr="10.0.0.1")
+    assert parse("api", b"", (), "10.0.0.1") == AuthRequest("api", b"", None, "", b"", remote_addr="10.0.0.1")
 
 
 @pytest.mark.parametrize(

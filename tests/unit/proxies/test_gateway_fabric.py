@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from verifier.proxies.gateway_fabric import parse, policy_in
@@ -16,7 +18,7 @@ ORDINARY = {
 def parsed(*further: tuple[str, str], without: str = "") -> AuthRequest:
     given = [(name, value) for name, value in ORDINARY.items() if name != without]
     pairs = [(name.lower().encode(), value.encode()) for name, value in [*given, *further]]
-    return parse("api", b"scope=read", pairs, "10.0.0.1")
+    return replace(parse("api", b"scope=read", pairs, "10.0.0.1"), headers=())
 
 
 def test_a_subrequest_is_parsed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,12 +16,15 @@ ORDINARY = {
     "X-Original-URL": "https://api.example/a/../b?x=%2f",
     "X-Request-ID": "id-1",
     "X-Real-IP": "192.0.2.1",
+    "Traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 }
 
 
 def parsed(*headers: tuple[str, str]) -> AuthRequest:
     pairs = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
-    return parse("api", b"scope=read", pairs, "10.0.0.1")
+    request = parse("api", b"scope=read", pairs, "10.0.0.1")
+    assert request.headers == pairs
+    return replace(request, headers=())
 
 
 def ordinary(*further: tuple[str, str]) -> AuthRequest:
@@ -31,6 +35,7 @@ def test_a_subrequest_is_parsed() -> None:
     assert ordinary() == AuthRequest(
         "api", b"scope=read", b"Bearer abc", "POST", b"https://api.example/a/../b?x=%2f",
         request_id="id-1", remote_addr="192.0.2.1", body_announced=False, method_override=False,
+        traceparent=b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     )  # fmt: skip
 
 
@@ -61,6 +66,14 @@ def test_a_header_that_changes_the_meaning_is_noticed(field: str) -> None:
     names, value = NOTICED[field]
     for name in names:
         assert getattr(ordinary((name, "5")), field) == (value or {name.lower()})
+
+
+def test_a_repeated_traceparent_names_no_trace_and_refuses_nothing() -> None:
+    assert ordinary(("traceparent", ORDINARY["Traceparent"])) == replace(ordinary(), traceparent=b"")
+
+
+def test_each_dpop_header_is_a_proof() -> None:
+    assert ordinary(("DPoP", "a"), ("X-DPoP", "b"), ("dpop", "c")).proofs == (b"a", b"c")
 
 
 def test_a_length_of_zero_is_not_what_nginx_sends_and_counts_as_a_body() -> None:

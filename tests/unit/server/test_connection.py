@@ -268,6 +268,38 @@ async def test_unusual_spellings_of_an_auth_url_mean_the_same(
     assert b"x-m2m-reason: insufficient_scope" in answered
 
 
+async def test_a_proof_counts_once_however_many_connections_send_it_and_the_answer_asks_for_another(
+    config: Config, fetch: FakeFetch, mint: Mint, ec_signer: SigningKey
+) -> None:
+    token = mint(cnf={"jkt": ec_signer.jkt})
+    proof = ec_signer.proof(token, "https://api.example/db", iat=NOW)
+    request = ask(None, b"/verify", b"Authorization: DPoP " + token, b"DPoP: " + proof)
+    async with serving(config, fetch) as server:
+        clients = [await server.connect() for _ in range(8)]
+        for client in clients:
+            client.send(request, request)
+        await settle()
+        answered = b"".join(client.read() for client in clients)
+
+    assert sorted(statuses(answered)) == [200, *[401] * 15]
+    assert answered.count(b"x-m2m-reason: bad_proof\r\n") == 15
+    assert answered.count(b'www-authenticate: DPoP realm="default", error="invalid_dpop_proof", ') == 15
+
+
+async def test_a_proof_is_not_used_up_while_the_keys_of_its_token_are_fetched(
+    config: Config, fetch: FakeFetch, other_signer: SigningKey, ec_signer: SigningKey
+) -> None:
+    token = other_signer.sign(claims(cnf={"jkt": ec_signer.jkt})).encode()
+    proof = ec_signer.proof(token, "https://api.example/db", iat=NOW)
+    request = ask(None, b"/verify", b"Authorization: DPoP " + token, b"DPoP: " + proof)
+    async with serving(config, fetch) as server:
+        fetch.answers[JWKS_URL] = jwks(other_signer)
+        client = await server.connect()
+        first, second = await client.ask(request), await client.ask(request)
+
+    assert (statuses(first), statuses(second), len(fetch.asked)) == ([200], [401], 2)
+
+
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"QUERY"])
 async def test_ext_authz_asks_with_any_method_and_the_connection_stays_open(
     config: Config, fetch: FakeFetch, mint: Mint, method: bytes

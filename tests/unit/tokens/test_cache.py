@@ -179,6 +179,7 @@ SHAPES: dict[str, Callable[[int], dict[str, Any]]] = {
     "long scopes": lambda number: {"scope": " ".join(f"{number}-{one:0200}" for one in range(10))},
     "short scopes": lambda number: {"scope": " ".join(f"{number:x}{one:x}" for one in range(500))},
     "long jti": lambda number: {"jti": f"{number}" + "x" * 3000},
+    "bound": lambda number: {"jti": "x" * 2700, "cnf": {"jkt": f"{number:042}0", "x5t#S256": f"{number:042}4"}},
     "wide jti": lambda number: {"jti": f"{number}" + "\N{SNOWMAN}" * 1500},
     "mapped claims": lambda number: {"tenant": f"{number}" + "x" * 2000, "groups": [f"{number}"] * 300},
 }

@@ -36,7 +36,8 @@ OTHER_FORMS: dict[str, list[dict[str, Any]]] = {
     "auth0": [AUTH0_RFC9068],
     "entra": [{"azp": ABSENT, "appid": "etl", "roles": []}],  # version 1
     "keycloak": [
-        {"azp": "ETL"}, {"typ": ABSENT},
+        {"azp": "ETL"}, {"typ": ABSENT}, {"jti": "trrtcc:1"},
+        *({"jti": f"{grant}:1", "sid": "id", "client_id": "etl"} for grant in ("onrtcc", "onrtrt", "onrtte")),
         NAMELESS | {"jti": "trrtcc:9d3dab58-9f8e", "acr": "1", "scope": "read"},
         NAMELESS | {"sub": ABSENT, "jti": "trltcc:1234"},  # lightweight
         NAMELESS | {"sub": ABSENT, "jti": "onltcc:1234", "sid": "id"},  # lightweight, in a session
@@ -49,7 +50,7 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
         {"username": "ann"}, {"cognito:groups": ["admins"]}, {"device_key": "k"}, {"username": NULL},
         {"token_use": "id"}, {"token_use": NULL}, {"token_use": ABSENT}, {"client_id": ABSENT},
     ],
-    "okta": [{"sub": "ann@example.com"}, {"cid": ABSENT}, {"sub": ABSENT}],
+    "okta": [{"sub": "ann@example.com"}, {"uid": "00uabc"}, {"cid": ABSENT}, {"sub": ABSENT}],
     "auth0": [
         {"gty": "password"}, {"gty": NULL}, {"gty": ABSENT}, {"azp": ABSENT},
         AUTH0_RFC9068 | {"sub": "auth0|ann"}, AUTH0_RFC9068 | {"sub": "etl"}, AUTH0_RFC9068 | {"sub": ABSENT},
@@ -59,6 +60,9 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "keycloak": [
         {"preferred_username": "ann"}, {"preferred_username": "ann", "jti": "trrtcc:1"},
         {"preferred_username": "service-account-other"}, {"typ": "ID"}, {"azp": ABSENT},
+        # A person who registered this user name; the client has no service account.
+        *({"jti": f"{grant}:1", "sid": "id"} for grant in ("onrtac", "onrtro", "onrtrt", "onrtte")),
+        *({claim: "x"} for claim in ("sid", "session_state", "auth_time")),  # 26.1
         NAMELESS, NAMELESS | {"jti": "x:trrtcc:1"}, NAMELESS | {"client_id": "other"},
         *(
             NAMELESS | {"jti": f"{grant}:1", "client_id": "etl"}

@@ -306,7 +306,7 @@ CLAIMS: dict[Reason, list[dict[str, Any]]] = {
         *({"client_id": client, "sub": client} for client in ("a b", "a\r\nX: y", "é", "", 5)),
     ],
     Reason.NOT_M2M: [{"sub": "ann"}, {"client_id": ABSENT}],
-    # Without proof a token that is bound to its sender is refused (RFC 7800 section 3.1).
+    # What cannot be proved here (RFC 7800 section 3.1).
     Reason.BAD_PROOF: [{"cnf": {"jkt": "abc"}}, {"cnf": {"x5t#S256": "abc"}}, {"cnf": {}}, {"cnf": None}],
 }  # fmt: skip
 

@@ -30,6 +30,7 @@ POLICIES = {
         ],
     },
     "report": {"scope": ["admin"], "mode": "report"},
+    "mcp": {"scope": ["admin"], "scope_challenge": 401},
 }
 AUTH_URL = "http://verify.auth.svc.cluster.local:8000/verify/api?scope=admin"  # a host with the name of the path
 
@@ -121,6 +122,10 @@ def test_a_denial_names_its_step_reason_and_remedy(
     assert [one["name"] for one in found["steps"] if one["passed"] is False] == [step]
 
 
+def test_a_scope_challenge_is_shown_with_the_status_that_is_sent(config: Config, token: Token) -> None:
+    assert "\n401 insufficient_scope: denied\n" in explain(config, token(), policy="mcp")[1]
+
+
 @pytest.mark.parametrize("given", [b"", b"abc"], ids=["no token", "no valid token"])
 def test_where_a_rule_needs_no_token_the_steps_of_the_token_say_so(config: Config, given: bytes) -> None:
     status, text = explain(config, given, policy="api", method="OPTIONS", json=True)
@@ -149,6 +154,33 @@ def test_a_pasted_dpop_scheme_is_no_part_of_the_token_and_fails_only_for_its_pro
     assert (status, found["reason"]) == (1, "bad_proof")
     assert [one["name"] for one in found["steps"] if one["passed"] is False] == ["proof"]
     assert found["steps"][1]["detail"] == "three parts, well formed"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_headers_that_prove_whose_the_token_is_stand_on_lines_of_their_own(
+    config: Config, token: Token, ec_signer: SigningKey, order: int
+) -> None:
+    given = token(cnf={"jkt": ec_signer.jkt})
+    now = int(time.time())
+    proof = ec_signer.proof(given, "https://api.example/db/a", iat=now)
+    lines = [b"Authorization: DPoP " + given, b"dpop: " + proof][::order]
+    status, text = explain(config, b"\r\n".join(lines), json=True)
+    steps = {step["name"]: step for step in json.loads(text)["steps"]}
+
+    assert (status, steps["proof"]["passed"]) == (0, True)
+    stamp = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(now))
+    assert steps["proof"]["detail"] == (f"bound by jkt, proof for htm GET, htu https://api.example/db/a, iat {stamp}")
+    assert not any(part in text for part in proof.decode().split("."))
+
+
+def test_a_proof_that_does_not_fit_is_explained(config: Config, token: Token, ec_signer: SigningKey) -> None:
+    given = token(cnf={"jkt": ec_signer.jkt})
+    proof = ec_signer.proof(given, "https://\x1b[31m", htm={}, iat="x")
+    status, text = explain(config, b"DPoP " + given + b"\nDPoP: " + proof)
+
+    assert (status, "\x1b" in text) == (1, False)
+    assert "because: the DPoP proof's htm is not the method of the request" in text
+    assert explain(config, b"DPoP " + given + b"\nDPoP: x\nssl-client-cert: \xff")[0] == 1
 
 
 def test_no_remedy_allows_people() -> None:

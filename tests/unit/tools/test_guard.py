@@ -149,6 +149,35 @@ def test_the_ingress_lists_the_headers_and_each_annotation_has_its_reason_above_
     assert above == [("    #", key) for key in ("auth-url", "auth-response-headers", "limit-rps")]
 
 
+def test_only_where_the_configuration_names_their_header_certificates_are_passed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m2m.yaml"
+    first = "{name: lab, client_certificate_header: SSL-Client-Cert, cognito: {user_pool_id: us-east-1_Example}}"
+    second = "{name: two, client_certificate_header: X-Cert, cognito: {user_pool_id: us-east-1_Other}}"
+    path.write_text(f"issuers: [{first}]\npolicies: {{orders: {{}}}}")
+    arguments = ["--policy", "orders", "--config", str(path)]
+
+    assert cli.main(["guard", "--proxy", "nginx", *arguments]) == 0
+    block = capsys.readouterr().out
+    line = "    proxy_set_header ssl-client-cert $ssl_client_escaped_cert;\n"
+    assert block.partition("location = /_m2m {")[2].count(line) == block.count("$ssl_client_escaped_cert") == 1
+    assert cli.main(["guard", "--proxy", "ingress-nginx", *arguments]) == 0
+    (tmp_path / "ingress.yaml").write_text(capsys.readouterr().out)
+    assert lint_files([tmp_path / "ingress.yaml"], Known(certificates=("ssl-client-cert",))) == []
+
+    path.write_text(f"issuers: [{first}, {second}]\npolicies: {{orders: {{}}}}")
+    assert cli.main(["guard", "--proxy", "nginx", *arguments]) == 0
+    assert capsys.readouterr().out.count("$ssl_client_escaped_cert;") == 2
+    assert cli.main(["guard", "--proxy", "ingress-nginx", *arguments]) == 2
+    assert "needs client_certificate_header: ssl-client-cert" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_without_such_a_header_no_block_names_a_certificate(proxy: str) -> None:
+    assert not re.search("client_cert|auth-tls", Guard("orders").block(proxy))
+
+
 @pytest.mark.parametrize("from_environment", [False, True])
 @pytest.mark.parametrize("proxy", PROXIES)
 @pytest.mark.parametrize(("policy", "public"), [("mcp", True), ("orders", False)])

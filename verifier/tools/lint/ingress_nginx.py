@@ -26,12 +26,14 @@ CACHE_KEY_NEEDS = ("http_authorization", "request_method", "request_uri")
 
 def findings(ingresses: Sequence[Ingress], known: Known) -> Iterator[Finding]:
     """Every trap that an Ingress holds by itself."""
+    passing = {host for ingress in ingresses if not _missing_for_certificate(ingress) for host in ingress.hosts}
     for ingress in ingresses:
         if ingress.guarded:
             yield from _auth_url(ingress, known)
             yield from _response_headers(ingress, known)
             yield from _annotations(ingress)
             yield from _tls(ingress)
+            yield from _certificate(ingress, known, passing)
         elif not ingress.annotation("auth-url") and not _IDENTITY.isdisjoint(map(str.lower, ingress.response_headers)):
             why = f"auth-response-headers lists the verifier's, but there is no auth-url: {UNGUARDED}"
             yield ingress.trap("no-guard", "auth-url", why, f"{SERVICE}{nginx.PREFIX}/POLICY")
@@ -119,3 +121,25 @@ def _tls(ingress: Ingress) -> Iterator[Finding]:
             why = f"no certificate for {host or 'this Ingress'}: whoever reads a token on the network can use it"
             write = f"spec.tls: [{{hosts: [{host or '…'}], secretName: {ingress.name.rpartition('/')[2]}-tls}}]"
             yield ingress.finding("no-tls", "spec.tls", why, write)
+
+
+def _certificate(ingress: Ingress, known: Known, passing: set[str]) -> Iterator[Finding]:
+    """A header for the client's certificate that nginx does not set itself. It counts for all paths of a host."""
+    others = [name for name in known.certificates if name != nginx.CERTIFICATE]
+    if others:
+        why = f"ingress-nginx does not set {others[0]}: whoever has a client's certificate can send it, and no key"
+        write = f"client_certificate_header: {nginx.CERTIFICATE}"
+        yield ingress.finding("forgeable-certificate", "client_certificate_header", why, write)
+    elif known.certificates and not passing.issuperset(ingress.hosts):
+        for key, value in _missing_for_certificate(ingress).items():
+            why = f"nginx passes {nginx.CERTIFICATE} on as the client sent it: a token that is bound to a certificate "
+            why += "can be used by whoever has the certificate, without its key"
+            yield ingress.trap("forgeable-certificate", key, why, value)
+
+
+def _missing_for_certificate(ingress: Ingress) -> dict[str, str]:
+    """Annotations, with values, without which ingress-nginx does not set the header of the client's certificate."""
+    missing = {} if ingress.annotation("auth-tls-secret") else {"auth-tls-secret": "NAMESPACE/client-ca"}
+    if ingress.annotation("auth-tls-pass-certificate-to-upstream") != "true":
+        missing["auth-tls-pass-certificate-to-upstream"] = "true"
+    return missing

@@ -16,10 +16,12 @@ class Known:
     """Names of the policies with a ``resource``: each has a metadata document that agents must be able to read."""
     headers: tuple[str, ...] = ()
     """The further response headers under ``headers:``."""
+    certificates: tuple[str, ...] = ()
+    """The request headers in which issuers expect a client's certificate, in lower case."""
 
     @classmethod
     def of(cls, config: Config) -> Known:
         """Read from a loaded configuration."""
         policies = config.policies.by_name
         resources = (name for name, policy in policies.items() if policy.resource is not None)
-        return cls(frozenset(policies), frozenset(resources), tuple(config.headers))
+        return cls(frozenset(policies), frozenset(resources), tuple(config.headers), config.certificate_headers)

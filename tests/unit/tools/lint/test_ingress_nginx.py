@@ -146,6 +146,31 @@ def test_a_header_mapped_in_the_configuration_must_be_listed_too(lint: Lint) -> 
     assert lint(ingress(auth_response_headers=ALL_HEADERS + ", X-Tenant-ID"), known=known) == []
 
 
+CERTIFIED = {"auth_tls_secret": "shop/ca", "auth_tls_pass_certificate_to_upstream": "true"}
+
+
+@pytest.mark.parametrize(
+    ("manifests", "certificates", "found"),
+    [
+        ([ingress()], (), []),
+        ([ingress(**CERTIFIED)], ("ssl-client-cert",), []),
+        ([ingress(**CERTIFIED), ingress("b", paths=("/b",))], ("ssl-client-cert",), []),
+        ([ingress()], ("ssl-client-cert",), ["auth-tls-secret", "auth-tls-pass-certificate-to-upstream"]),
+        ([ingress(auth_tls_secret="shop/ca")], ("ssl-client-cert",), ["auth-tls-pass-certificate-to-upstream"]),
+        ([ingress(**CERTIFIED), ingress("b", "b.example.com")], ("ssl-client-cert",),
+         ["auth-tls-secret", "auth-tls-pass-certificate-to-upstream"]),
+        ([ingress(**CERTIFIED)], ("ssl-client-cert", "x-client-cert"), ["client_certificate_header"]),
+    ],
+)  # fmt: skip
+def test_nginx_must_set_the_header_of_the_clients_certificate_on_each_guarded_host(
+    lint: Lint, manifests: list[Manifest], certificates: tuple[str, ...], found: list[str]
+) -> None:
+    findings = lint(*manifests, known=Known(certificates=certificates))
+
+    assert [finding.place.removeprefix(N) for finding in findings] == found
+    assert set(rules(findings)) <= {"forgeable-certificate"}
+
+
 @pytest.mark.parametrize(
     "other",
     [
