@@ -12,9 +12,15 @@ import pytest
 
 from tests.e2e.stage import Answer, eventually, exchange, free_port, request
 from tests.minting import SigningKey
+from tests.proxies.renderers import LUA
 from tests.proxies.stage import PROXIES, Proxy, Stage, decisions, is_refused_while_down, wrong
 from tests.proxies.table import NGINX, RESOURCE, TABLE, Row
 from verifier.policy.resources import WELL_KNOWN
+
+
+def test_haproxy_is_one_of_the_proxies() -> None:
+    if "haproxy" not in PROXIES:
+        pytest.skip(f"{LUA} names no folder with its Lua, which is in no package: docs/proxies.md")
 
 
 @dataclass
