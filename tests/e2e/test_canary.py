@@ -20,7 +20,7 @@ import yaml
 from tests.e2e.stage import Serve, children, configuration, entry, eventually, free_port
 from tests.e2e.test_guard import PlainNginx
 from verifier.demo.issuer import Issuer
-from verifier.demo.nginx import IDENTITY_HEADERS, Nginx
+from verifier.demo.nginx import Nginx
 from verifier.demo.processes import Child
 from verifier.demo.serving import Background
 from verifier.tools.canary import CHECKS, Canary, load
@@ -184,12 +184,12 @@ def test_the_running_command_exposes_a_break_and_logs_each_change_once(guarded: 
         """The samples of a metric by check, empty until it listens."""
         with contextlib.suppress(httpx.TransportError):
             text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
-            return dict(
-                (labels, float(value))
+            return {
+                labels: float(value)
                 for labels, value in re.findall(
                     rf"^m2m_verifier_canary_{name}(?:{{check=\"(.*)\"}})? (.*)$", text, re.M
                 )
-            )
+            }
         return {}
 
     def rounds(count: int) -> None:
@@ -213,6 +213,8 @@ def test_the_running_command_exposes_a_break_and_logs_each_change_once(guarded: 
     written = log.read_text()
     lines = [line.partition("canary: ")[2] for line in written.splitlines() if "check no_token" in line]
     assert lines == [
-        "check no_token: pass", "check no_token: fail: the request reached the API (status 200)", "check no_token: pass",
-    ]  # fmt: skip
+        "check no_token: pass",
+        "check no_token: fail: the request reached the API (status 200)",
+        "check no_token: pass",
+    ]
     assert [secret for secret in guarded.secrets() if secret in written] == []
