@@ -33,9 +33,14 @@ K8S = Path(__file__).parents[2] / "k8s"
 SCHEMAS = Path(__file__).parent / "schemas"
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
 OAUTH2_PROXY = Path(__file__).parent / "oauth2-proxy"
+CANARY = Path(__file__).parent / "canary"
 MINIMAL = K8S.parent / "examples" / "minimal"
-FOLDERS = [K8S / "base", *(K8S / "overlays" / name for name in OVERLAYS), MINIMAL, OAUTH2_PROXY]
-WORKLOADS = [*((K8S / "overlays" / name, "m2m-verifier") for name in OVERLAYS), (OAUTH2_PROXY, "oauth2-proxy")]
+FOLDERS = [K8S / "base", *(K8S / "overlays" / name for name in OVERLAYS), MINIMAL, OAUTH2_PROXY, CANARY]
+WORKLOADS = [
+    *((K8S / "overlays" / name, "m2m-verifier") for name in OVERLAYS),
+    (OAUTH2_PROXY, "oauth2-proxy"),
+    (CANARY, "m2m-verifier-canary"),
+]
 KUBERNETES = ["1.30", "1.37"]  # the oldest that knows preStop's sleep, and the newest whose schemas are to be had
 
 DEFAULTS = Environment.model_construct()
@@ -300,7 +305,7 @@ def test_rules_ship_with_what_they_watch_and_the_operator_selects_both_by_one_la
 
 def test_the_jobs_that_dashboards_and_alerts_name_are_services(build: Build) -> None:
     # A ServiceMonitor's job is its Service's name.
-    folders = (K8S / "overlays" / "homelab", OAUTH2_PROXY)
+    folders = (K8S / "overlays" / "homelab", OAUTH2_PROXY, CANARY)
     services = {service["metadata"]["name"] for folder in folders for service in of_kind(build(folder), "Service")}
     sources = [path for pattern in ("*.yaml", "*.json") for path in GRAFANA.rglob(pattern) if "tests" not in path.parts]
 

@@ -20,7 +20,7 @@ from verifier.tools.canary.exchange import NoAnswerError, client
 from verifier.tools.canary.settings import Settings, load
 from verifier.tools.canary.tokens import Tokens
 
-__all__ = ["CHECKS", "Canary", "Outcome", "Result", "load"]
+__all__ = ["CHECKS", "Canary", "Outcome", "Result", "Settings", "load"]
 
 log = logging.getLogger(__name__)
 
