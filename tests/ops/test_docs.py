@@ -266,6 +266,11 @@ def test_the_canarys_page_has_a_row_for_each_check_and_metric() -> None:
     assert rows == [*canary.CHECKS, *promql.CANARY]
 
 
+def test_the_canary_exposes_the_metrics_that_its_page_names() -> None:
+    exposed = {family.name for family in canary.Canary(canary.load(CANARY)).collect()}
+    assert {name for name in exposed if name.startswith("m2m_")} == promql.CANARY.keys()
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_prometheus_accepts_the_scrape_configuration_which_has_the_job_that_its_rules_ask_for(
     number: int, tmp_path: Path
