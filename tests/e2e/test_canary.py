@@ -71,7 +71,7 @@ class Guarded:
 
 
 @pytest.fixture(scope="module")
-def guarded(lab: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+def guarded(lab: Issuer, api: Background, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder, port = tmp_path_factory.mktemp("canary"), free_port()
     client_id, secret = lab.add_client("read")
     expired = lab.mint(lab.machine_claims(client_id, ["read"], lifetime=-100))
@@ -97,11 +97,13 @@ def guarded(lab: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[G
         block = Guard("api", MAPPED, resource=False).block("nginx")
         for shown, used in (
             ("unix:/run/m2m-verifier/verifier.sock", serve.address),
-            ("127.0.0.1:9000", echo.address),
+            ("127.0.0.1:9000", api.address),
+            ("proxy_pass http://api;", "proxy_pass http://$behind;"),
             ("127.0.0.1:8080", f"127.0.0.1:{port}"),
         ):
             assert shown in block
             block = block.replace(shown, used)
+        block += f"map $uri $behind {{ default api; /canary canary; }} upstream canary {{ server {echo.address}; }}"
         nginx = running.enter_context(Nginx(PlainNginx(folder / "nginx", port, [], server_snippet=block)))
         yield Guarded(nginx, block, file, lenient)
 

@@ -53,7 +53,7 @@ class Settings(Section):
     expired_token_file: File | None = None
     leeway: Annotated[float, Field(strict=True, ge=0, le=3600)] = 60.0
     """Seconds after ``exp`` in which a token may still be accepted; more than the verifier's own leeway."""
-    internal_paths: Annotated[list[Annotated[str, _PATH]], Field(max_length=20)] = ["/_m2m", "/verify", "/metrics"]
+    internal_paths: Annotated[list[Annotated[str, _PATH]], Field(max_length=20)] = ["/_m2m", "/metrics"]
     """Must not lead to the verifier."""
     interval: Annotated[float, Field(strict=True, ge=1, le=300)] = 60.0
     """Seconds from the start of one round to the next."""
