@@ -22,7 +22,8 @@ def _in_folder(path: Path, info: Info) -> Path:
 File = Annotated[Path, AfterValidator(_in_folder)]
 """A file that is read when it is needed, so that a renewed one counts."""
 
-_PATH = matching(re.compile(r"/[!-~]*"), "must be a path, as in /metrics")
+# Without // at the start, which would name another host, to which the token would be sent.
+_PATH = matching(re.compile(r"/(?!/)[A-Za-z0-9._~!$&'()*+,;=:@%/-]*"), "must be a path, as in /metrics")
 
 
 class Grant(Section):

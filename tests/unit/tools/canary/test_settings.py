@@ -44,6 +44,7 @@ def test_files_are_relative_to_the_settings_and_every_identity_header_is_there(t
         ({"identity": {"X-M2M-Issuer": "lab"}}, "identity: X-M2M-Client-ID must have a value"),
         ({"identity": {"X-M2M-Client-ID": "a\nb"}}, "identity: X-M2M-Client-ID: must be a header value"),
         ({"internal_paths": ["metrics"]}, "internal_paths[0]: must be a path"),
+        ({"internal_paths": ["/metrics", "//elsewhere.example/"]}, "internal_paths[1]: must be a path"),
         ({"interval": 0}, "interval: "),
         ({"intervall": 9}, "intervall: unknown key: did you mean `interval`?"),
     ],
