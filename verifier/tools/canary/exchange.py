@@ -40,9 +40,7 @@ async def client(url: str, ca_file: Path | None, environment: Mapping[str, str])
     try:
         proxy = proxy_for(url, environment)
         # In a thread: reading the certificate authorities would delay the other checks.
-        return await asyncio.to_thread(
-            client_for, url, _HEADERS, proxy=proxy, ca_file=ca_file, environment=environment
-        )  # fmt: skip
+        return await asyncio.to_thread(client_for, url, _HEADERS, proxy=proxy, ca_file=ca_file, environment=environment)
     except (FetchError, ValueError) as error:
         raise NoAnswerError(str(error)) from None
 
