@@ -121,6 +121,9 @@ TABLE = [
     Row("another host", host="other.example"),
     Row("no host", host=None, version="1.0", by=own(ENVOY, 426)),
     Row("a host with a question mark", "ambiguous_path", host="h?", by=own((*ENVOY, "traefik", "caddy"), 400)),
+    Row("a host with a path", "ambiguous_path", "/other", host="h/open", scopes=None,
+        by=own((*NGINX, *ENVOY, "traefik", "caddy", "haproxy"), 400)),
+    Row("two hosts in one", "ambiguous_path", host="h,api.example"),
     # Forged headers
     Row("forged identity", lines=FORGED),
     Row("forged identity without a token", "missing_token", lines=FORGED, scopes=None),
