@@ -15,6 +15,7 @@ from verifier.tools.report.tally import ALLOWED, OTHER, OTHER_ROLE, REFUSED, Cha
 _Counted = TypeVar("_Counted", Client, Change)
 
 MAX_SHOWN = 5  # scopes in one cell of the table; JSON and CSV have all
+FORMULA = ("=", "+", "-", "@")  # how a formula begins
 
 TITLES = {
     REFUSED: "Would be refused, and were let through",
@@ -145,9 +146,11 @@ def _entry(client: Client, config: Config | None) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
+    """A cell of CSV; the apostrophe makes a spreadsheet take a text as it is."""
     if isinstance(value, dict):
         value = [f"{reason}={count}" for reason, count in value.items()]
-    return "" if value is None else " ".join(value) if isinstance(value, list) else str(value)
+    text = "" if value is None else " ".join(value) if isinstance(value, list) else str(value)
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 WRITERS: dict[str, Callable[[Tally, Config | None, argparse.Namespace, TextIO, TextIO], None]] = {
