@@ -40,7 +40,7 @@ class Row:
     """One request. ``reason`` is the verifier's; ``by`` says which proxies answer by themselves, and with what.
 
     A status there is the proxy's own. "rewrites" is a proxy that
-    sends the API another path than it got, for which the decision is "ok". "arrives": the forged header does.
+    sends the API another path than it got, for which the decision is "ok". "arrives": the forged header does, or the switch to HTTP/2.
     """
 
     name: str
@@ -149,5 +149,7 @@ TABLE = [
     # More
     Row("no token is needed", target="/open/x", scopes=None, anonymous=True),
     Row("a WebSocket", target="/db/socket", lines=UPGRADE, status=101, by={"nginx": 200}),
+    Row("a switch to HTTP/2", lines=("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"),
+        by=own(("ingress-nginx", "nginx-ingress-controller", "nginx-gateway-fabric"), "arrives")),
     Row("a WebSocket without a token", "missing_token", target="/db/socket", lines=UPGRADE, scopes=None),
 ]  # fmt: skip
