@@ -39,8 +39,8 @@ ENVOY = ("envoy", "envoy-gateway", "istio", "gateway-api", "cilium")
 class Row:
     """One request. ``reason`` is the verifier's; ``by`` says which proxies answer by themselves, and with what.
 
-    A status there is the proxy's own. "rewrites" is a proxy that
-    sends the API another path than it got, for which the decision is "ok". "arrives": the forged header does, or the switch to HTTP/2.
+    A status there is the proxy's own. "rewrites" is a proxy that sends the API another path than it got, for which the
+    decision is "ok". "arrives": the forged header does, or the switch to HTTP/2.
     """
 
     name: str
