@@ -152,8 +152,9 @@ def wrong(row: Row, proxy: Proxy, answer: Answer | None) -> str:
         return ""
     answer.body = answer.headers.get("x-seen", "").encode() or answer.body
     underscored = any(name.replace("-", "_").lower() in answer.body.decode() for name in HEADERS)
-    if underscored != arrives:
-        return f"forged headers with underscores arrived: {underscored}"
+    arrived = underscored or "h2c" in answer.seen("Upgrade")
+    if arrived != arrives:
+        return f"forged headers with underscores, or h2c, arrived: {arrived}"
     seen = {name: answer.seen(name) for name in HEADERS}
     for name, value in identity(row, proxy.stage.issuer).items():
         if seen[name] not in ([value], [value] if value else []):

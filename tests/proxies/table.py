@@ -39,8 +39,8 @@ ENVOY = ("envoy", "envoy-gateway", "istio", "gateway-api", "cilium")
 class Row:
     """One request. ``reason`` is the verifier's; ``by`` says which proxies answer by themselves, and with what.
 
-    A status there is the proxy's own. "rewrites" is a proxy that
-    sends the API another path than it got, for which the decision is "ok". "arrives": the forged header does.
+    A status there is the proxy's own. "rewrites" is a proxy that sends the API another path than it got, for which the
+    decision is "ok". "arrives": the forged header does, or the switch to HTTP/2.
     """
 
     name: str
@@ -122,6 +122,9 @@ TABLE = [
     Row("another host", host="other.example"),
     Row("no host", host=None, version="1.0", by=own(ENVOY, 426)),
     Row("a host with a question mark", "ambiguous_path", host="h?", by=own((*ENVOY, "traefik", "caddy"), 400)),
+    Row("a host with a path", "ambiguous_path", "/other", host="h/open", scopes=None,
+        by=own((*NGINX, *ENVOY, "traefik", "caddy", "haproxy"), 400)),
+    Row("two hosts in one", "ambiguous_path", host="h,api.example"),
     # Forged headers
     Row("forged identity", lines=FORGED),
     Row("forged identity without a token", "missing_token", lines=FORGED, scopes=None),
@@ -147,5 +150,7 @@ TABLE = [
     # More
     Row("no token is needed", target="/open/x", scopes=None, anonymous=True),
     Row("a WebSocket", target="/db/socket", lines=UPGRADE, status=101, by={"nginx": 200}),
+    Row("a switch to HTTP/2", lines=("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"),
+        by=own(("ingress-nginx", "nginx-ingress-controller", "nginx-gateway-fabric"), "arrives")),
     Row("a WebSocket without a token", "missing_token", target="/db/socket", lines=UPGRADE, scopes=None),
 ]  # fmt: skip

@@ -126,7 +126,7 @@ def over_http2(proxy: Proxy, row: Row, client: httpx.Client) -> Answer:
             row.method, f"http://127.0.0.1:{port}/", headers=pairs, content=row.body or None,
             extensions={"target": row.target.encode()},
         )  # fmt: skip
-    except httpx.RemoteProtocolError:  # Envoy resets the stream of a request that it rejects
+    except (httpx.RemoteProtocolError, httpx.ReadError):  # Envoy resets the stream or the connection
         return Answer(400, {}, b"")
     return Answer(answer.status_code, {name.lower(): value for name, value in answer.headers.items()}, answer.content)
 
@@ -141,6 +141,13 @@ HTTP2 = [
 @pytest.mark.parametrize("row", HTTP2, ids=lambda row: row.name)
 def test_http_2_gets_the_same_decision(passed: Passed, row: Row, http2: httpx.Client) -> None:
     assert wrong(row, passed.proxy, over_http2(passed.proxy, row, http2)) == ""
+
+
+def test_a_host_with_a_path_does_not_pass_over_http_2(passed: Passed, http2: httpx.Client) -> None:
+    """Traefik passes it on there, and leaves the refusal to the verifier."""
+    row = Row("a host with a path", target="/other", lines=("Host: h/open",), scopes=None)
+
+    assert over_http2(passed.proxy, row, http2).status == (401 if passed.proxy.name == "traefik" else 400)
 
 
 def test_while_the_verifier_is_down_nothing_passes(passed: Passed, parts: Stage) -> None:
