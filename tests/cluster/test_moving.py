@@ -18,11 +18,12 @@ import httpx
 import pytest
 import yaml
 
+from tests import kustomize
 from tests.cluster.server import TOKEN, ApiServer
 from tests.cluster.test_traefik import TRAEFIK, service
 from tests.e2e.stage import Api, Serve, configuration, entry, eventually, exchange, free_port, request
 from tests.kustomize import PARAMS
-from tests.ops.moving import COMMANDS, DELETES, POLICY, VALUES, overlay
+from tests.ops.moving import ANNOTATIONS, COMMANDS, DELETES, POLICY, VALUES, overlay
 from tests.proxies.render_nginx import ingress_nginx
 from tests.proxies.where import Where
 from verifier.demo.issuer import Issuer
@@ -30,6 +31,7 @@ from verifier.demo.processes import Child
 from verifier.demo.serving import Background, bind, port_of
 
 pytestmark = pytest.mark.skipif(not TRAEFIK.exists(), reason="`make proxies` installs Traefik")
+NGINX = "k8s.io/ingress-nginx"
 NAME = "m2m-verifier.api.svc.cluster.local:8000"
 [APPLY] = {tuple(words) for words in COMMANDS if words[-1] == "my-overlay"}
 
@@ -172,3 +174,35 @@ def is_200(walk: Walk, **headers: str) -> httpx.Response | None:
         answer = walk.through_traefik(**headers)
         return answer if answer.status_code == 200 else None
     return None
+
+
+@pytest.mark.parametrize(("is_set", "served"), [(True, "other.example"), (False, "old.example")])
+def test_with_the_controller_of_its_component_traefik_leaves_the_ingresses_of_ingress_nginx_alone(
+    api_server: ApiServer, tmp_path: Path, is_set: bool, served: str
+) -> None:
+    provider = yaml.safe_load(ANNOTATIONS)["providers"]["kubernetesIngressNGINX"]
+    folder = kustomize.write(tmp_path, ["ingress-nginx", "traefik-ingress-nginx"], api_server.namespace("other"))
+    objects = {each["metadata"]["name"]: each for each in api_server.build(folder) if "Ingress" in each["kind"]}
+    objects["m2m-api"]["spec"]["rules"][0]["host"] = "old.example"
+    objects["nginx"] = {**objects["traefik-nginx"], "metadata": {"name": "nginx"}, "spec": {"controller": NGINX}}
+    for each in objects.values():
+        each["spec"].pop("tls", None)
+    api_server.apply(*objects.values())
+    port, option = free_port(), "--providers.kubernetesIngressNGINX"
+    command = [
+        str(TRAEFIK), f"--entryPoints.web.address=127.0.0.1:{port}", "--global.checkNewVersion=false",
+        f"{option}.httpEntryPoint=web", f"{option}.endpoint={api_server.url}", f"{option}.token={TOKEN}",
+        f"{option}.certAuthFilePath={api_server.ca}",
+    ]  # fmt: skip
+    command += [f"{option}.controllerClass={provider['controllerClass']}"] if is_set else []
+
+    def hosts() -> set[str]:
+        with contextlib.suppress(httpx.TransportError), httpx.Client(trust_env=False, timeout=60) as client:
+            found = ("other.example", "old.example")
+            asked = {host: client.get(f"http://127.0.0.1:{port}/", headers={"Host": host}) for host in found}
+            return {host for host, answer in asked.items() if answer.status_code != 404}
+        return set()
+
+    with running(command, tmp_path / "traefik.log"):
+        assert eventually(hosts, "Traefik knows an Ingress") == {served}
+    api_server.kubectl("delete", "ingress", "--all", "--namespace=other")
