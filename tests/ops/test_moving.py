@@ -88,7 +88,7 @@ def test_every_object_and_overlay_that_a_command_names_exists(at: At) -> None:
 
     assert {word for word in words if re.fullmatch(r"[a-z]+/[a-z0-9-]+", word)} - known == set()
     assert {words[0] for words in COMMANDS} == {"helm", "kubectl", "curl"}
-    assert len([words for words in COMMANDS if words[-2:] == ["-k", "my-overlay"]]) == 3
+    assert len([words for words in COMMANDS if words[-2:] == ["-k", "my-overlay"]]) == 4
 
 
 def test_the_program_has_the_command_that_the_pod_runs() -> None:
