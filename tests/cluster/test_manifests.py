@@ -120,6 +120,8 @@ def test_the_readmes_helm_install_prints_the_annotations_and_an_upgrade_adds_eve
     assert "auth-response-headers: X-M2M-Client-ID, X-M2M-Scope, X-M2M-Role, X-M2M-Issuer\n" in installed.stdout
     kinds = "deployment,service,ingress,networkpolicy,hpa,pdb,servicemonitor,prometheusrule,issuer.cert-manager.io"
     objects = api_server.get(kinds, "--namespace=auth", "--selector=app.kubernetes.io/name=m2m-verifier")["items"]
+    uninstalled = run([helm, "uninstall", name, "--namespace=auth", *options])
+    assert uninstalled.returncode == 0, uninstalled.stderr  # other tests have Services of their own there
     assert len(objects) == 11
 
 
