@@ -61,9 +61,9 @@ class Walk:
         policies = POLICY.replace("{<<: *api, mode: report}", api_moving)
         self.serve.write(yaml.safe_dump(configuration(entry(self.issuer), audit="all")) + policies)
 
-    def nginx(self, namespace: str = "api") -> list[str]:
+    def nginx(self) -> list[str]:
         """ingress-nginx with the Ingress that the API server has."""
-        found = self.server.get("ingress/m2m-api", "-n", namespace)
+        found = self.server.get("ingress/m2m-api", "-n", "api")
         where = Where(self.folder, self.old, free_port(), self.serve.address, self._api)
         return ingress_nginx(yaml.safe_dump(found), where)
 
@@ -100,16 +100,8 @@ class Walk:
     def report(self) -> Any:
         """What `report` finds in the lines of the second name."""
         lines = b"".join(line for line in list(self.serve.output) if b'"policy":"api-moving"' in line)
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "verifier",
-            "report",
-            "-",
-            f"--config={self.serve.config}",
-            "--format=json",
-        ]
+        command = [sys.executable, "-P", "-m", "verifier", "report", "-"]
+        command += [f"--config={self.serve.config}", "--format=json"]
         done = subprocess.run(command, input=lines, capture_output=True, check=False)
         return json.loads(done.stdout)
 
