@@ -174,9 +174,10 @@ wheel: $(UV) ## build the wheel, install it into an empty environment and start 
 	cd $(WHEEL) && venv/bin/m2m-verifier --version
 	cd $(WHEEL) && COGNITO_USER_POOL_ID=us-east-1_Example venv/bin/m2m-verifier check
 
-manifests: $(VENV)/.ready ## regenerate the dashboards and the PrometheusRule
+manifests: $(VENV)/.ready ## regenerate the dashboards, the PrometheusRule and the components that guard
 	$(PY) -m grafana.build
 	$(PY) -m grafana.prometheusrule
+	$(PY) -m k8s.guards
 
 pictures: $(VENV)/.ready prometheus ## docs/dashboards/*.png, from eight minutes of a real Prometheus
 	@$(call install,-e '.[dev$(comma)pictures]',matplotlib)

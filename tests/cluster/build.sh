@@ -23,6 +23,13 @@ echo "==> collecting custom resource definitions"
 module() { (cd "$out" && "$go" mod download -json "$1") | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p'; }
 cert_manager=$(module github.com/cert-manager/cert-manager@v1.21.2)
 gateway_api=$(module sigs.k8s.io/gateway-api@v1.6.3)
-cp "$cert_manager"/deploy/crds/*.yaml "$gateway_api"/config/crd/standard/*.yaml "$out/crds/"
+traefik=$(module github.com/traefik/traefik/v3@v3.7.13)
+envoy_gateway=$(module github.com/envoyproxy/gateway@v1.9.1)
+istio=$(module istio.io/api@v1.32.0)
+# The filter ExternalAuth is in the experimental channel alone.
+cp "$cert_manager"/deploy/crds/*.yaml "$gateway_api"/config/crd/experimental/gateway.*.yaml \
+	"$traefik"/docs/content/reference/dynamic-configuration/traefik.io_*.yaml \
+	"$envoy_gateway"/charts/gateway-helm/charts/crds/crds/generated/gateway.envoyproxy.io_securitypolicies.yaml \
+	"$istio"/kubernetes/customresourcedefinitions.gen.yaml "$out/crds/"
 chmod -R u+w "$out/crds"
 echo "$key" > "$out/built"

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from k8s import guards
+from k8s.guards import COMPONENTS
+from tests import kustomize
 from tests.cluster.server import APPLY, ApiServer
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +46,19 @@ def test_a_kustomization_applies_strictly_and_a_second_time_without_a_change(
 
     assert len(first) >= 4
     assert versions(api_server, folder) == first
+
+
+@pytest.mark.parametrize("name", [name for name in guards.PROXIES if name != "nginx-ingress-controller"])
+def test_a_component_that_guards_applies_strictly(api_server: ApiServer, name: str, tmp_path: Path) -> None:
+    """F5's definitions are in no package; docs/proxies.md says what they were checked with."""
+    api_server.namespace("other")
+    folder = kustomize.write(tmp_path, ["network-policy", name])
+    api_server.kubectl(*APPLY, "--kustomize", folder)
+    kinds = {key.partition("/")[0] for key in versions(api_server, folder)}
+    api_server.kubectl("delete", "--kustomize", folder)
+
+    written = yaml.safe_load_all((COMPONENTS / name / "guard.yaml").read_text())
+    assert {each["kind"] for each in written if each} - kinds <= {"ReferenceGrant"}
 
 
 def test_a_misspelt_field_does_not_apply(api_server: ApiServer) -> None:
@@ -105,6 +121,8 @@ def test_the_readmes_helm_install_prints_the_annotations_and_an_upgrade_adds_eve
     assert "auth-response-headers: X-M2M-Client-ID, X-M2M-Scope, X-M2M-Role, X-M2M-Issuer\n" in installed.stdout
     kinds = "deployment,service,ingress,networkpolicy,hpa,pdb,servicemonitor,prometheusrule,issuer.cert-manager.io"
     objects = api_server.get(kinds, "--namespace=auth", "--selector=app.kubernetes.io/name=m2m-verifier")["items"]
+    uninstalled = run([helm, "uninstall", name, "--namespace=auth", *options])
+    assert uninstalled.returncode == 0, uninstalled.stderr  # other tests have Services of their own there
     assert len(objects) == 11
 
 

@@ -80,7 +80,7 @@ DOCS = {path.stem: Page(path) for path in sorted((ROOT / "docs").glob("*.md"))}
 EXAMPLES = [*map(Page, sorted((ROOT / "examples").glob("**/README.md")))]
 PAGES = [
     *map(Page, sorted(ROOT.glob("*.md"))),
-    *(Page(ROOT / name / "README.md") for name in ("tests", "terraform")),
+    *(Page(ROOT / name / "README.md") for name in ("k8s", "tests", "terraform")),
     *DOCS.values(),
     *EXAMPLES,
 ]
