@@ -1,4 +1,4 @@
-# On a fresh machine: `make run` starts the demo, `make unit` gives an answer in under a minute, `make test` runs what CI runs.
+# On a fresh machine: `make run` starts the demo, `make unit` gives an answer in under a minute, `make test` runs everything quick of CI.
 VENV ?= .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
