@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,9 +11,16 @@ import httpx
 import pytest
 
 from tests.e2e.stage import Answer, eventually, exchange, free_port, request
+from tests.minting import SigningKey
+from tests.proxies.renderers import LUA
 from tests.proxies.stage import PROXIES, Proxy, Stage, decisions, is_refused_while_down, wrong
 from tests.proxies.table import NGINX, RESOURCE, TABLE, Row
 from verifier.policy.resources import WELL_KNOWN
+
+
+def test_haproxy_is_one_of_the_proxies() -> None:
+    if "haproxy" not in PROXIES:
+        pytest.skip(f"{LUA} names no folder with its Lua, which is in no package: docs/proxies.md")
 
 
 @dataclass
@@ -84,6 +92,21 @@ def test_the_protected_resource_document_is_open(passed: Passed) -> None:
     answer = exchange(passed.proxy.port, request(WELL_KNOWN, "Connection: close"))
 
     assert (answer.status, json.loads(answer.body)["resource"]) == (200, RESOURCE["url"])
+
+
+def test_a_dpop_proof_is_checked_against_the_request(passed: Passed) -> None:
+    """RFC 9449; the origin is that of the policy's resource."""
+    key, issuer = SigningKey.generate("ES256", "agent"), passed.proxy.stage.issuer
+    token = issuer.mint({**issuer.machine_claims("etl", ["read"]), "cnf": {"jkt": key.jkt}})
+
+    def ask(target: str) -> Answer:
+        proof = key.proof(token.encode(), RESOURCE["url"] + "db/x", iat=int(time.time())).decode()
+        lines = f"DPoP: {proof}", f"Authorization: DPoP {token}", "Connection: close"
+        return exchange(passed.proxy.port, request(target, *lines))
+
+    allowed, refused = ask("/db/x?q=1"), ask("/db/y")
+    assert (allowed.status, allowed.seen("X-M2M-Client-ID")) == (200, ["etl"])
+    assert (refused.status, refused.headers["www-authenticate"].partition(" ")[0]) == (401, "DPoP")
 
 
 @pytest.fixture(scope="module")

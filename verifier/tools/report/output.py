@@ -54,8 +54,8 @@ def limits(tally: Tally, config: Config | None) -> list[str]:
         "require is missing above, and refusals that they caused appear as let through.",
         "Policies, clients, scopes, roles and revocation are replayed, tokens are not: one that was valid counts as "
         "valid, one that was not stays refused, even if keys, audience or profile have changed.",
-        "Lines do not contain queries, bodies and other claims. Requests that nginx answered from its cache, or whose "
-        "lines were dropped, have none. An API may itself need scopes and roles that no rule needs.",
+        "Lines do not contain queries, bodies and other claims. Requests that nginx answered from its cache have no "
+        "line, and lines may have been dropped. An API may itself need scopes and roles that no rule needs.",
     ]
 
 
