@@ -72,9 +72,7 @@ def test_the_printed_lines_work_as_pasted(demo: Demo) -> None:
     assert "www-authenticate: bearer realm=" in refused.lower()
     assert "demo-reader" in forged
     assert "root" not in forged
-    explained, _, report = forged.partition("to change it:")
-    assert "insufficient_scope" in explained.partition("}")[2]  # after the last answer's body
-    assert "Would be refused, but were let through: requests 2, clients 1" in report
+    assert "insufficient_scope" in forged.partition("}")[2]  # what explain prints, after the last answer's body
 
 
 def test_the_screen_names_each_step_of_the_start_and_the_files_that_were_written(demo: Demo) -> None:

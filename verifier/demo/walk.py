@@ -12,8 +12,6 @@ from verifier.demo.stack import ROLE, Stack
 
 Watch = Callable[[], None]
 
-PROGRAM = f"{shlex.quote(sys.executable)} -P -m verifier"
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -37,7 +35,9 @@ class Step:
 
     def explain(self, url: str, config: Path) -> str:
         """The line to paste that prints each step of the decision."""
-        command = f"{PROGRAM} explain --config {shlex.quote(str(config))} --policy api"
+        command = (
+            f"{shlex.quote(sys.executable)} -P -m verifier explain --config {shlex.quote(str(config))} --policy api"
+        )
         return f'printf %s "$TOKEN" | {command} --method {self.method} --url {url}{self.path}'
 
     def take(self, client: httpx.Client, token: str) -> tuple[bool, str]:
@@ -63,7 +63,6 @@ STEPS = (
 )
 
 
-REPORT = f"{PROGRAM} report {{}} --config {{}} --without-scope read"
 HEADING = "Below: one JSON line for each decision (the audit log), and the verifier's own log."
 
 
@@ -76,8 +75,6 @@ def instructions(demo: Stack) -> str:
     lines = [("Get a token; its only scope is read", get_token)]
     lines += [(step.title, step.curl(demo.url)) for step in STEPS]
     lines.append(("Print each step of the decision about the DELETE", DELETE.explain(demo.url, demo.verifier.config)))
-    files = [shlex.quote(str(path)) for path in (demo.verifier.log_file, demo.verifier.config)]
-    lines.append(("Count the requests, and replay them without the scope read", REPORT.format(*files)))
     script = "\n\n".join(f"  # {number}. {title}\n  {line}" for number, (title, line) in enumerate(lines, 1))
     return f"""
 nginx listens on {demo.url}, protects a small API and asks the verifier about every request.
