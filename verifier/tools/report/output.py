@@ -41,7 +41,7 @@ def limits(tally: Tally, config: Config | None) -> list[str]:
     if not tally.passed:
         found.append("No line is about a request that was let through: with `audit: denied`, none is written.")
     if config is None or tally.replay is None:
-        return [*found, "Which scopes were needed, and what would change, takes the configuration: --config FILE."]
+        return [*found, "To see which scopes were needed and what would change, add --config FILE."]
     found += [f"No replayed line has the {printable(absent)}." for absent in sorted(tally.replay.absent)]
     if tally.not_replayed:
         reasons = ", ".join(sorted(NOT_REPLAYED))
