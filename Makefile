@@ -1,4 +1,4 @@
-# On a fresh machine: `make run` starts the demo, `make unit` gives an answer in under a minute, `make test` runs what CI runs.
+# On a fresh machine: `make run` starts the demo, `make unit` gives an answer in under a minute, `make test` runs everything quick of CI.
 VENV ?= .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
@@ -42,7 +42,7 @@ run: $(VENV)/.run ## the demo on port 8080: nginx, verifier, token issuer and AP
 unit: $(VENV)/.ready ## the tests that need no other program, in under a minute
 	$(PY) -m pytest -q $(PARALLEL) tests/unit tests/security
 
-test: $(VENV)/.ready nginx prometheus tools environments check ## everything that CI runs, in about five minutes
+test: $(VENV)/.ready nginx prometheus tools environments check ## everything quick that CI runs, in about five minutes
 	@$(call debian,curl jq systemd-analyze:systemd)
 	$(PY) -m pytest $(PARALLEL)
 # By module: many fixtures start servers, once for a module.

@@ -1,3 +1,3 @@
-"""Verifies machine-to-machine tokens for nginx ``auth_request`` subrequests."""
+"""Verifies machine-to-machine tokens for nginx and other proxies."""
 
 __version__ = "0.1.0"

@@ -56,16 +56,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="m2m-verifier", description="Verifies machine-to-machine tokens for nginx.")
+    parser = argparse.ArgumentParser(
+        prog="m2m-verifier", description="Verifies machine-to-machine tokens for nginx and other proxies."
+    )
     parser.set_defaults(log_level=logging.WARNING)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     config = argparse.ArgumentParser(add_help=False)
     config.add_argument("--config", type=Path, metavar="FILE", help="configuration file (M2M_CONFIG)")
 
-    serve = commands.add_parser("serve", parents=[config], help="answer subrequests")
+    serve = commands.add_parser("serve", parents=[config], help="answer the auth requests of a proxy")
     serve.add_argument("--host", metavar="H", help="address to listen on (M2M_HOST, 0.0.0.0)")
-    serve.add_argument("--port", type=_number(0, 65535), metavar="N", help="port for subrequests (M2M_PORT, 8000)")
+    serve.add_argument("--port", type=_number(0, 65535), metavar="N", help="port for auth requests (M2M_PORT, 8000)")
     serve.add_argument("--uds", type=Path, metavar="PATH", help="Unix socket instead of host and port")
     serve.add_argument("--uds-mode", type=_mode, metavar="MODE", help="the Unix socket's file mode (0660)")
     serve.add_argument(
@@ -80,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
     explain = commands.add_parser(
         "explain", parents=[config], help="read a token from stdin and print each step of the decision",
-        description="Reads a token from stdin. Headers that prove whose it is may follow, one a line (DPoP: PROOF). "
+        description="Reads a token from stdin. Headers that prove who sends it may follow, one a line (DPoP: PROOF). "
         "Exit 0: allowed, 1: denied, 2: indeterminate.",
     )  # fmt: skip
     explain.add_argument("--url", required=True, metavar="U", help="URL of the original request")
@@ -99,9 +101,9 @@ def _parser() -> argparse.ArgumentParser:
         "report", help="read audit lines: who calls what, who is refused, who would lose access",
         description="Reads audit lines, gzip files too, and prints the requests of each client. With a configuration, "
         "it also decides about them again and prints what would change. "
-        "Exit 0: nobody loses access, 1: somebody does, 2: there is no complete report.",
+        "Exit 0: nobody loses access, 1: somebody does, 2: the report is not complete.",
     )  # fmt: skip
-    report.add_argument("files", nargs="+", metavar="FILE", help="audit lines, or gzip of them; - for standard input")
+    report.add_argument("files", nargs="+", metavar="FILE", help="audit lines, plain or gzip; - for standard input")
     report.add_argument("--config", type=Path, metavar="FILE", help="configuration to replay the lines with")
     report.add_argument(
         "--without-scope", action="append", default=[], metavar="S", help="as if no client had this scope; repeatable"
@@ -111,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument(
         "--auth-url", action="append", default=[], metavar="PATH?QUERY",
-        help="auth URL in the Ingress of a policy, whose parameters no line has; repeatable",
+        help="auth URL in the Ingresses of a policy, if it has parameters; repeatable",
     )  # fmt: skip
     report.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: %(default)s")
     report.set_defaults(command=_report)
@@ -140,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     canary.add_argument("--once", action="store_true", help="make one round and print the results")
     canary.set_defaults(command=_canary, log_level=logging.INFO)
 
-    demo = commands.add_parser("demo", help="run issuer, verifier, nginx and an API on this machine")
+    demo = commands.add_parser("demo", help="run token issuer, verifier, nginx and an API on this machine")
     demo.add_argument("--port", type=_number(0, 65535), default=8080, metavar="N", help="nginx's port (%(default)s)")
     demo.add_argument("--check", action="store_true", help="run the self-test and exit 0 or 1")
     demo.set_defaults(command=_demo)

@@ -77,10 +77,10 @@ class Page:
 
 README = Page(ROOT / "README.md")
 DOCS = {path.stem: Page(path) for path in sorted((ROOT / "docs").glob("*.md"))}
-EXAMPLES = [*map(Page, sorted((ROOT / "examples").glob("**/README.md")))]
+EXAMPLES = [*map(Page, sorted((ROOT / "examples").glob("*/README.md")))]
 PAGES = [
     *map(Page, sorted(ROOT.glob("*.md"))),
-    *(Page(ROOT / name / "README.md") for name in ("k8s", "tests", "terraform")),
+    *(Page(ROOT / name / "README.md") for name in ("tests", "terraform", "k8s", "docs/dashboards", "examples")),
     *DOCS.values(),
     *EXAMPLES,
 ]

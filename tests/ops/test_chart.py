@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pages import Page
 
 from verifier import __version__
 from verifier.config.model import Settings
@@ -46,6 +47,9 @@ VALUES = {
         highAvailability={"enabled": True}, admissionPolicy={"enabled": True},
     ),
 }  # fmt: skip
+
+
+[README_VALUES] = [yaml.safe_load(block) for block in Page(ROOT / "k8s" / "README.md").blocks("yaml")]
 
 
 @pytest.fixture
@@ -91,7 +95,7 @@ def test_the_chart_makes_the_objects_of_an_overlay(
     assert comparable(template(helm, VALUES[overlay], namespace)) == comparable(built)
 
 
-@pytest.mark.parametrize("given", [{}, *VALUES.values()], ids=["defaults", *VALUES])
+@pytest.mark.parametrize("given", [{}, README_VALUES, *VALUES.values()], ids=["defaults", "README", *VALUES])
 def test_helm_lint_finds_nothing(helm: Helm, given: Values) -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), given=given).stdout
 

@@ -52,6 +52,12 @@ def test_every_link_leads_somewhere(page: Page) -> None:
     assert [why for why in missing.values() if why] == []
 
 
+def test_the_readme_names_every_page_but_those_of_single_examples() -> None:
+    linked = {(ROOT / target.partition("#")[0]).resolve() for target in README.links()}
+    pages_of_examples = {page.path for page in pages.EXAMPLES}
+    assert {page.path for page in PAGES} - {README.path} - pages_of_examples <= linked
+
+
 def test_a_link_that_leads_nowhere_is_noticed(tmp_path: Path) -> None:
     page = Page(ROOT / "docs" / "none.md")
     assert page.missing("nowhere.md") == "there is no docs/nowhere.md"

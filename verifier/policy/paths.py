@@ -151,7 +151,7 @@ def _resolve(path: str) -> str:
 
 # Syntax of other routers and of regular expressions, and what it is here.
 _FOREIGN_SYNTAX = [
-    (re.compile(r"/:|\{[^/]*\}|<[^/]*>"), "a segment with any value is written * here, any number of segments **"),
+    (re.compile(r"/:|\{[^/]*\}|<[^/]*>"), "write * for a segment with any value, ** for any number of segments"),
     (
         re.compile(r"\[[^/\]]*\][+?{]|\[[^/\]]*[^/\]]-[^/\]]|\[\^|\([^)]*\||\\"),
         "a path is no regular expression: * is one segment, ** any number; write a rule for each alternative",

@@ -52,7 +52,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.OK: "nothing",
     Reason.MISSING_TOKEN: "send the header `Authorization: Bearer TOKEN`; check that the token is not empty",
     Reason.MALFORMED_TOKEN: "send one access token exactly as issued: no quotes, no line break, no second token",
-    Reason.UNSUPPORTED_ALGORITHM: "list the token's `alg` under the issuer's `algorithms`, if it signs with that one",
+    Reason.UNSUPPORTED_ALGORITHM: "list the token's `alg` under the issuer's `algorithms`, if the issuer uses it",
     Reason.UNKNOWN_ISSUER: "configure an issuer with exactly this `iss`, or use a token of a configured issuer",
     Reason.UNKNOWN_KEY: "fetch a new token; if new ones fail too, they come from another environment of the issuer",
     Reason.BAD_SIGNATURE: "fetch a new token: this one was changed, truncated, or signed with another key",
@@ -62,7 +62,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.INVALID_CLAIMS: "correct the claims at the issuer; RFC 7519 section 4.1 gives their types",
     Reason.BAD_PROOF: "send what `cnf` names: with each request a new DPoP proof, or the client's certificate",
     Reason.REVOKED: "remove the client or the `jti` from `revoked`, if it is there by mistake",
-    Reason.NOT_M2M: "fetch it with the client credentials grant; if it was, set the issuer's `profile`",
+    Reason.NOT_M2M: "fetch it with the client credentials grant; if you did, set the issuer's `profile`",
     Reason.CLIENT_NOT_ALLOWED: "add the client to `clients` of the issuer, the policy or the auth URL",
     Reason.ISSUER_NOT_ALLOWED: "add the issuer to the policy's `issuers`, or to the auth URL's",
     Reason.INSUFFICIENT_SCOPE: "grant the client the scope, and fetch a new token that asks for it",
@@ -72,7 +72,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.UNKNOWN_POLICY: "name a policy of the configuration in the auth URL",
     Reason.BAD_AUTH_REQUEST: "correct the auth URL's query: it takes scope, client and issuer",
     Reason.HEADERS_TOO_LARGE: "grant fewer scopes, map fewer claims, or raise `max_header_bytes` and nginx's buffer",
-    Reason.KEYS_UNAVAILABLE: "see whether the issuer's key set can be fetched from here",
+    Reason.KEYS_UNAVAILABLE: "check whether the issuer's key set can be fetched from here",
     Reason.INTERNAL_ERROR: "report this defect of the verifier: its log names the place in the code",
 }
 
@@ -222,7 +222,7 @@ def _steps(decision: Decision, facts: dict[str, str]) -> list[Step]:
         if not (needs_token or name in WITHOUT_TOKEN):
             steps.append(Step(name, None, "no token needed"))
         elif passed and decision.reason in reasons:
-            steps.append(Step(name, False, f"{detail}: {decision.description}".lstrip(": ")))
+            steps.append(Step(name, False, f"{detail}; {decision.description}".lstrip("; ")))
             passed = None
         else:
             steps.append(Step(name, passed, detail if passed else ""))

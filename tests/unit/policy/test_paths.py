@@ -160,7 +160,7 @@ def test_a_pattern_that_could_not_mean_what_it_says_is_refused(pattern: str) -> 
 
 
 HINTS = {
-    "is written * here": ["/db/{id}", "/db/x{id}/y", "/db/:id", "/:id", "/db/<int:id>"],
+    "write * for a segment": ["/db/{id}", "/db/x{id}/y", "/db/:id", "/:id", "/db/<int:id>"],
     "no regular expression": ["/db/[a-z]+", "/db/[0-9]", "/db/[^/]+", "/db/(a|b)", r"/db/\d+"],
     "query": ["/a?b=1", "/a/?"],
 }

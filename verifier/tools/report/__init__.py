@@ -58,7 +58,7 @@ def _replay(config: Config | None, options: argparse.Namespace) -> Replay | None
     queries: dict[str, bytes] = {}
     for policy, query in map(parse_auth_url, options.auth_url):
         if policy in queries:
-            raise ConfigError([f"--auth-url: policy {policy} is named twice, and no line tells which of them it is of"])
+            raise ConfigError([f"--auth-url: policy {policy} is named twice: give one auth URL for each policy"])
         try:
             config.policies.find(policy, query)
         except Rejected as rejected:

@@ -19,9 +19,9 @@ MAX_WIDTH = 80  # characters to which a column of the table is filled; a longer 
 FORMULA = ("=", "+", "-", "@")  # how a formula begins
 
 TITLES = {
-    REFUSED: "Would be refused, and were let through",
+    REFUSED: "Would be refused, but were let through",
     OTHER_ROLE: "Would reach the API with another role",
-    ALLOWED: "Would be let through, and were refused",
+    ALLOWED: "Would be let through, but were refused",
 }
 
 
@@ -43,7 +43,7 @@ def limits(tally: Tally, config: Config | None) -> list[str]:
     if not tally.passed:
         found.append("No line is about a request that was let through: with `audit: denied`, none is written.")
     if config is None or tally.replay is None:
-        return [*found, "Which scopes were needed, and what would change, takes the configuration: --config FILE."]
+        return [*found, "To see which scopes were needed and what would change, add --config FILE."]
     found += [f"No replayed line has the {printable(absent)}." for absent in sorted(tally.replay.absent)]
     if tally.not_replayed:
         reasons = ", ".join(sorted(NOT_REPLAYED))
@@ -52,13 +52,12 @@ def limits(tally: Tally, config: Config | None) -> list[str]:
         found.append(f"{tally.cut:,} lines have a path that the verifier cut or masked; it is replayed as written.")
     return [
         *found,
-        "Parameters of auth URLs (scope, client, issuer) are in no line. Where --auth-url does not give them, requests "
-        "are replayed without: what only they require is missing above, and refusals that they caused appear as let "
-        "through.",
+        "Lines do not contain the parameters of auth URLs (scope, client, issuer). Without --auth-url, what only they "
+        "require is missing above, and refusals that they caused appear as let through.",
         "Policies, clients, scopes, roles and revocation are replayed, tokens are not: one that was valid counts as "
-        "valid, one that was not stays refused, whatever keys, audiences, times and profiles the configuration has.",
-        "Queries, bodies and other claims are in no line, nor are requests that nginx answered from its cache or whose "
-        "lines were dropped. An API may itself need scopes and roles that no rule needs.",
+        "valid, one that was not stays refused, even if keys, audience or profile have changed.",
+        "Lines do not contain queries, bodies and other claims. Requests that nginx answered from its cache have no "
+        "line, and lines may have been dropped. An API may itself need scopes and roles that no rule needs.",
     ]
 
 
