@@ -17,19 +17,30 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
     """The guards, routes and traps of HTTPRoutes and what is like them."""
     attached = istio.targets(manifests, known) | envoy_gateway.targets(manifests)
     for one in manifests.of(GROUP, "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"):
-        hosts = one.texts("spec", "hostnames") or [""]
         for rule in one.each("spec", "rules"):
+            if middlewares_of(one, rule):  # Traefik's: read in traefik
+                continue
             found = list(_filters(one, rule, manifests))
             yield from found
             guard = next((each for each in found if isinstance(each, Guard)), None)
             is_checked = guard is not None
             if guard is None:
                 guard, is_checked = _attached(one, rule, attached)
-            paths = [one.text(*match, "path", "value") or "/" for match in one.each(*rule, "matches")] or ["/"]
-            # A rule without a backend redirects or answers by itself.
-            backends = [named(one, item, with_port=True) for item in one.each(*rule, "backendRefs")]
-            for host, path, backend in product(hosts, paths, backends):
+            for host, path, backend in ways_of(one, rule):
                 yield Route(one, (*rule, "filters"), host, path, backend, guard, is_checked)
+
+
+def ways_of(one: Object, rule: Place) -> Iterator[tuple[str, str, str]]:
+    """Host, path and backend of a rule. One without a backend redirects or answers by itself."""
+    paths = [one.text(*match, "path", "value") or "/" for match in one.each(*rule, "matches")] or ["/"]
+    backends = [named(one, item, with_port=True) for item in one.each(*rule, "backendRefs")]
+    return product(one.texts("spec", "hostnames") or [""], paths, backends)
+
+
+def middlewares_of(one: Object, rule: Place) -> list[Place]:
+    """The filters of a rule that are Middlewares of Traefik."""
+    references: list[Place] = [(*item, "extensionRef") for item in one.each(*rule, "filters")]
+    return [item for item in references if one.text(*item, "kind") == "Middleware"]
 
 
 def _filters(one: Object, rule: Place, manifests: Manifests) -> Iterator[Guard | Finding]:

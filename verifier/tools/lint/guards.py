@@ -146,9 +146,9 @@ def _auth_url(guard: Guard, known: Known) -> Iterator[Finding]:
     base += guard.prefixes[0]
     if policy is None or "/" in policy:
         fits = " or ".join(f"{prefix}/POLICY" for prefix in guard.prefixes)
-        why = f"{url.path or 'nothing'} is not the verifier's path for this controller, {fits}: another path may answer"
-        why += " 200 to every request, or trust headers that the client sends"
-        near = next(iter(_policies(guard.written).values()), "").strip("/").partition("/")[0]
+        why = f"the path {url.path or '(none)'} is not what this controller asks, {fits}: another one may answer 200"
+        why += " to every request, or trust headers that the client sends"
+        near = next(iter(_policies(url.path).values()), "").strip("/").partition("/")[0]
         yield guard.object.trap("auth-url-path", guard.place, why, f"{base}/{near or 'default'}")
         return
     if "$" in guard.written:  # its value is not known here

@@ -31,12 +31,13 @@ def _unprotected(unguarded: Sequence[Route], guarded: Sequence[Route]) -> Iterat
         if other is None or other.guard is None or key in seen or route.path.startswith((WELL_KNOWN, ACME_PATH)):
             continue
         seen.add(key)
-        why = f"{route.host or '*'}{route.path} reaches {target}, which {other.object.label} guards: {UNGUARDED}"
+        name = f"{other.object.kind} {other.object.label}"
+        why = f"{route.host or '*'}{route.path} reaches {target}, which {name} guards: {UNGUARDED}"
         is_same = other.object.kind == route.object.kind
         write = other.guard.use if is_same else "what `m2m-verifier guard --proxy NAME` prints for this controller"
         yield route.object.finding("unprotected", route.place, why, write)
         if route.object.text(*place("enable-global-auth")) == "false":
-            why = f"switches the controller-wide guard off as well, on {target}, which {other.object.label} guards"
+            why = f"switches the controller-wide guard off as well, on {target}, which {name} guards"
             yield route.object.trap("global-auth-off", place("enable-global-auth"), why)
 
 

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 
 from verifier.proxies import forward_auth
+from verifier.tools.lint.gateway_api import middlewares_of, ways_of
 from verifier.tools.lint.guards import UNGUARDED, Found, Guard, Route, asks_verifier, missing_headers
 from verifier.tools.lint.ingress_nginx import MIDDLEWARES, Ingress
 from verifier.tools.lint.known import Known
 from verifier.tools.lint.manifests import Finding, Manifests, Object, Place
-from verifier.tools.lint.targets import named
+from verifier.tools.lint.targets import GROUP, named
 
 _GROUPS = ("traefik.io", "traefik.containo.us")
 _REWRITES = ("addPrefix", "replacePath", "replacePathRegex", "stripPrefix", "stripPrefixRegex")
@@ -25,28 +26,31 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
     for one in manifests.of(_GROUPS, "Middleware"):
         middlewares |= {one.label: one, f"{one.namespace or 'default'}-{one.name}@kubernetescrd": one}
     guards = {one.label: _guard(one) for one in middlewares.values() if _asks(one)}
+    statics = list(manifests.sections("entryPoints"))
     used: set[str] = set()
-    for static in manifests.sections("entryPoints"):
-        yield from _static(static)
+    serving: set[str] = set()
     for one, listed, names, ways in _routers(manifests):
-        chain = list(_chain(names, middlewares, set()))
+        entries = one.texts("spec", "entryPoints")
+        outer = [name for static in statics for name in _outer(static, entries)]
+        chain = list(_chain([*outer, *names], middlewares, set()))
         used |= {middleware.label for middleware in chain}
         guard = next((guards[middleware.label] for middleware in chain if middleware.label in guards), None)
         is_checked = any(middleware.at("spec", kind) is not None for middleware in chain for kind in _CHECKS)
         for host, path, backend in ways:
             yield Route(one, listed, host, path, backend, guard, is_checked)
         if guard is not None:
+            serving.update(entries)
             yield from _order(one, listed, chain, guard, known)
+    for static in statics:
+        yield from _static(static, serving)
     for label, guard in guards.items():
         yield guard
         trust: Place = ("spec", "forwardAuth", "trustForwardHeader")
         if guard.object.text(*trust) == "true":
             why = "the client then chooses method and URL that the verifier checks, in X-Forwarded headers"
-            yield guard.object.trap(
-                "trusted-forward-header", ("spec", "forwardAuth", "trustForwardHeader"), why, "false"
-            )
+            yield guard.object.trap("trusted-forward-header", trust, why, "false")
         if label not in used:
-            why = f"no IngressRoute in these files names this Middleware: {UNGUARDED}"
+            why = f"no route in these files names this Middleware: {UNGUARDED}"
             yield guard.object.finding("unused-guard", ("metadata", "name"), why, guard.use)
 
 
@@ -62,6 +66,17 @@ def _routers(manifests: Manifests) -> Iterator[tuple[Object, Place, list[str], l
             backends = [named(one, item, with_port=True) for item in one.each(*place, "services")]
             ways = [(host, path, backend) for host, path in _matches(one.text(*place, "match")) for backend in backends]
             yield one, (*place, "middlewares"), names, ways
+    for one in manifests.of(GROUP, "HTTPRoute"):
+        for rule in one.each("spec", "rules"):
+            if references := middlewares_of(one, rule):
+                yield one, (*rule, "filters"), [_name(one, item) for item in references], list(ways_of(one, rule))
+
+
+def _outer(static: Object, entries: list[str]) -> Iterator[str]:
+    """The Middlewares of the entry points that a router names; of all, where it names none."""
+    for entry in static.at("entryPoints") if isinstance(static.at("entryPoints"), dict) else ():
+        if entry in entries or not entries:
+            yield from static.texts("entryPoints", entry, "http", "middlewares")
 
 
 def _asks(middleware: Object) -> bool:
@@ -119,9 +134,12 @@ def _matches(rule: str) -> Iterator[tuple[str, str]]:
             yield host, path[1] if path else "/"
 
 
-def _static(static: Object) -> Iterator[Finding]:
+def _static(static: Object, serving: set[str]) -> Iterator[Finding]:
+    """Traps of the entry points that serve a guarded route; of all, where it is not known which."""
     entries = static.at("entryPoints")
     for entry in entries if isinstance(entries, dict) else ():
+        if serving and entry not in serving:
+            continue
         http: Place = ("entryPoints", entry, "http")
         if static.text("entryPoints", entry, "forwardedHeaders", "insecure") == "true":
             why = "clients choose their X-Forwarded headers, and so the address in the audit log"

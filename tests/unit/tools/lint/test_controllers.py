@@ -103,6 +103,12 @@ def cors(**spec: Any) -> Manifest:
 
 STRIP = middleware("strip", stripPrefix={})
 ROLE = middleware("role", headers={"customRequestHeaders": {"x-m2m-role": "root"}})
+REFERENCE = {
+    "backendRefs": [{"name": "orders", "port": 8080}],
+    "filters": [{"type": "ExtensionRef", "extensionRef": {"kind": "Middleware", "name": "orders-m2m"}}],
+}
+SAFE = {"aliasHeadersStrategy": "delete", "middlewares": ["default-orders-m2m@kubernetescrd"]}
+ENTRY = {"entryPoints": {"websecure": {"http": SAFE}}}
 NAMED = "- name: orders-m2m "
 SERVICES = "services: [{name: orders, port: 8080}]"
 TARGET = "kind: HTTPRoute, name: orders}"
@@ -136,6 +142,10 @@ CHANGES: dict[str, list[tuple[str, str, list[Manifest], list[str]]]] = {
         (NAMED, "- name: default-orders-m2m@kubernetescrd ", [], []),
         ("  routes:", f"  routes:\n    - {{match: Path(`/x`), {SERVICES}}}", [], ["unprotected"]),
         ("traefik", "traefik", [route("open")], ["unprotected"]),
+        ("traefik", "traefik", [route("guarded", **REFERENCE)], []),
+        (NAMED, "- name: x ", [route("guarded", **REFERENCE)], ["unprotected"]),
+        (NAMED, "- name: x ", [ENTRY], []),
+        ("entryPoints:\n", "entryPoints:\n  metrics: {address: ':8082'}\n", [], []),
     ],
     "traefik-ingress-nginx": [
         (f"    {N}auth-url", f"    {N}rewrite-target: /$1\n    {N}auth-url", [], ["rewrite-before-auth"]),
