@@ -24,6 +24,7 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
     inherited: dict[str, list[str]] = {}  # the policies of a VirtualServerRoute
     used: set[str] = set()
     for one in (*manifests.of(_GROUP, "VirtualServer"), *manifests.of(_GROUP, "VirtualServerRoute")):
+        has_guard = False
         outer = [named(one, item) for item in one.each("spec", "policies")]
         for place in (*one.each("spec", "routes"), *one.each("spec", "subroutes")):
             own = [named(one, item) for item in one.each(*place, "policies")]
@@ -40,7 +41,11 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
             for backend in _backends(one, place):
                 yield Route(one, (*place, "policies"), host, path, backend, guard, bool(checks))
             if guard is not None:
+                has_guard = True
                 yield from _location(one, (*place, "location-snippets"), known)
+        if has_guard:
+            server: Place = ("spec", "server-snippets")
+            yield from snippets.of_text(one, server, one.text(*server), known)
     for label, guard in guards.items():
         yield guard
         yield from _request(guard)
@@ -53,7 +58,8 @@ def _guard(policy: Object) -> Guard | None:
     uri, service = policy.text(*_AUTH, "authURI"), policy.text(*_AUTH, "authServiceName")
     if not asks_verifier(uri, service):
         return None
-    certified = tuple(snippets.set_headers(policy.text(*_AUTH, "authSnippets")))
+    own = snippets.set_headers(policy.text(*_AUTH, "authSnippets"))
+    certified = tuple(name for name, value in own.items() if value.startswith("$ssl_client_"))
     return Guard(policy, (*_AUTH, "authURI"), uri, (nginx.PREFIX,), (), (), f"policies: [{{name: {policy.name}}}]",
                  drops_challenge=True, certified=certified)  # fmt: skip
 
@@ -83,8 +89,7 @@ def _location(one: Object, place: Place, known: Known) -> Iterator[Finding]:
         lines = [f"auth_request_set $m2m_{variable} $upstream_http_{variable}; proxy_set_header {name} $m2m_{variable};"
                  for name, variable in variables.items()]  # fmt: skip
         yield one.finding("forgeable-header", place, why, f"{place[-1]}: {' '.join(lines)}")
-    for part in (place, ("spec", "server-snippets")):
-        yield from snippets.of_text(one, part, one.text(*part), known)
+    yield from snippets.of_text(one, place, snippet, known)
 
 
 def _request(guard: Guard) -> Iterator[Finding]:

@@ -23,8 +23,8 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
             found = list(_filters(one, rule, manifests))
             yield from found
             guard = next((each for each in found if isinstance(each, Guard)), None)
-            is_checked = guard is not None
-            if guard is None:
+            is_checked = any(one.text(*item, "type") == "ExternalAuth" for item in one.each(*rule, "filters"))
+            if not is_checked:
                 guard, is_checked = _attached(one, rule, attached)
             for host, path, backend in ways_of(one, rule):
                 yield Route(one, (*rule, "filters"), host, path, backend, guard, is_checked)
@@ -54,7 +54,7 @@ def _filters(one: Object, rule: Place, manifests: Manifests) -> Iterator[Guard |
         if not asks_verifier(one.text(*path), one.text(*backend, "name"), one.texts(*passed)):
             continue
         if one.text(*place, "type") != "ExternalAuth":
-            yield one.trap("no-guard", (*place, "type"), f"the filter has no type: {UNGUARDED}", "ExternalAuth")
+            yield one.trap("no-guard", (*place, "type"), f"the filter's type is another: {UNGUARDED}", "ExternalAuth")
             continue
         is_fabric = one.text(*path).startswith(gateway_fabric.PREFIX)
         yield Guard(one, path, one.text(*path), _dialects(one, manifests), passed, one.texts(*passed),

@@ -143,7 +143,7 @@ def _policies(path: str) -> dict[str, str]:
 def _auth_url(guard: Guard, known: Known) -> Iterator[Finding]:
     url, policy = guard.url, guard.policy
     base = f"{url.scheme}://{url.netloc}" if url.netloc else ""
-    base += guard.prefixes[0]
+    base += next((prefix for prefix in guard.prefixes if url.path.startswith(prefix)), guard.prefixes[0])
     if policy is None or "/" in policy:
         fits = " or ".join(f"{prefix}/POLICY" for prefix in guard.prefixes)
         why = f"the path {url.path or '(none)'} is not what this controller asks, {fits}: another one may answer 200"

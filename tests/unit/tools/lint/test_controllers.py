@@ -1,5 +1,6 @@
 """What lint says about each controller's objects. The blocks of `guard` are changed in one place."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,7 +50,8 @@ def test_a_block_without_any_one_of_its_guarding_lines_has_a_finding(lint: Lint,
 def test_a_policy_that_the_configuration_lacks_is_found_behind_each(lint: Lint, proxy: str) -> None:
     [finding] = lint(block(proxy), known=Known(frozenset({"order"}), headers=MAPPED))
 
-    assert (finding.rule, "/order" in finding.write, finding.line > 0) == ("unknown-policy", True, True)
+    [asked] = set(re.findall(r"/(?:verify|forward-auth|ext-authz|gateway-fabric)/order", block(proxy)))
+    assert (finding.rule, finding.write.strip('"').endswith(asked), finding.line > 0) == ("unknown-policy", True, True)
 
 
 @pytest.mark.parametrize("proxy", CONTROLLERS)
@@ -109,6 +111,10 @@ REFERENCE = {
 }
 SAFE = {"aliasHeadersStrategy": "delete", "middlewares": ["default-orders-m2m@kubernetescrd"]}
 ENTRY = {"entryPoints": {"websecure": {"http": SAFE}}}
+OTHERS = {
+    "backendRefs": [{"name": "orders", "port": 8080}],
+    "filters": [{"type": "ExternalAuth", "externalAuth": {"backendRef": {"name": "others"}, "http": {"path": "/x"}}}],
+}
 NAMED = "- name: orders-m2m "
 SERVICES = "services: [{name: orders, port: 8080}]"
 TARGET = "kind: HTTPRoute, name: orders}"
@@ -117,6 +123,7 @@ SELECTED = [route("open"), route("other", "www.example.com")]
 SELECTED[0]["metadata"]["labels"] = {"a": "b"}
 EVERYTHING = "rules: [{}]"
 F5_ROUTE = "      action: {pass: orders}\n"
+JWT = one("k8s.nginx.org/v1", "Policy", "jwt", jwt={"realm": "x"})
 F5_SUBROUTE = one(
     "k8s.nginx.org/v1", "VirtualServerRoute", "sub", host="x.example",
     subroutes=[{"path": "/", "action": {"pass": "a"}}], upstreams=[{"name": "a", "service": "orders", "port": 8080}],
@@ -189,6 +196,8 @@ CHANGES: dict[str, list[tuple[str, str, list[Manifest], list[str]]]] = {
         ("spec", "spec", [gateway("nginx")], ["auth-url-path"]),
         ("spec", "spec", [gateway("cilium")], []),
         ("spec", "spec", [unguarded(host="orders.example.com")], ["unprotected"]),
+        ("spec", "spec", [route("open", **OTHERS)], []),
+        ("namespace: auth, port: 8000", "port: 8000", [], []),
     ],
     "nginx-ingress-controller": [
         ("/verify/orders", "/forward-auth/orders", [], ["auth-url-path"]),
@@ -196,9 +205,11 @@ CHANGES: dict[str, list[tuple[str, str, list[Manifest], list[str]]]] = {
         ("X-M2M-Role $m2m_role", "X-M2M-Role $http_x_role", [], ["forgeable-header"] * 2),
         ("$upstream_http_x_m2m_role", "$upstream_http_x_role", [], ["forgeable-header"] * 2),
         ("location-snippets: |", "location-snippets: |\n        satisfy any;", [], ["satisfy-any"]),
+        ("  routes:", "  server-snippets: satisfy any;\n  routes:", [], ["satisfy-any"]),
         (F5_ROUTE, F5_ROUTE + "    - {path: /x, action: {proxy: {upstream: orders}}}\n", [], ["unprotected"]),
         ("      policies:\n        - name: orders-m2m ", "      x:\n        - name: x ", [], ["unused-guard"]),
         ("  routes:\n", "  policies: [{name: orders-m2m}]\n  routes:\n", [], []),
+        (F5_ROUTE, F5_ROUTE + "    - {path: /x, policies: [{name: jwt}], action: {pass: orders}}\n", [JWT], []),
         (F5_ROUTE, F5_ROUTE + "    - {path: /x, route: sub}\n", [F5_SUBROUTE], ["unprotected"]),
         (F5_ROUTE, F5_ROUTE + "    - {path: /x, route: sub, policies: [{name: orders-m2m}]}\n", [F5_SUBROUTE],
          ["forgeable-header"]),
