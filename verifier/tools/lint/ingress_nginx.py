@@ -93,12 +93,13 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
     """The guards, routes and traps of all Ingresses."""
     ingresses = []
     has_traefik = next(manifests.sections("entryPoints"), None) is not None
+    classes = {one.name for one in manifests.of("", "IngressClass") if "traefik" in one.text("spec", "controller")}
     for one in manifests.of("", "Ingress"):
         annotations = one.at("metadata", "annotations")
         if not isinstance(annotations, dict | None):
             yield one.finding("unreadable", ("metadata", "annotations"), "not a mapping", 'annotations: {"…": "…"}')
             continue
-        ingress = Ingress(one, _is_traefiks(one, has_traefik))
+        ingress = Ingress(one, _is_traefiks(one, classes, has_traefik))
         # A canary shares the guard of the Ingress beside it. One with Middlewares is read in traefik.
         if ingress.annotation("canary") != "true" and not one.text(*MIDDLEWARES):
             ingresses.append(ingress)
@@ -122,12 +123,10 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
         yield from snippets.of_ingress(ingress.object, guard is not None, is_shared, known)
 
 
-def _is_traefiks(ingress: Object, has_traefik: bool) -> bool:
+def _is_traefiks(ingress: Object, classes: set[str], has_traefik: bool) -> bool:
     """Whether Traefik reads this Ingress: its class says so, or Traefik's configuration and the dialect do."""
-    url = split(ingress.text(*place("auth-url")))
-    return "traefik" in ingress.text("spec", "ingressClassName") or (
-        has_traefik and forward_auth.policy_in(url.path) is not None
-    )
+    name, url = ingress.text("spec", "ingressClassName"), split(ingress.text(*place("auth-url")))
+    return "traefik" in name or name in classes or (has_traefik and forward_auth.policy_in(url.path) is not None)
 
 
 def _auth_url(ingress: Ingress) -> Iterator[Finding]:
