@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from verifier.tools.lint.guards import Guard
-from verifier.tools.lint.manifests import Finding, Manifests, Object, Place
+from verifier.tools.lint.manifests import Finding, Manifests, Object, Place, text
 
 GROUP = "gateway.networking.k8s.io"
 
@@ -29,7 +29,8 @@ def targets_of(policy: Object, manifests: Manifests) -> Iterator[tuple[str, str,
         labels = policy.at(*selector, "matchLabels")
         for one in manifests.of(GROUP, policy.text(*selector, "kind")):
             own = one.at("metadata", "labels")
-            fits = isinstance(labels, dict) and isinstance(own, dict) and labels.items() <= own.items()
+            fits = isinstance(labels, dict) and isinstance(own, dict)
+            fits = fits and all(text(own.get(key)) == text(value) for key, value in labels.items())
             if fits and one.namespace == policy.namespace:
                 yield one.kind, one.label, ""
 

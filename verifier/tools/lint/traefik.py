@@ -32,7 +32,7 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
     for one, listed, names, ways in _routers(manifests):
         entries = one.texts("spec", "entryPoints")
         outer = [name for static in statics for name in _outer(static, entries)]
-        chain = list(_chain([*outer, *names], middlewares, set()))
+        chain = _chain([*outer, *names], middlewares)
         used |= {middleware.label for middleware in chain}
         guard = next((guards[middleware.label] for middleware in chain if middleware.label in guards), None)
         is_checked = any(middleware.at("spec", kind) is not None for middleware in chain for kind in _CHECKS)
@@ -99,13 +99,16 @@ def _name(one: Object, item: Place) -> str:
     return name if "@" in name else f"{namespace}/{name}".removeprefix("/")
 
 
-def _chain(names: list[str], middlewares: Mapping[str, Object], seen: set[str]) -> Iterator[Object]:
-    """The Middlewares of a route in the order in which they run, chains resolved."""
-    for one in (middlewares[name] for name in names if name in middlewares):
-        if one.label not in seen:
-            yield one
-            members = [_name(one, item) for item in one.each("spec", "chain", "middlewares")]
-            yield from _chain(members, middlewares, seen | {one.label})
+def _chain(names: list[str], middlewares: Mapping[str, Object]) -> list[Object]:
+    """The Middlewares of a route in the order in which they run first, chains resolved."""
+    found: dict[str, Object] = {}
+    pending = names[::-1]
+    while pending:
+        one = middlewares.get(pending.pop())
+        if one is not None and one.label not in found:
+            found[one.label] = one
+            pending += [_name(one, item) for item in one.each("spec", "chain", "middlewares")][::-1]
+    return list(found.values())
 
 
 def _order(one: Object, place: Place, chain: list[Object], guard: Guard, known: Known) -> Iterator[Finding]:

@@ -106,6 +106,7 @@ def cors(**spec: Any) -> Manifest:
 
 STRIP = middleware("strip", stripPrefix={})
 ROLE = middleware("role", headers={"customRequestHeaders": {"x-m2m-role": "root"}})
+INGRESS_CLASS = one("networking.k8s.io/v1", "IngressClass", "nginx", controller="traefik.io/ingress-nginx")
 REFERENCE = {
     "backendRefs": [{"name": "orders", "port": 8080}],
     "filters": [{"type": "ExtensionRef", "extensionRef": {"kind": "Middleware", "name": "orders-m2m"}}],
@@ -160,7 +161,7 @@ CHANGES: dict[str, list[tuple[str, str, list[Manifest], list[str]]]] = {
         ("ingressClassName: nginx", "ingressClassName: traefik", [], []),
         # Without Traefik's configuration, the Ingress is one of ingress-nginx.
         ("entryPoints:", "others:", [], ["no-rate-limit", "auth-url-path"]),
-        ("entryPoints:", "others:", [one("networking.k8s.io/v1", "IngressClass", "nginx", controller="traefik.io/x")], []),
+        ("entryPoints:", "others:", [INGRESS_CLASS], []),
     ],
     "envoy-gateway": [
         ("failOpen: false", "failOpen: true", [], ["fail-open"]),
