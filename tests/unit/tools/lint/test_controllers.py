@@ -187,6 +187,7 @@ CHANGES: dict[str, list[tuple[str, str, list[Manifest], list[str]]]] = {
         (EVERYTHING, "rules: [{to: [{operation: {notPaths: [/health]}}]}]", [], ["no-guard"]),
         (EVERYTHING, f"rules: [{{to: [{{operation: {{notPaths: [{METADATA}*]}}}}]}}]", [], []),
         ("provider: {name: m2m-verifier-orders}", "provider: {name: m2m-verifier-order}", [], ["unused-guard"]),
+        ("provider: {name: m2m-verifier-orders}", "x: y", [], ["no-guard", "unused-guard"]),
         ("selector:", "targetRefs: [{kind: HTTPRoute, name: other}]\n  x:", SELECTED, ["unprotected"]),
     ],
     "gateway-api": [
