@@ -92,7 +92,12 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--json", action="store_true", help="print JSON")
     explain.set_defaults(command=_explain)
 
-    lint = commands.add_parser("lint", help="read Ingress YAML and report each known trap: exit 0 or 1")
+    lint = commands.add_parser(
+        "lint", help="read Kubernetes YAML and report what takes the guard of an API away: exit 0 or 1",
+        description="Reads Ingresses, and objects of Traefik, the Gateway API, Envoy Gateway, Istio and F5's "
+        "controller, from all files together. Reports each known trap with its line. Exit 0: no finding, 1: findings, "
+        "2: the configuration is wrong.",
+    )  # fmt: skip
     lint.add_argument("--config", type=Path, metavar="FILE", help="to compare with its policies and headers")
     lint.add_argument("files", type=Path, nargs="+", metavar="FILE", help="Kubernetes YAML (/dev/stdin for a pipe)")
     lint.set_defaults(command=_lint)

@@ -56,7 +56,10 @@ def test_the_nginx_configuration_contains_every_line_that_guard_prints(folder: P
 
 @any_manifest
 def test_lint_finds_nothing_in_the_manifests(manifest: Path, tmp_path: Path) -> None:
-    assert lint.lint_files([manifest], lint.Known.of(configuration(manifest.parent, tmp_path))) == []
+    found = lint.lint_files([manifest], lint.Known.of(configuration(manifest.parent, tmp_path)))
+    # Its configuration is for nginx.conf; the manifest and the README say what ingress-nginx needs.
+    allowed = ["lost-challenge"] if manifest.parent.name == "mcp" else []
+    assert [finding.rule for finding in found] == allowed
 
 
 @any_manifest

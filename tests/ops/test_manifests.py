@@ -395,7 +395,7 @@ def test_lint_finds_no_trap(overlay: list[Manifest], policy: Path, tmp_path: Pat
     built.write_text(yaml.safe_dump_all(overlay))
 
     assert m2m_verifier("lint", "--config", policy, built, COGNITO_USER_POOL_ID="us-east-1_FromSecret") == (
-        0, "1 file(s), 2 Ingress(es), 1 guarded by the verifier: no finding(s)\n", "",
+        0, "1 file(s), 2 route(s), 1 guard(s): no finding(s)\n", "",
     )  # fmt: skip
 
 

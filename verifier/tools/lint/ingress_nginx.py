@@ -1,17 +1,19 @@
-"""Rules about one Ingress and its annotations, checked against ingress-nginx 1.15."""
+"""Rules about an Ingress and its annotations, checked against ingress-nginx 1.15, and Traefik's provider for them."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from verifier.identity import IDENTITY_HEADERS
-from verifier.policy.policies import PARAMETERS
-from verifier.proxies import nginx
+from verifier.proxies import forward_auth, nginx
+from verifier.tools.lint import snippets
+from verifier.tools.lint.guards import UNGUARDED, Found, Guard, Route, asks_verifier, split
 from verifier.tools.lint.known import Known
-from verifier.tools.lint.manifests import UNGUARDED, Finding, Ingress, covers
+from verifier.tools.lint.manifests import Finding, Manifests, Object, Place
 
+PREFIX = "nginx.ingress.kubernetes.io/"
+MIDDLEWARES: Place = ("metadata", "annotations", "traefik.ingress.kubernetes.io/router.middlewares")
 SERVICE = "http://m2m-verifier.NAMESPACE.svc.cluster.local:8000"
 
 # What ingress-nginx's annotation validation accepts; for fullmatch, because a final newline fails there too.
@@ -20,28 +22,116 @@ VARIABLE = re.compile(r"\$\{?([A-Za-z0-9_]+)\}?")
 CLIENT_CHOSEN = re.compile(
     r"(escaped_)?request_uri|(document_)?uri|request|args|is_args|query_string|host|(arg|http|cookie|sent_http)_.*"
 )
-_IDENTITY = {name.lower() for name in IDENTITY_HEADERS}
 CACHE_KEY_NEEDS = ("http_authorization", "request_method", "request_uri")
 
 
-def findings(ingresses: Sequence[Ingress], known: Known) -> Iterator[Finding]:
-    """Every trap that an Ingress holds by itself."""
+@dataclass(frozen=True, slots=True)
+class Ingress:
+    """What the rules read of one Ingress."""
+
+    object: Object
+    is_traefik: bool
+
+    def annotation(self, key: str) -> str:
+        """The value of an ingress-nginx annotation, empty where it is absent."""
+        return self.object.text(*place(key))
+
+    @property
+    def response_headers(self) -> list[str]:
+        """The names in ``auth-response-headers``, as they are written."""
+        return [name.strip() for name in self.annotation("auth-response-headers").split(",") if name.strip()]
+
+    @property
+    def guard(self) -> Guard | None:
+        """How it asks the verifier: ``auth-url`` has its path, or names its Service."""
+        url = self.annotation("auth-url")
+        if not url or not asks_verifier(url):
+            return None
+        # Traefik answers the client itself; nginx sets the header of the certificate, which has rules of its own.
+        prefix = forward_auth.PREFIX if self.is_traefik else nginx.PREFIX
+        passed, use = place("auth-response-headers"), f'{PREFIX}auth-url: "{url}"'
+        certified = () if self.is_traefik else (nginx.CERTIFICATE,)
+        return Guard(self.object, place("auth-url"), url, (prefix,), passed, self.response_headers, use,
+                     drops_challenge=not self.is_traefik, certified=certified)  # fmt: skip
+
+    @property
+    def hosts(self) -> list[str]:
+        """Each host once, in file order."""
+        return list(dict.fromkeys(host for host, _, _ in self.paths()))
+
+    def paths(self) -> Iterator[tuple[str, str, str]]:
+        """Host, path and backend of each rule."""
+        rules = list(self.object.each("spec", "rules")) or ([()] if self.object.at("spec", "defaultBackend") else [])
+        for rule in rules:
+            host = self.object.text(*rule, "host") if rule else ""
+            for path in list(self.object.each(*rule, "http", "paths")) if rule else []:
+                yield host, self.object.text(*path, "path") or "/", self._backend(*path, "backend")
+            if not rule or not self.object.at(*rule, "http", "paths"):
+                yield host, "/", self._backend("spec", "defaultBackend")
+
+    def _backend(self, *backend: str | int) -> str:
+        name, port = self.object.text(*backend, "service", "name"), (*backend, "service", "port")
+        number = self.object.text(*port, "number") or self.object.text(*port, "name")
+        return f"{self.object.namespace}/{name}:{number}".removeprefix("/") if name else ""
+
+    def trap(self, rule: str, key: str, why: str, value: str | None = None) -> Finding:
+        """A finding about an ingress-nginx annotation. ``value`` None: the line has to be deleted."""
+        return self.object.trap(rule, place(key), why, value)
+
+
+def place(key: str) -> Place:
+    """Where an ingress-nginx annotation stands."""
+    return ("metadata", "annotations", PREFIX + key)
+
+
+def covers(pattern: str, host: str) -> bool:
+    """Whether ``pattern``, a host name or a wildcard for one label, includes ``host``."""
+    return pattern == host or (pattern.startswith("*.") and host.partition(".")[2] == pattern[2:])
+
+
+def read(manifests: Manifests, known: Known) -> Iterator[Found]:
+    """The guards, routes and traps of all Ingresses."""
+    ingresses = []
+    has_traefik = next(manifests.sections("entryPoints"), None) is not None
+    classes = {one.name for one in manifests.of("", "IngressClass") if "traefik" in one.text("spec", "controller")}
+    for one in manifests.of("", "Ingress"):
+        annotations = one.at("metadata", "annotations")
+        if not isinstance(annotations, dict | None):
+            yield one.finding("unreadable", ("metadata", "annotations"), "not a mapping", 'annotations: {"…": "…"}')
+            continue
+        ingress = Ingress(one, _is_traefiks(one, classes, has_traefik))
+        # A canary shares the guard of the Ingress beside it. One with Middlewares is read in traefik.
+        if ingress.annotation("canary") != "true" and not one.text(*MIDDLEWARES):
+            ingresses.append(ingress)
     passing = {host for ingress in ingresses if not _missing_for_certificate(ingress) for host in ingress.hosts}
+    guarded_hosts = {host for ingress in ingresses if ingress.guard for host in ingress.hosts}
     for ingress in ingresses:
-        if ingress.guarded:
-            yield from _auth_url(ingress, known)
-            yield from _response_headers(ingress, known)
-            yield from _annotations(ingress)
+        guard = ingress.guard
+        is_checked = bool(ingress.annotation("auth-url"))
+        for host, path, backend in ingress.paths():
+            yield Route(ingress.object, place("auth-url"), host, path, backend, guard, is_checked)
+        if guard is not None:
+            yield guard
+            yield from _auth_url(ingress)
+            yield from _traefik(ingress) if ingress.is_traefik else _nginx(ingress, known, passing)
             yield from _tls(ingress)
-            yield from _certificate(ingress, known, passing)
-        elif not ingress.annotation("auth-url") and not _IDENTITY.isdisjoint(map(str.lower, ingress.response_headers)):
+        elif not is_checked and asks_verifier("", headers=ingress.response_headers):
             why = f"auth-response-headers lists the verifier's, but there is no auth-url: {UNGUARDED}"
-            yield ingress.trap("no-guard", "auth-url", why, f"{SERVICE}{nginx.PREFIX}/POLICY")
+            write = f"{SERVICE}{forward_auth.PREFIX if ingress.is_traefik else nginx.PREFIX}/POLICY"
+            yield ingress.trap("no-guard", "auth-url", why, write)
+        is_shared = not guarded_hosts.isdisjoint(ingress.hosts)
+        yield from snippets.of_ingress(ingress.object, guard is not None, is_shared, known)
 
 
-def _auth_url(ingress: Ingress, known: Known) -> Iterator[Finding]:
-    written, url, policy = ingress.annotation("auth-url"), ingress.auth_url, ingress.policy
-    base = f"{url.scheme}://{url.netloc}"
+def _is_traefiks(ingress: Object, classes: set[str], has_traefik: bool) -> bool:
+    """Whether Traefik reads this Ingress: its class says so, or Traefik's configuration and the dialect do."""
+    name, url = ingress.text("spec", "ingressClassName"), split(ingress.text(*place("auth-url")))
+    return "traefik" in name or name in classes or (has_traefik and forward_auth.policy_in(url.path) is not None)
+
+
+def _auth_url(ingress: Ingress) -> Iterator[Finding]:
+    written = ingress.annotation("auth-url")
+    url = split(written)
     accepted = "".join(char for char in written if AUTH_URL.fullmatch(char))
     chosen = [name for name in VARIABLE.findall(written) if CLIENT_CHOSEN.fullmatch(name)]
     if accepted != written:
@@ -50,45 +140,17 @@ def _auth_url(ingress: Ingress, known: Known) -> Iterator[Finding]:
         yield ingress.trap("auth-url-characters", "auth-url", why, accepted)
     if chosen:
         why = f"the client chooses the value of ${chosen[0]}: it can add parameters or name another policy"
-        write = base + VARIABLE.sub("", url.path).rstrip("/")
+        write = f"{url.scheme}://{url.netloc}{VARIABLE.sub('', url.path).rstrip('/')}"
         yield ingress.trap("auth-url-variable", "auth-url", why, write)
-    if policy is None or "/" in policy:
-        why = (
-            f"{url.path or '/'} is not the verifier's path for nginx: /health answers 200 to every request, and "
-            "/forward-auth trusts X-Forwarded headers, which ingress-nginx passes on as the client sent them"
-        )
-        yield ingress.trap("auth-url-path", "auth-url", why, f"{base}{nginx.PREFIX}/default")
-        return
-    if known.policies is not None and not chosen and policy not in known.policies:
-        # Only a similar name is proposed: any other policy may allow whom this one would refuse.
-        near = difflib.get_close_matches(policy, known.policies, n=1) or ["POLICY"]
-        names = ", ".join(sorted(known.policies)) or "none"
-        why = f"every request is answered 403 unknown_policy: there is no policy {policy!r} among {names}"
-        yield ingress.trap("unknown-policy", "auth-url", why, f"{base}{nginx.PREFIX}/{near[0]}")
-    if accepted == written and not chosen:
-        yield from _parameters(ingress)
 
 
-def _parameters(ingress: Ingress) -> Iterator[Finding]:
-    url, _, query = ingress.annotation("auth-url").partition("?")
-    pairs = [pair for pair in query.split("&") if pair]
-    unknown = [pair for pair in pairs if pair.partition("=")[0] not in PARAMETERS]
-    if unknown:
-        why = f"every request is answered 403 bad_auth_request: {unknown[0]!r} is none of {', '.join(PARAMETERS)}"
-        valid = "&".join(pair for pair in pairs if pair not in unknown)
-        yield ingress.trap("auth-url-query", "auth-url", why, f"{url}?{valid}".removesuffix("?"))
+def _traefik(ingress: Ingress) -> Iterator[Finding]:
+    if ingress.annotation("rewrite-target"):
+        why = "Traefik rewrites before it asks: the verifier checks another path than the client sent"
+        yield ingress.trap("rewrite-before-auth", "rewrite-target", why)
 
 
-def _response_headers(ingress: Ingress, known: Known) -> Iterator[Finding]:
-    listed = ingress.response_headers
-    lower = {name.lower() for name in listed}
-    missing = [name for name in (*IDENTITY_HEADERS, *known.headers) if name.lower() not in lower]
-    if missing:
-        why = f"{', '.join(missing)} not listed: the API receives what the client sent, not what the verifier answered"
-        yield ingress.trap("forgeable-header", "auth-response-headers", why, ", ".join([*listed, *missing]))
-
-
-def _annotations(ingress: Ingress) -> Iterator[Finding]:
+def _nginx(ingress: Ingress, known: Known, passing: set[str]) -> Iterator[Finding]:
     keepalive = ingress.annotation("auth-keepalive")
     if keepalive and not re.fullmatch(r"0|-\d+", keepalive):
         why = "ingress-nginx 1.13 to 1.15 then shifts or breaks the auth-response-headers: one under another's name"
@@ -107,6 +169,11 @@ def _annotations(ingress: Ingress) -> Iterator[Finding]:
     if ingress.annotation("enable-global-auth") == "false":
         why = "switches the controller's own guard off: if auth-url is ever removed or misspelt, the API is unprotected"
         yield ingress.trap("global-auth-off", "enable-global-auth", why)
+    if nginx.CERTIFICATE in known.certificates and not passing.issuperset(ingress.hosts):
+        for key, value in _missing_for_certificate(ingress).items():
+            why = f"nginx passes {nginx.CERTIFICATE} on as the client sent it: a token that is bound to a certificate "
+            why += "can be used by whoever has the certificate, without its key"
+            yield ingress.trap("forgeable-certificate", key, why, value)
 
 
 def _tls(ingress: Ingress) -> Iterator[Finding]:
@@ -116,29 +183,19 @@ def _tls(ingress: Ingress) -> Iterator[Finding]:
     if ingress.annotation("ssl-redirect") == "false":
         why = "requests over plain http are served as well: a token sent there can be read and used by others"
         yield ingress.trap("no-tls", "ssl-redirect", why)
+    certificates = [ingress.object.texts(*entry, "hosts") for entry in ingress.object.each("spec", "tls")]
     for host in ingress.hosts:
-        if not any(not hosts or any(covers(name, host) for name in hosts) for hosts in ingress.tls):
+        if not any(not hosts or any(covers(name, host) for name in hosts) for hosts in certificates):
             why = f"no certificate for {host or 'this Ingress'}: whoever reads a token on the network can use it"
-            write = f"spec.tls: [{{hosts: [{host or '…'}], secretName: {ingress.name.rpartition('/')[2]}-tls}}]"
-            yield ingress.finding("no-tls", "spec.tls", why, write)
-
-
-def _certificate(ingress: Ingress, known: Known, passing: set[str]) -> Iterator[Finding]:
-    """A header for the client's certificate that nginx does not set itself. It counts for all paths of a host."""
-    others = [name for name in known.certificates if name != nginx.CERTIFICATE]
-    if others:
-        why = f"ingress-nginx does not set {others[0]}: whoever has a client's certificate can send it, and no key"
-        write = f"client_certificate_header: {nginx.CERTIFICATE}"
-        yield ingress.finding("forgeable-certificate", "client_certificate_header", why, write)
-    elif known.certificates and not passing.issuperset(ingress.hosts):
-        for key, value in _missing_for_certificate(ingress).items():
-            why = f"nginx passes {nginx.CERTIFICATE} on as the client sent it: a token that is bound to a certificate "
-            why += "can be used by whoever has the certificate, without its key"
-            yield ingress.trap("forgeable-certificate", key, why, value)
+            write = f"spec.tls: [{{hosts: [{host or '…'}], secretName: {ingress.object.name}-tls}}]"
+            yield ingress.object.finding("no-tls", ("spec", "tls"), why, write)
 
 
 def _missing_for_certificate(ingress: Ingress) -> dict[str, str]:
-    """Annotations, with values, without which ingress-nginx does not set the header of the client's certificate."""
+    """Annotations, with values, without which ingress-nginx does not set the header of the client's certificate.
+
+    It counts for all paths of a host.
+    """
     missing = {} if ingress.annotation("auth-tls-secret") else {"auth-tls-secret": "NAMESPACE/client-ca"}
     if ingress.annotation("auth-tls-pass-certificate-to-upstream") != "true":
         missing["auth-tls-pass-certificate-to-upstream"] = "true"

@@ -1,20 +1,21 @@
-"""Reads Kubernetes YAML into Ingress objects, about which the rules report findings."""
+"""Reads files of Kubernetes YAML into objects, about which the rules report findings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 import yaml
 
 from verifier.config import yaml_errors
-from verifier.proxies import nginx
 
-PREFIX = "nginx.ingress.kubernetes.io/"
-UNGUARDED = "no token is needed, and X-M2M headers reach the API as the client sent them"
+Place = tuple[str | int, ...]
+"""Keys and indexes that lead to a part of an object."""
+
+# Where a ConfigMap holds the configuration of Istio's mesh and of Traefik.
+_EMBEDDED = ("mesh", "traefik.yaml", "traefik.yml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,10 @@ class Finding:
 
     rule: str
     file: str
+    line: int
+    """Counted from 1; 0 where the file cannot be read."""
     object: str
-    """namespace/name; empty where the file cannot be read."""
+    """Kind and namespace/name; empty where the file holds no object."""
     place: str
     """The annotation or the field."""
     why: str
@@ -32,156 +35,180 @@ class Finding:
     """The line to write instead."""
 
     def __str__(self) -> str:
-        where = ": ".join(part for part in (self.file, self.object, self.place) if part)
+        file = f"{self.file}:{self.line}" if self.line else self.file
+        where = ": ".join(part for part in (file, self.object, self.place) if part)
         return f"{where} [{self.rule}]\n  why:   {self.why}\n  write: {self.write}"
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One path of an Ingress."""
+class _Mapping(dict[Any, Any]):
+    """A mapping that knows its own line and those of its keys."""
 
-    host: str
-    """Empty: every host that no other Ingress names."""
-    path: str
-    backend: str
-    """namespace/service:port; empty where the backend is no Service."""
+    line = 0
+    lines: dict[Any, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Ingress:
-    """What the rules read of one Ingress. ``tls`` has the hosts of each certificate."""
+class Object:
+    """An object of Kubernetes, or a configuration without kind and name. No part of it has a type for sure."""
 
     file: str
-    name: str
-    annotations: Mapping[str, str]
-    routes: tuple[Route, ...]
-    tls: tuple[tuple[str, ...], ...]
-
-    def annotation(self, key: str) -> str:
-        """The value of an ingress-nginx annotation, empty where it is absent."""
-        return self.annotations.get(PREFIX + key, "")
-
-    @property
-    def auth_url(self) -> SplitResult:
-        """``auth-url``, without white space around it; empty parts where it is absent or no URL."""
-        try:
-            return urlsplit(self.annotation("auth-url").strip())
-        except ValueError:  # an unbalanced [ in the host
-            return urlsplit("")
+    content: Any
+    kind: str = ""
+    group: str = ""
+    namespace: str = ""
+    name: str = ""
+    offset: int = 0
+    """Lines of the file before ``content``, where that is a text of its own."""
 
     @property
-    def guarded(self) -> bool:
-        """Whether ``auth-url`` leads to the verifier: by its path, which is the verifier's own, or by its Service."""
-        return self.policy is not None or "m2m-verifier" in self.auth_url.netloc
+    def label(self) -> str:
+        """namespace/name."""
+        return f"{self.namespace}/{self.name}".removeprefix("/")
 
-    @property
-    def policy(self) -> str | None:
-        """The policy that ``auth-url`` names, None where it leads elsewhere."""
-        return nginx.policy_in(self.auth_url.path)
+    def at(self, *place: str | int) -> Any:
+        """The part at ``place``, None where there is none."""
+        value = self.content
+        for part in place:
+            if isinstance(value, dict):
+                value = value.get(part)
+            else:
+                value = value[part] if isinstance(value, list) and isinstance(part, int) else None
+        return value
 
-    @property
-    def response_headers(self) -> list[str]:
-        """The names in ``auth-response-headers``, as they are written."""
-        return [name.strip() for name in self.annotation("auth-response-headers").split(",") if name.strip()]
+    def text(self, *place: str | int) -> str:
+        """A scalar as text, else empty."""
+        return text(self.at(*place))
 
-    @property
-    def hosts(self) -> list[str]:
-        """Each host once, in file order."""
-        return list(dict.fromkeys(route.host for route in self.routes))
+    def each(self, *place: str | int) -> Iterator[Place]:
+        """The places of the items of a list."""
+        value = self.at(*place)
+        return ((*place, number) for number in range(len(value) if isinstance(value, list) else 0))
 
-    def finding(self, rule: str, place: str, why: str, write: str) -> Finding:
-        """A finding about this Ingress."""
-        return Finding(rule, self.file, self.name, place, why, write)
+    def texts(self, *place: str | int) -> list[str]:
+        """A list of scalars as texts."""
+        return [self.text(*item) for item in self.each(*place)]
 
-    def trap(self, rule: str, key: str, why: str, value: str | None = None) -> Finding:
-        """A finding about an ingress-nginx annotation. ``value`` None: the line has to be deleted."""
-        line = f'{PREFIX}{key}: "{value}"' if value is not None else f"(nothing: delete the {key} line)"
-        return self.finding(rule, PREFIX + key, why, line)
+    def line(self, place: Place) -> int:
+        """The line of a part; of the part that should hold it, where it is missing."""
+        value, line = self.content, getattr(self.content, "line", 0)
+        for part in place:
+            if isinstance(value, _Mapping):
+                line = value.lines.get(part, line)
+                value = value.get(part)
+            elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+                value = value[part]
+                line = getattr(value, "line", line)
+        return int(line) + self.offset
+
+    def finding(self, rule: str, place: Place, why: str, write: str) -> Finding:
+        """A finding about this object."""
+        shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+        shown = str(place[-1]) if place[:2] == ("metadata", "annotations") else shown
+        return Finding(rule, self.file, self.line(place), f"{self.kind} {self.label}".strip(), shown, why, write)
+
+    def trap(self, rule: str, place: Place, why: str, value: str | Sequence[str] | None = None) -> Finding:
+        """A finding that is corrected by ``value`` at ``place``. None: the line has to be deleted."""
+        key = place[-1]
+        if value is None:
+            return self.finding(rule, place, why, f"(nothing: delete the {str(key).rpartition('/')[2]} line)")
+        listed = value if isinstance(value, str) else f"[{', '.join(value)}]"
+        if place[:2] == ("metadata", "annotations"):  # their values are texts
+            listed = f'"{value if isinstance(value, str) else ", ".join(value)}"'
+        return self.finding(rule, place, why, f"{key}: {listed}")
 
 
-def covers(pattern: str, host: str) -> bool:
-    """Whether ``pattern``, a host name or a wildcard for one label, includes ``host``."""
-    return pattern == host or (pattern.startswith("*.") and host.partition(".")[2] == pattern[2:])
+@dataclass(frozen=True, slots=True)
+class Manifests:
+    """The objects of all files together: one file's route may bypass another's guard."""
+
+    objects: tuple[Object, ...]
+
+    def of(self, group: str | tuple[str, ...], *kinds: str) -> Iterator[Object]:
+        """The objects of these kinds in an API group whose name ends so."""
+        return (one for one in self.objects if one.kind in kinds and one.group.endswith(group))
+
+    def sections(self, *key: str) -> Iterator[Object]:
+        """What is not an object of its own: each mapping that has ``key``, inside a file or a ConfigMap."""
+        return (one for one in self.objects if not one.group and one.at(*key) is not None)
 
 
-def read(paths: Iterable[Path]) -> tuple[list[Ingress], list[Finding]]:
-    """The Ingresses of all files, and a finding for each file or object that cannot be read."""
-    ingresses: list[Ingress] = []
+def read(paths: Iterable[Path]) -> tuple[Manifests, list[Finding]]:
+    """The objects of all files, and a finding for each file that cannot be read."""
+    objects: list[Object] = []
     findings: list[Finding] = []
     for path in paths:
         try:
-            documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+            content = path.read_text(encoding="utf-8")
         except OSError as error:
-            findings.append(_unreadable(path, error.strerror or type(error).__name__))
+            findings.append(_unreadable(str(path), error.strerror or type(error).__name__))
         except UnicodeDecodeError:
-            findings.append(_unreadable(path, "not UTF-8 text"))
-        # PyYAML raises ValueError for an impossible date or number, RecursionError for deep nesting.
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            line, problem = yaml_errors.describe(error)
-            findings.append(_unreadable(path, f"line {line}: {problem}" if line else problem))
+            findings.append(_unreadable(str(path), "not UTF-8 text"))
         else:
-            for manifest in _manifests(documents):
-                found = _ingress(manifest, str(path))
+            for found in _objects(Object(str(path), content)):
                 findings += [found] if isinstance(found, Finding) else []
-                ingresses += [found] if isinstance(found, Ingress) else []
-    return ingresses, findings
+                objects += [found] if isinstance(found, Object) else []
+    return Manifests(tuple(objects)), findings
 
 
-def _unreadable(path: Path, why: str) -> Finding:
-    return Finding("unreadable", str(path), "", "", why, "a readable file of Kubernetes YAML")
-
-
-def _manifests(documents: Sequence[object]) -> Iterator[Mapping[str, Any]]:
-    for document in map(_map, documents):
-        # What `kubectl get -o yaml` prints; the API server nests no lists.
-        is_list = _text(document.get("kind")).endswith("List")
-        for manifest in map(_map, _list(document.get("items")) if is_list else [document]):
-            if manifest.get("kind") == "Ingress":
-                yield manifest
-
-
-def _ingress(manifest: Mapping[str, Any], file: str) -> Ingress | Finding:
-    metadata, spec = _map(manifest.get("metadata")), _map(manifest.get("spec"))
-    namespace = _text(metadata.get("namespace"))
-    name = f"{namespace}/{_text(metadata.get('name')) or '?'}".removeprefix("/")
-    annotations = metadata.get("annotations") or {}
-    if not isinstance(annotations, dict):
-        return Finding("unreadable", file, name, "metadata.annotations", "not a mapping", 'annotations: {"…": "…"}')
-    return Ingress(
-        file,
-        name,
-        {_text(key): _text(value) for key, value in annotations.items()},
-        tuple(_routes(spec, namespace)),
-        tuple(tuple(map(_text, _list(_map(entry).get("hosts")))) for entry in _list(spec.get("tls"))),
-    )
-
-
-def _routes(spec: Mapping[str, Any], namespace: str) -> Iterator[Route]:
-    default = {"backend": spec.get("defaultBackend")}
-    rules = _list(spec.get("rules")) or ([{}] if "defaultBackend" in spec else [])
-    for rule in map(_map, rules):
-        for path in map(_map, _list(_map(rule.get("http")).get("paths")) or [default]):
-            yield Route(_text(rule.get("host")), _text(path.get("path")) or "/", _backend(path, namespace))
-
-
-def _backend(path: Mapping[str, Any], namespace: str) -> str:
-    service = _map(_map(path.get("backend")).get("service"))
-    port, name = _map(service.get("port")), _text(service.get("name"))
-    number = _text(port.get("number")) or _text(port.get("name"))
-    return f"{namespace}/{name}:{number}".removeprefix("/") if name else ""
-
-
-def _map(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _text(value: object) -> str:
+def text(value: object) -> str:
     """A scalar as text. Kubernetes accepts strings only; an unquoted ``false`` is read as ``"false"``."""
     if isinstance(value, bool):
         return str(value).lower()
     # Never a collection: YAML aliases make one that is small to read and endless to print.
     return str(value) if isinstance(value, str | int | float) else ""
+
+
+def _unreadable(file: str, why: str, line: int = 0) -> Finding:
+    return Finding("unreadable", file, line, "", "", why, "a readable file of Kubernetes YAML")
+
+
+def _objects(source: Object) -> Iterator[Object | Finding]:
+    """The objects in a text, and in the configurations that ConfigMaps hold."""
+    try:
+        documents = list(yaml.load_all(source.content, _Loader))
+    # PyYAML raises ValueError for an impossible date or number, RecursionError for deep nesting.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        line, problem = yaml_errors.describe(error)
+        yield _unreadable(source.file, problem, line + source.offset if line else source.offset)
+        return
+    for document in documents:
+        whole = replace(source, content=document)
+        # What `kubectl get -o yaml` prints; the API server nests no lists.
+        items = whole.each("items") if whole.text("kind").endswith("List") else [()]
+        for item in items:
+            one = as_object(replace(whole, content=whole.at(*item)))
+            yield one
+            for key in _EMBEDDED if one.kind == "ConfigMap" else ():
+                if one.text("data", key):
+                    inner = replace(one, content=one.text("data", key), offset=one.line(("data", key)))
+                    yield from _objects(inner)
+
+
+def as_object(document: Object) -> Object:
+    """A document with the kind and name that it gives itself."""
+    return replace(
+        document,
+        kind=document.text("kind") or document.kind,
+        group=document.text("apiVersion").rpartition("/")[0],
+        namespace=document.text("metadata", "namespace") or document.namespace,
+        name=document.text("metadata", "name") or document.name or "?" * bool(document.text("kind")),
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """Keeps the lines of mappings."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[_Mapping]:
+    found = _Mapping()
+    yield found  # before its content, for aliases inside it
+    found.update(loader.construct_mapping(node))
+    found.line = node.start_mark.line + 1
+    found.lines = {text(key): line for key, line in _lines(node)}
+
+
+def _lines(node: yaml.MappingNode) -> Iterator[tuple[object, int]]:
+    return ((key.value, key.start_mark.line + 1) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)

@@ -86,11 +86,11 @@ def test_a_trap_is_found_and_what_is_close_to_it_is_not(
     assert (rule in rules(lint(ingress(**trapped))), lint(ingress(**harmless))) == (True, [])
 
 
-def test_a_finding_names_file_object_annotation_reason_and_the_line_to_write(lint: Lint, tmp_path: Path) -> None:
+def test_a_finding_names_file_line_object_annotation_reason_and_what_to_write(lint: Lint, tmp_path: Path) -> None:
     [finding] = lint(ingress(auth_response_headers="X-M2M-Client-ID, X-M2M-Scope, X-M2M-Issuer"))
 
     assert str(finding) == (
-        f"{tmp_path}/ingress.yaml: shop/api: {N}auth-response-headers [forgeable-header]\n"
+        f"{tmp_path}/ingress.yaml:5: Ingress shop/api: {N}auth-response-headers [forgeable-header]\n"
         "  why:   X-M2M-Role not listed: the API receives what the client sent, not what the verifier answered\n"
         f'  write: {N}auth-response-headers: "X-M2M-Client-ID, X-M2M-Scope, X-M2M-Issuer, X-M2M-Role"'
     )
@@ -159,7 +159,7 @@ CERTIFIED = {"auth_tls_secret": "shop/ca", "auth_tls_pass_certificate_to_upstrea
         ([ingress(auth_tls_secret="shop/ca")], ("ssl-client-cert",), ["auth-tls-pass-certificate-to-upstream"]),
         ([ingress(**CERTIFIED), ingress("b", "b.example.com")], ("ssl-client-cert",),
          ["auth-tls-secret", "auth-tls-pass-certificate-to-upstream"]),
-        ([ingress(**CERTIFIED)], ("ssl-client-cert", "x-client-cert"), ["client_certificate_header"]),
+        ([ingress(**CERTIFIED)], ("ssl-client-cert", "x-client-cert"), ["auth-url"]),
     ],
 )  # fmt: skip
 def test_nginx_must_set_the_header_of_the_clients_certificate_on_each_guarded_host(

@@ -25,13 +25,13 @@ def test_the_last_line_counts_what_was_read(tmp_path: Path) -> None:
 
     main([path], None, out)
 
-    assert out.getvalue() == "1 file(s), 2 Ingress(es), 1 guarded by the verifier: no finding(s)\n"
+    assert out.getvalue() == "1 file(s), 2 route(s), 1 guard(s): no finding(s)\n"
 
 
 CONFIGURATION = """
 issuers: [{name: homelab, cognito: {user_pool_id: us-east-1_Example}}]
 policies:
-  api: {resource: {url: "https://api.example.com", authorization_servers: ["https://id.example.com"]}}
+  api: {scope: [read], resource: {url: "https://api.example.com", authorization_servers: ["https://id.example.com"]}}
 headers: {X-Tenant-ID: tenant}
 """
 
@@ -47,8 +47,9 @@ def test_policies_resources_and_headers_come_from_the_configuration(
 
     found = [line for line in capsys.readouterr().out.splitlines() if line.startswith(str(tmp_path))]
     assert [line.removeprefix(f"{tmp_path}/") for line in found] == [
-        f"api.yaml: shop/api: {N}auth-response-headers [forgeable-header]",
-        f"web.yaml: shop/api: {N}auth-url [unknown-policy]",
-        f"web.yaml: shop/api: {N}auth-response-headers [forgeable-header]",
-        f"api.yaml: shop/api: {N}auth-url [metadata-behind-auth]",
+        f"api.yaml:5: Ingress shop/api: {N}auth-response-headers [forgeable-header]",
+        f"api.yaml:7: Ingress shop/api: {N}auth-url [lost-challenge]",
+        f"api.yaml:7: Ingress shop/api: {N}auth-url [metadata-behind-auth]",
+        f"web.yaml:5: Ingress shop/api: {N}auth-response-headers [forgeable-header]",
+        f"web.yaml:7: Ingress shop/api: {N}auth-url [unknown-policy]",
     ]

@@ -14,7 +14,7 @@ def test_the_items_of_a_list_are_read(lint: Lint, kind: str) -> None:
     items = [ingress(), ingress("bad", limit_rps=None), {"kind": "Pod"}]
     found = lint({"apiVersion": "v1", "kind": kind, "items": items})
 
-    assert [(f.rule, f.object) for f in found] == [("no-rate-limit", "shop/bad")]
+    assert [(f.rule, f.object) for f in found] == [("no-rate-limit", "Ingress shop/bad")]
 
 
 def test_other_kinds_and_empty_documents_are_ignored(lint: Lint) -> None:
@@ -48,7 +48,7 @@ def test_what_cannot_be_read_is_a_finding(tmp_path: Path, content: bytes) -> Non
 def test_a_yaml_error_is_reported_with_its_line(lint: Lint) -> None:
     [finding] = lint("kind: Ingress\nmetadata: {name: a\nspec: ]\n")
 
-    assert finding.why == "line 3: expected ',' or '}', but got ':'"
+    assert (finding.line, finding.why) == (3, "expected ',' or '}', but got ':'")
 
 
 @pytest.mark.parametrize(("name", "why"), [("missing.yaml", "No such file"), (".", "Is a directory")])
@@ -84,4 +84,4 @@ def test_an_ingress_without_a_namespace_has_its_name_alone(lint: Lint) -> None:
     manifest = ingress(limit_rps=None)
     del manifest["metadata"]["namespace"]
 
-    assert [finding.object for finding in lint(yaml.safe_dump(manifest))] == ["api"]
+    assert [finding.object for finding in lint(yaml.safe_dump(manifest))] == ["Ingress api"]

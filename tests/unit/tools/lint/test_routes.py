@@ -75,5 +75,5 @@ def test_an_unprotected_route_in_another_file_is_found(tmp_path: Path) -> None:
 
     [finding] = lint_files([tmp_path / "a.yaml", tmp_path / "b.yaml"])
 
-    assert (finding.rule, finding.file, finding.object) == ("unprotected", f"{tmp_path}/b.yaml", "shop/open")
+    assert (finding.rule, finding.file, finding.object) == ("unprotected", f"{tmp_path}/b.yaml", "Ingress shop/open")
     assert finding.write == f'{N}auth-url: "{VERIFY}"'

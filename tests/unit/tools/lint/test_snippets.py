@@ -68,5 +68,5 @@ def test_a_server_snippet_counts_for_every_ingress_of_the_host(lint: Lint, other
 def test_a_finding_names_annotation_and_directive(lint: Lint) -> None:
     [finding] = lint(ingress(configuration_snippet="proxy_set_header\n  X-M2M-Role admin;"))
 
-    assert (finding.place, finding.object) == (N + "configuration-snippet", "shop/api")
+    assert (finding.place, finding.object) == (N + "configuration-snippet", "Ingress shop/api")
     assert "`proxy_set_header X-M2M-Role admin`" in finding.write

@@ -1,0 +1,85 @@
+"""Rules about Istio's extension providers and the AuthorizationPolicies that use them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from verifier.policy.resources import WELL_KNOWN
+from verifier.proxies.fields import METHOD_OVERRIDES
+from verifier.tools.lint.guards import EXT_AUTHZ, UNGUARDED, Found, Guard, asks_verifier, missing_headers
+from verifier.tools.lint.known import Known
+from verifier.tools.lint.manifests import Finding, Manifests, Object, Place
+from verifier.tools.lint.targets import Targets, targets_of
+
+# The mesh configuration: a file or ConfigMap of its own, Helm values, an IstioOperator.
+_MESHES: tuple[Place, ...] = ((), ("meshConfig",), ("spec", "meshConfig"))
+
+
+def read(manifests: Manifests, known: Known) -> Iterator[Found]:
+    """The guards and traps of providers and policies."""
+    guards = _providers(manifests, known)
+    yield from guards.values()
+    used = set()
+    for policy in manifests.of("security.istio.io", "AuthorizationPolicy"):
+        name = policy.text("spec", "provider", "name")
+        if name in guards or "m2m-verifier" in name:
+            used.add(name)
+            yield from _policy(policy)
+        elif not name and policy.text("spec", "action") == "CUSTOM":
+            yield policy.trap("no-guard", ("spec", "provider"), f"names no provider: {UNGUARDED}", "{name: PROVIDER}")
+    for name, guard in guards.items():
+        if name not in used:
+            why = f"no AuthorizationPolicy in these files names this provider: {UNGUARDED}"
+            yield guard.object.finding("unused-guard", guard.place[:-2], why, guard.use)
+
+
+def targets(manifests: Manifests, known: Known) -> Targets:
+    """The guards of Gateways and routes that an AuthorizationPolicy is attached to."""
+    guards = _providers(manifests, known)
+    return {
+        key: (guards.get(policy.text("spec", "provider", "name")), True)
+        for policy in manifests.of("security.istio.io", "AuthorizationPolicy")
+        if policy.text("spec", "action") == "CUSTOM"
+        for key in targets_of(policy, manifests)
+    }
+
+
+def _providers(manifests: Manifests, known: Known) -> dict[str, Guard]:
+    guards = {}
+    for one in (*manifests.sections(), *manifests.of("istio.io", "IstioOperator")):
+        for item in (item for mesh in _MESHES for item in one.each(*mesh, "extensionProviders")):
+            http: Place = (*item, "envoyExtAuthzHttp")
+            path, passed = (*http, "pathPrefix"), (*http, "headersToUpstreamOnAllow")
+            asked = (*http, "includeRequestHeadersInCheck")
+            headers = _expanded(one.texts(*passed), missing_headers((), known))
+            sent = _expanded(one.texts(*asked), [name.decode() for name in METHOD_OVERRIDES])
+            if asks_verifier(one.text(*path), one.text(*http, "service"), headers):
+                name = one.text(*item, "name")
+                use = f"an AuthorizationPolicy with action: CUSTOM, provider: {{name: {name}}}, rules: [{{}}]"
+                guards[name] = Guard(one, path, one.text(*path), (EXT_AUTHZ,), passed, headers, use, asked, sent,
+                                     fail_open=(*http, "failOpen"))  # fmt: skip
+    return guards
+
+
+def _expanded(listed: list[str], names: list[str]) -> list[str]:
+    """A list with its wildcards resolved: X-M2M-* stands for each header that begins so."""
+    patterns = [pattern.lower() for pattern in listed if "*" in pattern]
+    return [*listed, *(name for name in names if any(fnmatchcase(name.lower(), pattern) for pattern in patterns))]
+
+
+def _policy(policy: Object) -> Iterator[Finding]:
+    if policy.text("spec", "action") != "CUSTOM":
+        why = f"only action: CUSTOM asks the provider: {UNGUARDED}"
+        yield policy.trap("no-guard", ("spec", "action"), why, "CUSTOM")
+    if not any(_is_every_request(policy, rule) for rule in policy.each("spec", "rules")):
+        why = f"no rule holds for every request; for the others {UNGUARDED}"
+        yield policy.trap("no-guard", ("spec", "rules"), why, ["{}"])
+
+
+def _is_every_request(policy: Object, rule: Place) -> bool:
+    """An empty rule, or one that leaves out the protected-resource document alone."""
+    content = policy.at(*rule)
+    paths = policy.texts(*rule, "to", 0, "operation", "notPaths")
+    only_paths = {"to": [{"operation": {"notPaths": paths}}]}
+    return content == {} or (content == only_paths and all(path.startswith(WELL_KNOWN) for path in paths))
