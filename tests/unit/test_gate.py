@@ -117,7 +117,7 @@ def test_a_token_that_does_not_verify_has_no_identity_but_its_issuer(make_gate: 
     assert (decision.reason, decision.issuer, decision.token) == (Reason.EXPIRED, "lab", None)
 
 
-@pytest.mark.parametrize("revoked", [{"tokens": frozenset({"token-1"})}, {"bare_clients": frozenset({"etl"})}])
+@pytest.mark.parametrize("revoked", [{"tokens": frozenset({"token-1"})}, {"clients": frozenset({"etl"})}])
 def test_revocation_is_checked_for_cached_tokens_too(make_gate: MakeGate, mint: Mint, revoked: dict[str, Any]) -> None:
     gate, token = make_gate(revoked=Revoked(**revoked)), mint()
 

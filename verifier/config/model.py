@@ -169,10 +169,6 @@ class RevokedSettings(Section):
     clients: list[ClientId] = []
     tokens: list[Text] = []
 
-    def build(self, client_ids: ClientIds) -> Revoked:
-        """The domain object."""
-        return Revoked.of(self.clients, self.tokens, client_ids)
-
 
 class CacheSettings(Section):
     """Verified tokens kept: how many, and for how many seconds. 0 turns it off."""
@@ -219,7 +215,7 @@ class Settings(Section):
             issuers=issuers,
             policies=Policies(policies, client_ids),
             roles=Roles(roles, self.roles.scopes),
-            revoked=self.revoked.build(client_ids),
+            revoked=Revoked(frozenset(self.revoked.clients), frozenset(self.revoked.tokens)),
             headers=self.headers,
             leeway=self.leeway,
             cache_size=self.cache.size,
