@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from verifier.config import Config
 from verifier.keys.fetch import Fetch, FetchError
 from verifier.keys.jwk import ParsedKeys, parse_key_file, parse_key_set
-from verifier.keys.sets import discovered_from, located_at
+from verifier.keys.sets import discover
 from verifier.tokens.verify import IssuerRules
 
 
@@ -35,10 +35,9 @@ async def _keys(rules: IssuerRules, fetch: Fetch) -> _Found | str:
     """The keys of an issuer, or the error."""
     if rules.jwks is not None:
         return _Found(str(rules.jwks_file), parse_key_file(rules.jwks))
-    locate = discovered_from(rules.urls[0]) if rules.key_set_url is None else located_at(rules.key_set_url)
     source = ""
     try:
-        url = await locate(fetch)
+        url = rules.key_set_url or await discover(fetch, rules.urls[0])
         parts = urlsplit(url)
         source = _printable(f"{parts.scheme}://{parts.netloc}{parts.path}")  # without a query, which may be secret
         return _Found(source, parse_key_set((await fetch(url)).body))

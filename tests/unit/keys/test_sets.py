@@ -15,7 +15,7 @@ import pytest
 from tests.unit.support import ISSUER, JWKS_URL, NOW, FakeFetch, SigningKey, b64, jwks, loop_clock, settle
 from verifier.keys.fetch import Fetched, FetchError
 from verifier.keys.jwk import Key, thumbprints
-from verifier.keys.sets import KeySet, RemoteKeys, discovered_from, keys_of_file, located_at
+from verifier.keys.sets import KeySet, RemoteKeys, discover, keys_of_file
 
 DOWN = FetchError("status 500")
 
@@ -134,9 +134,9 @@ async def test_a_key_for_encryption_is_no_reason_for_a_warning(
 class Remote(RemoteKeys):
     """Remote keys that record each fetch's success."""
 
-    def __init__(self, fetch: FakeFetch, locate: Any = None, **options: Any) -> None:
+    def __init__(self, fetch: FakeFetch, key_set_url: str | None = JWKS_URL, **options: Any) -> None:
         self.successes: list[bool] = []
-        super().__init__("lab", fetch, locate or located_at(JWKS_URL), loop_clock, self.successes.append, **options)
+        super().__init__("lab", ISSUER, key_set_url, fetch, loop_clock, self.successes.append, **options)
 
 
 @contextlib.asynccontextmanager
@@ -245,7 +245,7 @@ async def test_a_failed_fetch_logs_one_line_with_the_url(
     caplog: pytest.LogCaptureFixture, url: str, answer: Exception, message: str
 ) -> None:
     url = f"https://keys.example{url}"
-    await Remote(FakeFetch({OPENID: metadata(jwks_uri=url), url: answer}), discovered_from(ISSUER)).refresh()
+    await Remote(FakeFetch({OPENID: metadata(jwks_uri=url), url: answer}), None).refresh()
 
     assert caplog.messages == [f"issuer lab: its keys could not be fetched: https://keys.example{message}"]
 
@@ -385,7 +385,7 @@ async def test_a_flood_of_requests_fetches_once_in_10_seconds(fetch: FakeFetch, 
 
 async def test_a_clock_that_is_set_back_does_not_prolong_the_cooldown(fetch: FakeFetch) -> None:
     now = NOW
-    keys = RemoteKeys("lab", fetch, located_at(JWKS_URL), lambda: now)
+    keys = RemoteKeys("lab", ISSUER, JWKS_URL, fetch, lambda: now)
     await keys.refresh()
     now -= 3600
 
@@ -450,7 +450,7 @@ def metadata(**changes: Any) -> bytes:
 async def test_discovery_asks_for_the_documents_of_both_standards(path: str, urls: list[str]) -> None:
     fetch = FakeFetch({urls[-1]: metadata(issuer=ISSUER + path)})
 
-    assert await discovered_from(ISSUER + path)(fetch) == JWKS_URL
+    assert await discover(fetch, ISSUER + path) == JWKS_URL
     assert fetch.asked == urls
 
 
@@ -477,7 +477,7 @@ NOT_HTTPS = "it was fetched over https and names a jwks_uri that is not https"
 )  # fmt: skip
 async def test_a_discovery_document_that_cannot_be_trusted_is_refused(document: bytes, message: str) -> None:
     with pytest.raises(FetchError) as caught:
-        await discovered_from(ISSUER)(FakeFetch({OPENID: document, RFC_8414: document}))
+        await discover(FakeFetch({OPENID: document, RFC_8414: document}), ISSUER)
 
     assert str(caught.value) == f"discovery failed: {OPENID}: {message}; {RFC_8414}: {message}"
 
@@ -487,12 +487,12 @@ async def test_a_discovery_document_from_loopback_may_name_keys_over_http(url: s
     local = "http://127.0.0.1:8000"
     fetch = FakeFetch({f"{local}/.well-known/openid-configuration": metadata(issuer=local, jwks_uri=url)})
 
-    assert await discovered_from(local)(fetch) == url
+    assert await discover(fetch, local) == url
 
 
 async def test_a_failed_discovery_leaves_the_old_keys_in_force(signer: SigningKey) -> None:
     fetch = FakeFetch({OPENID: metadata(), JWKS_URL: jwks(signer)})
-    keys = Remote(fetch, discovered_from(ISSUER))
+    keys = Remote(fetch, None)
     await keys.refresh()
     fetch.answers[OPENID] = metadata(issuer="https://other.example")
     await asyncio.sleep(11)

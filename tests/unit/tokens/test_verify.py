@@ -25,7 +25,7 @@ from tests.unit.support import (
 from verifier.identity import VerifiedToken
 from verifier.keys.fetch import FetchError
 from verifier.keys.jwk import parse_key_set
-from verifier.keys.sets import KeySet, RemoteKeys, located_at
+from verifier.keys.sets import KeySet, RemoteKeys
 from verifier.reasons import Reason, Rejected
 from verifier.tokens.profiles import PROFILES
 from verifier.tokens.verify import Issuer, TokenVerifier
@@ -231,7 +231,7 @@ async def test_keys_that_a_token_names_or_carries_are_not_followed(
 
 async def with_remote_keys(fetch: FakeFetch, seconds: float = 60) -> tuple[TokenVerifier, RemoteKeys]:
     """Keys that were fetched once; ``seconds`` pass with each fetch."""
-    keys = RemoteKeys("lab", fetch, located_at(JWKS_URL), lambda: NOW + seconds * len(fetch.asked))
+    keys = RemoteKeys("lab", ISSUER, JWKS_URL, fetch, lambda: NOW + seconds * len(fetch.asked))
     await keys.refresh()
     return make_verifier(make_issuer(keys)), keys
 
