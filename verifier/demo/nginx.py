@@ -13,14 +13,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from verifier.demo import templates
 from verifier.demo.processes import Child, ProcessError
-
-IDENTITY_HEADERS = ("X-M2M-Client-ID", "X-M2M-Scope", "X-M2M-Role", "X-M2M-Issuer")
-"""What an Ingress lists in `auth-response-headers`: nginx overwrites or removes these when a client sends them."""
+from verifier.identity import IDENTITY_HEADERS
 
 START_TIMEOUT = STOP_TIMEOUT = 5.0
 """Seconds within which nginx must listen, and finish its requests."""
@@ -48,7 +45,8 @@ class Gateway:
     """The settings of nginx; addresses are `host:port`.
 
     `keepalive=False` opens a connection for each subrequest, as ingress-nginx does while `auth-keepalive` is unset;
-    True reuses them, as plain nginx can. `server_snippet` goes into the server block as it is. `prefix` is created.
+    True reuses them, as plain nginx can. `response_headers` are those of `auth-response-headers`: nginx overwrites or
+    removes them when a client sends them. `server_snippet` goes into the server block as it is. `prefix` is created.
     """
 
     prefix: Path
@@ -138,7 +136,7 @@ class Nginx:
             time.sleep(0.02)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property

@@ -7,7 +7,6 @@ import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from verifier.demo.api import api
@@ -110,5 +109,5 @@ class Stack:
             if not part.alive:
                 raise ProcessError(f"{name} died\n{part.log}")
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._running.close()
