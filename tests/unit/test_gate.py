@@ -223,10 +223,6 @@ def test_two_authorization_headers_are_a_malformed_token(make_gate: MakeGate, mi
     assert make_gate().decide(ask(mint(), repeated=frozenset({TOKEN}))).reason is Reason.MALFORMED_TOKEN
 
 
-def test_a_token_is_checked_before_the_path(make_gate: MakeGate, mint: Mint) -> None:
-    assert make_gate().decide(ask(mint(exp=1), "api", "/a%2fb")).reason is Reason.EXPIRED
-
-
 def test_a_rule_without_a_token_allows_whatever_token_there_is_without_identity(
     make_gate: MakeGate, mint: Mint
 ) -> None:

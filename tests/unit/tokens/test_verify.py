@@ -389,26 +389,6 @@ def test_the_issuer_names_its_audiences_and_may_allow_people(
     assert outcome(make_verifier(make_issuer([signer.public()], **settings)), mint(**changes)) is reason
 
 
-ORDER: list[tuple[Reason, dict[str, Any]]] = [
-    (Reason.EXPIRED, {"exp": 1}),
-    (Reason.NOT_M2M, {"sub": "ann"}),
-    (Reason.WRONG_AUDIENCE, {"aud": "other"}),
-    (Reason.INVALID_CLAIMS, {"jti": 5}),
-    (Reason.BAD_PROOF, {"cnf": {}}),
-]
-
-
-@pytest.mark.parametrize("first", range(len(ORDER)), ids=[str(reason) for reason, _ in ORDER])
-def test_the_first_check_that_fails_gives_the_reason_without_quoting_the_token(
-    verifier: TokenVerifier, mint: Mint, first: int
-) -> None:
-    token = mint(**{name: value for _, broken in ORDER[first:] for name, value in broken.items()})
-    no = rejected(verifier, token)
-
-    assert no.reason is ORDER[first][0]
-    assert not any(part.decode() in no.description for part in token.split(b"."))
-
-
 # --- the principal ---
 
 
