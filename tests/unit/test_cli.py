@@ -110,11 +110,6 @@ def test_check_of_a_broken_configuration_exits_2_and_prints_every_error(
     assert all(f"{path}:{line}: {key}: " in printed for line, key in ((1, "leeway"), (2, "issuers"), (3, "audits")))
 
 
-def test_check_without_a_configuration_says_which_variables_to_set(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["check"]) == 2
-    assert "COGNITO_USER_POOL_ID" in capfd.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("keys", "status"), [({"jwks_file": "keys.json"}, 0), ({"jwks_url": "http://127.0.0.1:1/keys"}, 2)]
 )

@@ -210,15 +210,6 @@ def test_a_token_for_other_resources_is_refused_where_the_policy_has_one_cached_
     assert [gate.decide(ask(token, policy)).reason for _ in range(2)] == [expected] * 2
 
 
-@pytest.mark.parametrize(("policy", "status"), [("api", 403), ("mcp", 401)])
-def test_a_policy_chooses_the_status_of_a_scope_challenge(
-    make_gate: MakeGate, mint: Mint, policy: str, status: int
-) -> None:
-    decision = make_gate().decide(ask(mint(scope="write"), policy))
-
-    assert (decision.reason, decision.status) == (Reason.INSUFFICIENT_SCOPE, status)
-
-
 def test_two_authorization_headers_are_a_malformed_token(make_gate: MakeGate, mint: Mint) -> None:
     assert make_gate().decide(ask(mint(), repeated=frozenset({TOKEN}))).reason is Reason.MALFORMED_TOKEN
 

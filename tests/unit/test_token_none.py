@@ -31,7 +31,6 @@ def app(make_config: Callable[..., Config], lab: dict[str, Any], fetch: FakeFetc
             **lab,
             "policies": {"api": POLICY, "watched": {**POLICY, "mode": "report"}},
             "headers": {"X-User-ID": "sub"},
-            "nginx_cache_ttl": 60,
         }
     )
     return create_app(config, fetch=fetch, clock=clock)
@@ -62,12 +61,6 @@ async def test_a_request_without_a_token_is_allowed_with_empty_identity_headers(
     status, headers = await ask(path=path)
 
     assert (status, {name: headers[name] for name in IDENTITY}) == (200, dict.fromkeys(IDENTITY, ""))
-
-
-async def test_the_answer_is_never_cacheable(ask: Ask) -> None:
-    _, headers = await ask()
-
-    assert headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize(
@@ -106,14 +99,3 @@ def test_the_audit_line_names_no_client(app: Application) -> None:
     assert {name: entry[name] for name in ("event", "reason", "policy", "issuer", "client_id", "cached")} == {
         "event": "allow", "reason": "ok", "policy": "api", "issuer": "", "client_id": "", "cached": False,
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(("policy", "control"), [("api", "max-age=60"), ("watched", "no-store")])
-async def test_in_report_mode_no_answer_is_cacheable(
-    app: Application, ask: Ask, mint: Callable[..., bytes], policy: str, control: str
-) -> None:
-    runtime = app.service.runtime
-    await runtime.keys["lab"].refresh()
-    _, headers = await ask("GET", f"/verify/{policy}", authorization=f"Bearer {mint().decode()}")
-
-    assert headers["cache-control"] == control

@@ -223,12 +223,6 @@ def test_a_thousand_clients_have_series_of_their_own_and_no_more() -> None:
     assert value(metrics, CLIENTS, issuer="lab", client_id="client-0", status="200") == 2
 
 
-def test_no_label_takes_what_an_unauthenticated_client_chose() -> None:
-    metrics = observed(*(denied(reason, description="chosen", scope="chosen") for reason in Reason))
-
-    assert "chosen" not in generate_latest(metrics.registry).decode()
-
-
 def test_a_client_id_with_quotes_does_not_break_the_exposition() -> None:
     metrics = observed(ok('a"b\\c'))
 

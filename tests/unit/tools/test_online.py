@@ -81,13 +81,6 @@ def test_keys_that_fit_no_algorithm_of_the_issuer_are_an_error(check: Check, ec_
     )
 
 
-def test_both_names_are_printed_where_the_discovery_document_names_another_issuer(check: Check) -> None:
-    usable, printed = check({DISCOVERY: json.dumps({"issuer": f"{ISSUER}/", "jwks_uri": JWKS_URL}).encode()})
-
-    assert not usable
-    assert all(repr(name) in printed for name in (ISSUER, f"{ISSUER}/"))
-
-
 def test_every_issuer_is_reported_and_one_error_is_an_error(check: Check, signer: SigningKey) -> None:
     usable, printed = check(
         {JWKS_URL: jwks(signer)},
