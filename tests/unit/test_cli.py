@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from tests.unit.support import SigningKey, jwks
 from verifier import __version__
 from verifier.cli import main
 
@@ -29,11 +28,9 @@ SCRIPT = Path(sys.executable).with_name("m2m-verifier")
 
 
 @pytest.fixture
-def good(write_config: WriteConfig, tmp_path: Path, signer: SigningKey) -> str:
+def good(write_config: WriteConfig, offline: dict[str, Any]) -> str:
     """The path of a configuration that needs no network."""
-    (tmp_path / "keys.json").write_bytes(jwks(signer))
-    issuer = {"name": "lab", "issuer": "https://issuer.example", "audience": "api", "jwks_file": "keys.json"}
-    return str(write_config({"issuers": [issuer], "policies": {"api": {}}}))
+    return str(write_config(offline | {"policies": {"api": {}}}))
 
 
 def run(

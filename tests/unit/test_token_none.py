@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 from prometheus_client.exposition import generate_latest
-from starlette.types import Message
 
-from tests.unit.support import NOW, Clock, FakeFetch, observation
+from tests.unit.support import NOW, Clock, FakeFetch, ask_app, observation
 from verifier.app import Application, create_app
 from verifier.config import Config
 from verifier.observe.audit import line
@@ -39,19 +38,8 @@ def app(make_config: Callable[..., Config], lab: dict[str, Any], fetch: FakeFetc
 @pytest.fixture
 def ask(app: Application) -> Ask:
     async def ask(method: str = "OPTIONS", path: str = "/verify/api", **headers: str) -> tuple[int, dict[str, str]]:
-        sent: list[Message] = []
-
-        async def send(message: Message) -> None:
-            sent.append(message)
-
         given = {"x-original-method": method, "x-original-url": "https://api.example/db/a", **headers}
-        path, _, query = path.partition("?")
-        scope = {
-            "type": "http", "method": "GET", "path": path, "query_string": query.encode(), "client": None,
-            "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in given.items()],
-        }  # fmt: skip
-        await app(scope, None, send)  # type: ignore[arg-type] # auth paths read no body
-        return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        return await ask_app(app, path, ((name.replace("_", "-"), value.encode()) for name, value in given.items()))
 
     return ask
 

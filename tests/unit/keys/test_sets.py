@@ -488,14 +488,3 @@ async def test_a_discovery_document_from_loopback_may_name_keys_over_http(url: s
     fetch = FakeFetch({f"{local}/.well-known/openid-configuration": metadata(issuer=local, jwks_uri=url)})
 
     assert await discover(fetch, local) == url
-
-
-async def test_a_failed_discovery_leaves_the_old_keys_in_force(signer: SigningKey) -> None:
-    fetch = FakeFetch({OPENID: metadata(), JWKS_URL: jwks(signer)})
-    keys = Remote(fetch, None)
-    await keys.refresh()
-    fetch.answers[OPENID] = metadata(issuer="https://other.example")
-    await asyncio.sleep(11)
-    await keys.refresh()
-
-    assert (keys.successes, len(keys)) == ([True, False], 1)
