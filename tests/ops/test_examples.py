@@ -416,8 +416,3 @@ def test_a_new_secret_that_gets_no_token_is_deleted_again(rotate: Rotation) -> N
 def test_a_policy_without_rules_needs_no_original_url(stack: Stack) -> None:
     verify = f"http://{stack.verifier.address}/verify"
     assert [status_of(stack, url=f"{verify}/{policy}") for policy in ("default", "api")] == [200, 403]
-
-
-@pytest.mark.parametrize("path", ["/forward-auth/default", "/ext-authz/default/db"])
-def test_a_dialect_that_docs_moving_calls_not_built_answers_404(stack: Stack, path: str) -> None:
-    assert status_of(stack, url=f"http://{stack.verifier.address}{path}") == 404
