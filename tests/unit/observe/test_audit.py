@@ -74,11 +74,15 @@ def test_without_a_valid_traceparent_the_trace_id_is_empty(value: bytes) -> None
     assert entry(traceparent=value)["trace_id"] == ""
 
 
-def test_a_denial_without_a_token_names_no_client() -> None:
-    found = entry(DENIED)
+@pytest.mark.parametrize(
+    ("decision", "event"),
+    [(DENIED, ("deny", 401, "missing_token")), (Decision(Reason.OK, "api"), ("allow", 200, "ok"))],
+)
+def test_a_decision_without_a_token_names_no_client(decision: Decision, event: tuple[str, int, str]) -> None:
+    found = entry(decision)
 
     assert [found[name] for name in ("issuer", "client_id", "scope", "role", "jti")] == [""] * 5
-    assert (found["event"], found["status"], found["reason"], found["cached"]) == ("deny", 401, "missing_token", False)
+    assert (found["event"], found["status"], found["reason"], found["cached"]) == (*event, False)
 
 
 def test_a_line_has_the_status_that_was_sent() -> None:

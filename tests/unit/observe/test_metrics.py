@@ -205,13 +205,15 @@ CLIENTS = "m2m_verifier_client_decisions_total"
 
 
 def test_a_verified_client_is_counted_by_issuer_and_status() -> None:
-    metrics = observed(ok(), ok(issuer="okta"), ok(reason=Reason.NO_ROLE), denied(Reason.EXPIRED))
+    without_a_token = Decision(Reason.OK, "api", report=True)
+    metrics = observed(ok(), ok(issuer="okta"), ok(reason=Reason.NO_ROLE), denied(Reason.EXPIRED), without_a_token)
 
     assert samples(metrics, CLIENTS) == {
         (("client_id", "etl"), ("issuer", "lab"), ("status", "200")): 1,
         (("client_id", "etl"), ("issuer", "okta"), ("status", "200")): 1,
         (("client_id", "etl"), ("issuer", "lab"), ("status", "403")): 1,
     }
+    assert samples(metrics, "m2m_verifier_would_deny_total") == {}
 
 
 def test_a_thousand_clients_have_series_of_their_own_and_no_more() -> None:
