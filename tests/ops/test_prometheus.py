@@ -50,8 +50,7 @@ def test_what_may_be_empty_is_on_a_board() -> None:
 
 @pytest.mark.parametrize("metric", sorted(VERIFIER))
 def test_a_metric_has_the_labels_that_it_promises(prometheus: Prometheus, metric: str) -> None:
-    found = prometheus.query(f'{{__name__=~"{metric}(_count)?"}}')
-    assert found
+    found = eventually(lambda: prometheus.query(f'{{__name__=~"{metric}(_count)?"}}'), f"{metric} is scraped")
     labels = set().union(*(one["metric"] for one in found)) - {"__name__", "job", "instance"}
     assert labels == VERIFIER[metric]
 
