@@ -1,4 +1,4 @@
-"""Rules without a token, from the configuration to answer, metrics and audit, through the application."""
+"""Rules without a token, from the configuration to the answer, through the application."""
 
 from __future__ import annotations
 
