@@ -170,7 +170,7 @@ class RemoteKeys(KeySet):
         where = ""
         try:
             url = self._key_set_url or await discover(self._fetch, self._url)
-            where = f"{_shown(url)}: "
+            where = f"{shown_url(url)}: "
             fetched = await self._fetch(url)
             # In a thread: parsing a hundred keys takes milliseconds.
             parsed = await asyncio.to_thread(parse_key_set, fetched.body)
@@ -219,8 +219,8 @@ def _log_unusable(issuer: str, key: UnusableKey) -> None:
     log.log(level, "issuer %s: the key %s cannot be used: %s", issuer, name, key.cause)
 
 
-def _shown(url: str) -> str:
-    """A URL for the log: without its query, which may hold a secret, escaped and of limited length."""
+def shown_url(url: str) -> str:
+    """A URL for a log or a terminal: without its query, which may hold a secret, escaped and of limited length."""
     parts = urlsplit(url)
     return ascii(f"{parts.scheme}://{parts.netloc}{parts.path}"[:200])[1:-1]
 
