@@ -126,32 +126,22 @@ class Nginx:
         pid_file = prefix / "nginx.pid"
         pid_file.unlink(missing_ok=True)
         command = [find_nginx(), "-p", str(prefix), "-c", str(self.config), "-e", "stderr"]
-        self._child = Child(command, self.log_file)
+        self.child = Child(command, self.log_file)
         deadline = time.monotonic() + START_TIMEOUT
         # Another server on the port would answer too; nginx writes its pid only once it listens.
         while not (pid_file.exists() and pid_file.read_text().strip()):
-            if not self.alive or time.monotonic() > deadline:
+            if not self.child.alive or time.monotonic() > deadline:
                 self.stop()
-                raise ProcessError(f"nginx did not start on port {self.gateway.port}\n{self.log}")
+                raise ProcessError(f"nginx did not start on port {self.gateway.port}\n{self.child.log}")
             time.sleep(0.02)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    @property
-    def alive(self) -> bool:
-        """Whether nginx runs."""
-        return self._child.alive
-
-    @property
-    def log(self) -> str:
-        """The end of the error log."""
-        return self._child.log
-
     def stop(self) -> None:
         """Let nginx finish its requests (SIGQUIT); kill it and its workers after STOP_TIMEOUT seconds."""
-        self._child.stop(signal.SIGQUIT, STOP_TIMEOUT)
+        self.child.stop(signal.SIGQUIT, STOP_TIMEOUT)
 
 
 def find_nginx(path: str | None = None) -> str:

@@ -70,11 +70,11 @@ class Stack:
             backends = {"api": backend.address, "issuer": issuer.address}
             gateway = Gateway(directory / "nginx", self.port, [self.verifier.address], backends, LOCATIONS)
             self.nginx = running.enter_context(Nginx(gateway))
-            self._parts: dict[str, Background | Child | Nginx] = {
+            self._parts: dict[str, Background | Child] = {
                 "the issuer": issuer,
                 "the API": backend,
                 "the verifier": self.verifier.child,
-                "nginx": self.nginx,
+                "nginx": self.nginx.child,
             }
             self._running = running.pop_all()
         return self
