@@ -104,11 +104,8 @@ class Runtime:
 
     def serves(self, rules: IssuerRules) -> bool:
         """Whether an issuer with the same remote keys is running here."""
-        return any(
-            _key_source(mine) == _key_source(rules)
-            for mine in self.config.issuers
-            if mine.jwks is None and rules.jwks is None
-        )
+        running = {_key_source(mine) for mine in self.config.issuers if mine.jwks is None}
+        return rules.jwks is None and _key_source(rules) in running
 
     def start(self, previous: Runtime | None = None) -> None:
         """Start the background refresh of each remote key set; take over those that already run."""
