@@ -15,7 +15,6 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from tests.e2e.stage import (
-    EcKey,
     HsKey,
     Load,
     Serve,
@@ -225,36 +224,6 @@ def test_a_new_issuer_comes_and_goes_with_the_file(lab: Issuer, tmp_path: Path) 
         serve.write(configuration(entry(lab)))
         eventually(lambda: reason(serve, token) == "unknown_issuer", "they are refused again")
         assert reason(serve, lab.mint(lab.machine_claims("etl", []))) == "ok"
-
-
-def test_a_configmap_s_symlink_swap_is_seen(lab: Issuer, tmp_path: Path) -> None:
-    """As the kubelet does it: the file is a link into ..data, which is a link that is replaced in one step."""
-    key = EcKey()
-    mount = tmp_path / "etc"
-    mount.mkdir()
-    local = {"name": "local", "profile": "cognito", "issuer": "https://local.example", "jwks_file": "keys.json"}
-
-    def publish(version: str, keys: list[dict[str, str]], **more: Any) -> None:
-        folder = mount / f"..{version}"
-        folder.mkdir()
-        (folder / "verifier.yaml").write_text(yaml.safe_dump(configuration(local | {"algorithms": ["ES256"]}, **more)))
-        (folder / "keys.json").write_text(json.dumps({"keys": keys}))
-        (mount / "..data_tmp").symlink_to(folder.name)
-        (mount / "..data_tmp").replace(mount / "..data")
-
-    publish("2026_01", [key.jwk()])
-    for name in ("verifier.yaml", "keys.json"):
-        (mount / name).symlink_to(f"..data/{name}")
-    claims = lab.machine_claims("etl", []) | {"iss": "https://local.example"}
-    with Serve(mount / "verifier.yaml", tmp_path) as serve:
-        old = key.mint(claims)
-        assert reason(serve, old) == "ok"
-        fresh = EcKey("ec-2")
-        publish("2026_02", [fresh.jwk()])
-        eventually(lambda: reason(serve, fresh.mint(claims)) == "ok", "the new keys are in force")
-        assert reason(serve, old) == "unknown_key"
-        publish("2026_03", [fresh.jwk()], revoked={"clients": ["etl"]})
-        eventually(lambda: reason(serve, fresh.mint(claims)) == "revoked", "the new file is in force")
 
 
 def test_a_changed_key_file_is_in_force_and_a_broken_one_refused_unquoted(tmp_path: Path, lab: Issuer) -> None:

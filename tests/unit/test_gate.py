@@ -124,14 +124,6 @@ def test_revocation_is_checked_for_cached_tokens_too(make_gate: MakeGate, mint: 
     assert [gate.decide(ask(token)).reason for _ in range(2)] == [Reason.REVOKED] * 2
 
 
-def test_exp_is_checked_for_cached_tokens_too(make_gate: MakeGate, mint: Mint, clock: Clock) -> None:
-    gate, token = make_gate(), mint(exp=clock.now + 60)
-    gate.decide(ask(token))
-    clock.now += 71
-
-    assert gate.decide(ask(token)).reason is Reason.EXPIRED
-
-
 def test_a_cached_token_is_decided_about_for_each_policy(make_gate: MakeGate, mint: Mint) -> None:
     gate, token = make_gate(), mint()
     asked = [ask(token, "default"), ask(token, "role"), ask(token, "api"), ask(token, "api", "/other")]
@@ -139,23 +131,6 @@ def test_a_cached_token_is_decided_about_for_each_policy(make_gate: MakeGate, mi
     assert [gate.decide(request).reason for request in asked] == [
         Reason.OK, Reason.NO_ROLE, Reason.OK, Reason.NO_MATCHING_RULE,
     ]  # fmt: skip
-
-
-BEFORE_THE_TOKEN: dict[Reason, list[dict[str, Any]]] = {
-    Reason.UNKNOWN_POLICY: [{"policy": "nowhere"}],
-    Reason.BAD_AUTH_REQUEST: [
-        {"query": b"x=1"}, {"repeated": {URL}}, {"repeated": {METHOD}}, {"repeated": {URL, TOKEN}},
-        {"policy": "api", "url": b""}, {"policy": "api", "method": ""}, {"policy": "api", "url": b"/db/a"},
-    ],
-    Reason.MISSING_TOKEN: [{"url": b"", "method": ""}, {"repeated": {TOKEN}}],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("changes", "expected"), by_reason(BEFORE_THE_TOKEN))  # ids: sets have no order
-def test_the_auth_request_is_checked_before_the_token(
-    make_gate: MakeGate, changes: dict[str, Any], expected: Reason
-) -> None:
-    assert make_gate().decide(ask(None, **changes)).reason is expected
 
 
 def test_a_refused_auth_url_names_the_policy_that_it_is_about(make_gate: MakeGate) -> None:
