@@ -263,18 +263,6 @@ async def test_stale_keys_stay_in_force_for_24_hours_and_are_then_dropped(fetch:
         assert tried(keys, signer.kid)
 
 
-async def test_requests_that_wait_during_the_first_fetch_cause_no_second_one(fetch: FakeFetch) -> None:
-    fetch.hang()
-    async with running(fetch) as keys:
-        waiting = [asyncio.create_task(keys.refresh()) for _ in range(50)]
-        await settle()
-        assert not any(task.done() for task in waiting)
-        fetch.open.set()
-        await asyncio.gather(*waiting)
-
-        assert (len(fetch.asked), len(keys)) == (1, 1)
-
-
 async def test_a_request_waits_for_2_seconds_and_the_fetch_goes_on(fetch: FakeFetch) -> None:
     fetch.hang()
     keys = Remote(fetch)

@@ -89,26 +89,6 @@ def test_a_line_that_guards_has_its_reason_beside_or_above_it_or_is_in_a_list_th
         assert any("#" in line for line in lines[max(first - len(HEADERS) - 1, 0) : first + 1])
 
 
-def is_guarded(block: str) -> bool:
-    """Whether Traefik makes a complete guard of an Ingress; its other proxies are tested in tests/proxies."""
-    static, ingress, *_ = yaml.safe_load_all(block)
-    found = ingress["metadata"]["annotations"]
-    listed = found.get(N + "auth-response-headers", "").split(", ")
-    strategy = (static["entryPoints"]["websecure"]["http"] or {}).get("aliasHeadersStrategy")
-    path = found.get(N + "auth-url", "").partition(":8000")[2]
-    return (path, set(listed), strategy) == ("/forward-auth/orders", set(HEADERS), "delete")
-
-
-def test_traefiks_ingress_without_any_one_of_its_guarding_lines_is_noticed() -> None:
-    guard = Guard("orders", MAPPED)
-    lines = guard.block("traefik-ingress-nginx").splitlines()
-
-    assert is_guarded("\n".join(lines))
-    assert guard.guarding("traefik-ingress-nginx")
-    for number in guard.guarding("traefik-ingress-nginx"):
-        assert not is_guarded("\n".join(lines[:number] + lines[number + 1 :]))
-
-
 def test_caddy_removes_each_header_and_those_with_underscores_before_it_asks() -> None:
     """A Caddy before 2.11.2 would pass on the client's header where the verifier's is empty."""
     before = Guard("orders", MAPPED).block("caddy").partition("\t\tforward_auth")[0].splitlines()
