@@ -69,12 +69,6 @@ def _path_pattern(path: str) -> str:
     return path
 
 
-def _no_query(url: str) -> str:
-    if "?" in url:
-        raise ValueError("must have no query")
-    return url
-
-
 ClientReference = Annotated[ClientId, AfterValidator(_known_client)]
 ResponseHeader = Annotated[HeaderName, AfterValidator(_free_header)]
 HeaderValue = Annotated[str, matching(HEADER_SAFE, "must be ASCII without a space at either end")]
@@ -111,7 +105,7 @@ class RuleSettings(Section):
 class ResourceSettings(Section):
     """What the protected-resource document says about the API (RFC 9728)."""
 
-    url: Annotated[Url, AfterValidator(_no_query)]
+    url: Annotated[Url, matching(re.compile(r"[^?]*"), "must have no query")]
     authorization_servers: Annotated[list[Url], Field(min_length=1)]
     scopes_supported: list[Scope] = []
 
