@@ -58,16 +58,19 @@ def test_a_skipped_key_is_named_with_its_cause(check: Check, signer: SigningKey,
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
+    ("settings", "answer", "message"),
     [
-        (FetchError("status 404"), "no keys: https://issuer.example/keys: status 404"),
-        (b"<html>", "no keys: https://issuer.example/keys: "),
-        (b'{"keys": []}', "no token of lab can pass"),
+        ({"jwks_url": JWKS_URL}, FetchError("status 404"), "no keys: https://issuer.example/keys: status 404"),
+        ({"jwks_url": JWKS_URL}, b"<html>", "no keys: https://issuer.example/keys: "),
+        ({"jwks_url": JWKS_URL}, b'{"keys": []}', "no token of lab can pass"),
+        ({}, b"", "no keys: discovery failed: "),
     ],
-    ids=["an error", "no JSON", "an empty set"],
+    ids=["an error", "no JSON", "an empty set", "no discovery document"],
 )
-def test_an_issuer_without_keys_is_named_with_the_cause(check: Check, answer: Any, message: str) -> None:
-    usable, printed = check({JWKS_URL: answer}, {"jwks_url": JWKS_URL})
+def test_an_issuer_without_keys_is_named_with_the_cause(
+    check: Check, settings: dict[str, Any], answer: Any, message: str
+) -> None:
+    usable, printed = check({JWKS_URL: answer}, settings)
 
     assert not usable
     assert message in printed
