@@ -120,7 +120,7 @@ cluster: $(VENV)/.ready tools ## manifests, chart and admission policy on a real
 	$(PY) -m pytest tests/cluster
 
 # HAPROXY_AUTH_REQUEST=FOLDER: HAProxy too. Its Lua is in no package (docs/proxies.md). Debian would start it as a service.
-proxies: $(VENV)/.ready nginx ## one table of requests through real Envoy, Traefik, Caddy and nginx (two minutes)
+proxies: $(VENV)/.ready nginx ## one table of requests through real Envoy, Traefik, Caddy and nginx, in a minute
 	@test -z "$$HAPROXY_AUTH_REQUEST" || { $(SUDO) systemctl --quiet mask haproxy >/dev/null 2>&1 || true; }
 	@test -z "$$HAPROXY_AUTH_REQUEST" || { $(call debian,haproxy); test -e /usr/share/lua/5.3/json.lua || $(call apt,lua-json); }
 	@$(call install,-e '.[dev$(comma)proxies]',Envoy$(comma) Traefik and Caddy)

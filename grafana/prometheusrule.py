@@ -13,6 +13,7 @@ ALERTS = Path(__file__).parent / "alerts"
 COMPONENTS = Path(__file__).parents[1] / "k8s" / "components"
 TARGETS = {
     "m2m-verifier": COMPONENTS / "monitoring" / "prometheusrule.yaml",
+    "m2m-verifier-canary": COMPONENTS / "canary" / "prometheusrule.yaml",
     "oauth2-proxy": COMPONENTS / "oauth2-proxy" / "prometheusrule.yaml",
 }
 """The manifest of each file of rules, by the file's name."""

@@ -10,7 +10,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,6 +18,8 @@ from verifier import __version__, logs
 from verifier.server import signals
 
 if TYPE_CHECKING:
+    from prometheus_client import Metric
+
     from verifier.config import Config
 
 log = logging.getLogger(__name__)
@@ -30,12 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command. The exit status."""
     os.environ["PYTHONSAFEPATH"] = "1"  # child processes must not import from the working directory
     options = _parser().parse_args(arguments)
-    if options.command is _serve:
+    serves = options.command is _serve or (options.command is _canary and not options.once)
+    if serves:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is often sent to reload, for which no signal is needed
         signals.exit_at_once()
     elif options.command is _demo:
         signals.block()
-    logs.configure(options.log_level, queued=options.command is _serve)
+    logs.configure(options.log_level, queued=serves)
     from verifier.config import ConfigError
 
     try:
@@ -121,6 +124,21 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     guard.add_argument("--policy", required=True, metavar="P", help="policy of the API")
     guard.set_defaults(command=_guard)
+
+    canary = commands.add_parser(
+        "canary", help="ask through the proxy, again and again, whether the guard works",
+        description="Asks through the proxy: without a token, with forged identity headers, with expired, altered and "
+        "good tokens. The results are metrics. "
+        "With --once, exit 0: all is well, 1: a check failed, 2: a check could not be made.",
+    )  # fmt: skip
+    canary.add_argument("--config", type=Path, required=True, metavar="FILE", help="the canary's own file")
+    canary.add_argument("--host", default="0.0.0.0", metavar="H", help="address to listen on (%(default)s)")  # noqa: S104 - as serve does
+    canary.add_argument(
+        "--metrics-port", type=_number(0, 65535), default=9090, metavar="N", help="port for Prometheus (%(default)s)"
+    )
+    canary.add_argument("--echo-port", type=_number(0, 65535), metavar="N", help="serve the echo endpoint on this port")
+    canary.add_argument("--once", action="store_true", help="make one round and print the results")
+    canary.set_defaults(command=_canary, log_level=logging.INFO)
 
     demo = commands.add_parser("demo", help="run issuer, verifier, nginx and an API on this machine")
     demo.add_argument("--port", type=_number(0, 65535), default=8080, metavar="N", help="nginx's port (%(default)s)")
@@ -248,6 +266,29 @@ def _report(options: argparse.Namespace) -> int:
     config = _load_without_address(options) if options.config or os.environ.get("M2M_CONFIG") else None
     stdin = cast(io.BufferedReader, sys.stdin.buffer)  # its documented type; typeshed says less
     return report.run(config, options, stdin, sys.stdout, sys.stderr)
+
+
+def _canary(options: argparse.Namespace) -> int:
+    from verifier.server import run, sockets
+    from verifier.tools import canary
+
+    watch = canary.Canary(canary.load(options.config))
+    apps = []
+    if options.echo_port is not None:
+        apps.append((watch.echo, _listening(sockets.listen, options.host, options.echo_port)))
+        log.info("the echo endpoint listens on %s", _address(apps[-1][1]))
+    if options.once:
+        run.run(run.serve_beside(apps, watch.round()))
+        print(*(f"{check}: {result}" for check, result in watch.results.items()), sep="\n")
+        return watch.status if watch.results else INTERRUPTED
+
+    async def collect() -> Iterable[Metric]:
+        return watch.collect()
+
+    apps.append((run.metrics_app(collect), _listening(sockets.listen, options.host, options.metrics_port)))
+    log.info("metrics on %s", _address(apps[-1][1]))
+    run.run(run.serve_beside(apps, watch.repeat()))
+    return 0
 
 
 def _demo(options: argparse.Namespace) -> int:

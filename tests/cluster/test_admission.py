@@ -180,6 +180,16 @@ def test_an_update_is_refused_like_a_creation_unless_nginx_reads_nothing_new(ser
     assert (NO_URL in unguarded.stderr, labelled.returncode) == (True, 0)
 
 
+def test_the_status_of_an_ingress_brings_no_annotation_along(server: ApiServer) -> None:
+    server.apply(guarded())
+    patch = ("patch", "ingress/tried", "-n", NAMESPACE, "--subresource=status", "--type=merge", "--patch")
+    unguarded = server.kubectl(*patch, f'{{"metadata": {{"annotations": {{"{NGINX}auth-url": null}}}}}}', check=False)
+    address = server.kubectl(*patch, '{"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}}', check=False)
+    server.kubectl("delete", "ingress/tried", "--namespace", NAMESPACE)
+
+    assert (NO_URL in unguarded.stderr, address.returncode) == (True, 0)
+
+
 def test_an_older_unguarded_ingress_can_be_labelled_and_deleted_but_not_changed(server: ApiServer) -> None:
     namespace = server.namespace("older")
     old = ingress("/")

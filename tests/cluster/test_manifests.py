@@ -21,6 +21,7 @@ FOLDERS = [
     *sorted((ROOT / "k8s" / "overlays").iterdir()),
     ROOT / "examples" / "minimal",
     ROOT / "tests" / "ops" / "oauth2-proxy",
+    ROOT / "tests" / "ops" / "canary",
 ]
 
 

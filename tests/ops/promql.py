@@ -18,6 +18,13 @@ FIXTURE = ROOT / "tests" / "ops" / "fixtures" / "oauth2-proxy-7.15.6.prom"
 
 # What the verifier promises to its dashboards.
 VERIFIER = {name: labels for name, _, labels in CONTRACT if name.startswith("m2m_verifier_")}
+# What the canary promises.
+CANARY = {
+    "m2m_verifier_canary_check_success": {"check"},
+    "m2m_verifier_canary_check_unknown": {"check"},
+    "m2m_verifier_canary_last_run_timestamp_seconds": set(),
+    "m2m_verifier_canary_round_duration_seconds": set(),
+}
 PROMETHEUS_OWN: dict[str, set[str]] = {"up": set(), "ALERTS": {"alertname", "alertstate"}}
 OF_THE_SCRAPE = {"job", "instance"}
 
@@ -47,7 +54,7 @@ def named(expr: str) -> Iterator[Named]:
 @cache
 def existing() -> dict[str, set[str]]:
     """Each series' name and labels: the verifier's, oauth2-proxy's, the rules' own and Prometheus's."""
-    known = PROMETHEUS_OWN | {rule["record"]: set() for rule in rules() if "record" in rule}
+    known = PROMETHEUS_OWN | {rule["record"]: set() for rule in rules() if "record" in rule} | CANARY
     for metric, labels in VERIFIER.items():
         if metric.endswith("_duration_seconds"):
             known |= {f"{metric}_bucket": labels | {"le"}, f"{metric}_sum": labels, f"{metric}_count": labels}

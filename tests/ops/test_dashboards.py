@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from promql import ROOT, VERIFIER, named, runbook, unknown
+from promql import CANARY, ROOT, VERIFIER, named, runbook, unknown
 
 from grafana import build
 
@@ -96,9 +96,9 @@ def test_every_expression_names_metrics_and_labels_that_exist(panel: dict[str, A
     assert [wrong for target in panel["targets"] for wrong in unknown(target["expr"])] == []
 
 
-def test_every_metric_of_the_verifier_is_on_a_board() -> None:
+def test_every_metric_of_the_verifier_and_the_canary_is_on_a_board() -> None:
     drawn = {read.metric.removesuffix("_bucket") for uid in UIDS for expr in exprs(uid) for read in named(expr)}
-    assert set(VERIFIER) - drawn == set()
+    assert {*VERIFIER, *CANARY} - drawn == set()
 
 
 @pytest.mark.parametrize("panel", PANELS)

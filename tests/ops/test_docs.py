@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pages
+import promql
 import pytest
 import yaml
 from pages import DOCS, PAGES, README, ROOT, Page
@@ -31,12 +32,14 @@ from verifier.reasons import Reason
 from verifier.request import AuthRequest
 from verifier.server import connection, run
 from verifier.tokens.profiles import PROFILES
-from verifier.tools import guard, lint
+from verifier.tools import canary, guard, lint
+from verifier.tools.canary.settings import Grant
 
 EXAMPLES = ROOT / "docs" / "examples"
 ALERTS = ROOT / "grafana" / "alerts"
+CANARY = ROOT / "tests" / "ops" / "canary" / "canary.yaml"
 NAMES = "configuration issuers agents threat-model onboarding ingress operations secret-rotation moving monitoring"
-CHECKED = [README, *(DOCS[name] for name in [*NAMES.split(), "report", "install"])]
+CHECKED = [README, *(DOCS[name] for name in [*NAMES.split(), "report", "install", "canary"])]
 
 
 def ids(page: Page) -> str:
@@ -193,7 +196,7 @@ ngx_otel_module id_tokens project_path
 @pytest.mark.parametrize("page", CHECKED, ids=ids)
 def test_every_metric_variable_and_word_of_the_configuration_that_is_named_exists(page: Page) -> None:
     text = page.path.read_text()
-    assert set(re.findall(r"\bm2m_verifier_\w+", text)) <= metric_names()
+    assert set(re.findall(r"\bm2m_verifier_\w+", text)) <= metric_names() | promql.CANARY.keys()
 
     variables = {name.upper() for name in Environment.model_fields}
     variables |= set(re.findall(r"\bAPI_[A-Z_]+\b", (EXAMPLES / "call-api.sh").read_text()))
@@ -201,6 +204,7 @@ def test_every_metric_variable_and_word_of_the_configuration_that_is_named_exist
 
     kinds = [kind for kind in vars(model).values() if isinstance(kind, type) and issubclass(kind, BaseModel)]
     known = {*FOREIGN.split(), *(reason.value for reason in Reason), *PROFILES, *metric_names(), *audit_fields()}
+    known |= {*canary.CHECKS, *Grant.model_fields, *canary.Settings.model_fields, *promql.CANARY}
     known |= {field for kind in kinds for field in kind.model_fields}
     spans = [span for span in page.spans() if re.fullmatch(r"[a-z0-9]+(?:_[a-z0-9]+)+", span)]
     assert [span for span in spans if span not in known] == []
@@ -249,6 +253,24 @@ def test_a_configuration_on_a_page_is_accepted_without_a_warning(
     (tmp_path / "m2m.yaml").write_text(text)
     assert cli.main(["check", "--config", str(tmp_path / "m2m.yaml")]) == 0
     assert [line for line in caplog.messages if "is not there yet" not in line] == []  # a Pod has these files
+
+
+def test_the_files_on_the_canarys_page_are_accepted(tmp_path: Path) -> None:
+    page = DOCS["canary"].blocks("yaml")
+    for text in page[:2]:
+        (tmp_path / "canary.yaml").write_text(text)
+        assert canary.load(tmp_path / "canary.yaml").identity
+    assert page[1] == CANARY.read_text()
+
+
+def test_the_canarys_page_has_a_row_for_each_check_and_metric() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", DOCS["canary"].path.read_text(), re.MULTILINE)
+    assert rows == [*canary.CHECKS, *promql.CANARY]
+
+
+def test_the_canary_exposes_the_metrics_that_its_page_names() -> None:
+    exposed = {family.name for family in canary.Canary(canary.load(CANARY)).collect()}
+    assert {name for name in exposed if name.startswith("m2m_")} == promql.CANARY.keys()
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -33,9 +33,14 @@ K8S = Path(__file__).parents[2] / "k8s"
 SCHEMAS = Path(__file__).parent / "schemas"
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
 OAUTH2_PROXY = Path(__file__).parent / "oauth2-proxy"
+CANARY = Path(__file__).parent / "canary"
 MINIMAL = K8S.parent / "examples" / "minimal"
-FOLDERS = [K8S / "base", *(K8S / "overlays" / name for name in OVERLAYS), MINIMAL, OAUTH2_PROXY]
-WORKLOADS = [*((K8S / "overlays" / name, "m2m-verifier") for name in OVERLAYS), (OAUTH2_PROXY, "oauth2-proxy")]
+FOLDERS = [K8S / "base", *(K8S / "overlays" / name for name in OVERLAYS), MINIMAL, OAUTH2_PROXY, CANARY]
+WORKLOADS = [
+    *((K8S / "overlays" / name, "m2m-verifier") for name in OVERLAYS),
+    (OAUTH2_PROXY, "oauth2-proxy"),
+    (CANARY, "m2m-verifier-canary"),
+]
 KUBERNETES = ["1.30", "1.37"]  # the oldest that knows preStop's sleep, and the newest whose schemas are to be had
 
 DEFAULTS = Environment.model_construct()
@@ -293,7 +298,7 @@ def test_rules_ship_with_what_they_watch_and_the_operator_selects_both_by_one_la
 
 def test_the_jobs_that_dashboards_and_alerts_name_are_services(build: Build) -> None:
     # A ServiceMonitor's job is its Service's name.
-    folders = (K8S / "overlays" / "homelab", OAUTH2_PROXY)
+    folders = (K8S / "overlays" / "homelab", OAUTH2_PROXY, CANARY)
     services = {service["metadata"]["name"] for folder in folders for service in of_kind(build(folder), "Service")}
     sources = [path for pattern in ("*.yaml", "*.json") for path in GRAFANA.rglob(pattern) if "tests" not in path.parts]
 
@@ -417,6 +422,38 @@ def test_the_pod_meets_the_restricted_standard_and_has_no_token_of_its_own(
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
     }  # fmt: skip
+
+
+def test_the_canary_may_do_no_more_than_the_verifier_and_its_path_has_the_apis_guard(build: Build) -> None:
+    objects = build(CANARY)
+    verifier, canary = (
+        named(objects, "Deployment", name)["spec"]["template"]["spec"]
+        for name in ("m2m-verifier", "m2m-verifier-canary")
+    )
+    [rule] = named(objects, "Ingress", "m2m-api")["spec"]["rules"]
+    backends = {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
+
+    for field in ("securityContext", "automountServiceAccountToken", "enableServiceLinks"):
+        assert canary[field] == verifier[field]
+    assert canary["containers"][0]["securityContext"] == verifier["containers"][0]["securityContext"]
+    assert canary["containers"][0]["image"] == verifier["containers"][0]["image"]
+    assert backends == {"/": "api", "/m2m-canary": "m2m-verifier-canary"}
+
+
+def test_the_canarys_file_secret_and_path_are_where_it_looks_for_them(build: Build) -> None:
+    objects = build(CANARY)
+    pod = named(objects, "Deployment", "m2m-verifier-canary")["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    [config] = [volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume]
+    [secret] = [volume["secret"]["items"][0]["path"] for volume in pod["volumes"] if "secret" in volume]
+    written = yaml.safe_load(named(objects, "ConfigMap", config)["data"]["canary.yaml"])
+
+    assert f"--config={mounts['config']}/canary.yaml" in container["args"]
+    assert written["token"]["client_secret_file"] == f"{mounts['secret']}/{secret}"
+    assert urlsplit(written["url"]).path == "/m2m-canary"
+    status, _, errors = m2m_verifier(*container["args"])
+    assert (status, "canary.yaml: No such file" in errors) == (2, True)  # an unknown argument would be reported first
 
 
 def test_memory_is_limited_and_cpu_is_not(container: Manifest) -> None:

@@ -42,18 +42,12 @@ def _envoy(where: Where, manager: dict[str, Any]) -> Command:
 
 
 def _exact(names: list[str]) -> dict[str, Any]:
-    return {"patterns": [{"exact": name, "ignore_case": True} for name in names]}
+    """Istio compares as they are written, in lower case, the others in any case."""
+    return {"patterns": [{"exact": name} for name in names]}
 
 
 def _ext_authz(
-    where: Where,
-    prefix: str,
-    asked: list[str],
-    passed: list[str],
-    *,
-    is_on: bool = True,
-    action: str = "ALLOW",
-    status: int = 403,
+    where: Where, prefix: str, asked: list[str], passed: list[str], *, is_on: bool, status: int = 403, **manager: Any
 ) -> Command:
     """The filter that Envoy Gateway, Istio and Cilium render, on the route to the API."""
     types = "type.googleapis.com/envoy.extensions.filters.http."
@@ -75,7 +69,7 @@ def _ext_authz(
         {"match": {"prefix": "/"}, "route": {"cluster": "api"}, **({} if is_on else {"typed_per_filter_config": off})},
     ]  # fmt: skip
     return _envoy(where, {
-        "common_http_protocol_options": {"headers_with_underscores_action": action},
+        **manager,
         "http_filters": [
             {"name": "envoy.filters.http.ext_authz",
              "typed_config": {"@type": types + "ext_authz.v3.ExtAuthz", **check}},
@@ -90,8 +84,9 @@ def envoy_gateway(block: str, where: Where) -> Command:
     http = spec["extAuth"]["http"]
     return _ext_authz(
         where, http.get("path", ""), spec["extAuth"]["headersToExtAuth"], http["headersToBackend"],
-        is_on=bool(spec["targetRefs"]), action="REJECT_REQUEST",
-        status=spec["extAuth"]["statusOnError"],
+        is_on=bool(spec["targetRefs"]), status=spec["extAuth"]["statusOnError"],
+        normalize_path=True, merge_slashes=True, path_with_escaped_slashes_action="UNESCAPE_AND_REDIRECT",
+        common_http_protocol_options={"headers_with_underscores_action": "REJECT_REQUEST"},
     )  # fmt: skip
 
 
@@ -103,6 +98,7 @@ def istio(block: str, where: Where) -> Command:
     return _ext_authz(
         where, http.get("pathPrefix", ""), http["includeRequestHeadersInCheck"], http["headersToUpstreamOnAllow"],
         is_on=is_on and "selector" in spec and "rules" in spec, status=int(http["statusOnError"]),
+        normalize_path=True,
     )  # fmt: skip
 
 

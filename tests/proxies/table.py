@@ -39,8 +39,8 @@ ENVOY = ("envoy", "envoy-gateway", "istio", "gateway-api", "cilium")
 class Row:
     """One request. ``reason`` is the verifier's; ``by`` says which proxies answer by themselves, and with what.
 
-    A status there is the proxy's own. "rewrites" is a proxy that
-    sends the API another path than it got, for which the decision is "ok". "arrives": the forged header does.
+    A status there is the proxy's own. "rewrites" is a proxy that sends the API another path than it got, for which the
+    decision is "ok". "arrives": the forged header does, or the switch to HTTP/2.
     """
 
     name: str
@@ -71,9 +71,10 @@ def own(proxies: Iterable[str], answer: int | str) -> dict[str, int | str]:
 
 
 WRITE = ("read", "write")
-# Traefik resolves dots and merges slashes before it asks; the API gets the same path as the verifier.
-RESOLVED: dict[str, int | str] = {"traefik": 403}
-REWRITES: dict[str, int | str] = {"traefik": "rewrites"}
+# They resolve dots before they ask; the API gets the same path as the verifier.
+NORMALISE = ("traefik", "envoy-gateway", "istio")
+RESOLVED = own(NORMALISE, 403)
+REWRITES = own(NORMALISE, "rewrites")
 TABLE = [
     Row("a token"),
     Row("no token", "missing_token", scopes=None),
@@ -104,14 +105,14 @@ TABLE = [
     Row("encoded dots into the rule", "ambiguous_path", "/other/%2E%2e/db/x", by=REWRITES),
     Row("dots that stay", target="/db/y/../x"),
     Row("dots above the root", "ambiguous_path", "/../../db/x", by=own(NGINX, 400) | REWRITES),
-    Row("dots with a parameter", "ambiguous_path", "/db/..;/other"),
+    Row("dots with a parameter", "ambiguous_path", "/db/..;/other", by=own(("envoy-gateway", "istio"), 403)),
     Row("two slashes", target="/db//x"),
-    Row("two slashes at the start", "ambiguous_path", "//db/x", by=REWRITES),
-    Row("an encoded slash", "ambiguous_path", "/db/a%2fb"),
-    Row("an encoded slash and dots", "ambiguous_path", "/db/..%2fother"),
+    Row("two slashes at the start", "ambiguous_path", "//db/x", by=own(("traefik", "envoy-gateway"), "rewrites")),
+    Row("an encoded slash", "ambiguous_path", "/db/a%2fb", by={"envoy-gateway": 307}),
+    Row("an encoded slash and dots", "ambiguous_path", "/db/..%2fother", by={"envoy-gateway": 307}),
     Row("encoded twice", "ambiguous_path", "/db/%252e%252e/other"),
-    Row("a backslash", "ambiguous_path", "/db/..\\other"),
-    Row("a NUL", "ambiguous_path", "/db/x%00", by=own(NGINX, 400)),
+    Row("a backslash", "ambiguous_path", "/db/..\\other", by=own(("envoy-gateway", "istio"), 403)),
+    Row("a NUL", "ambiguous_path", "/db/x%00", by=own((*NGINX, "envoy-gateway", "istio"), 400)),
     Row("a fragment", "ambiguous_path", "/db/x#y", by=own((*ENVOY, "traefik", "haproxy"), 400) | {"caddy": "rewrites"}),
     Row("absolute form", target="http://api.example/db/x"),
     Row("absolute form of another path", "no_matching_rule", "http://api.example/other"),
@@ -121,6 +122,9 @@ TABLE = [
     Row("another host", host="other.example"),
     Row("no host", host=None, version="1.0", by=own(ENVOY, 426)),
     Row("a host with a question mark", "ambiguous_path", host="h?", by=own((*ENVOY, "traefik", "caddy"), 400)),
+    Row("a host with a path", "ambiguous_path", "/other", host="h/open", scopes=None,
+        by=own((*NGINX, *ENVOY, "traefik", "caddy", "haproxy"), 400)),
+    Row("two hosts in one", "ambiguous_path", host="h,api.example"),
     # Forged headers
     Row("forged identity", lines=FORGED),
     Row("forged identity without a token", "missing_token", lines=FORGED, scopes=None),
@@ -146,5 +150,7 @@ TABLE = [
     # More
     Row("no token is needed", target="/open/x", scopes=None, anonymous=True),
     Row("a WebSocket", target="/db/socket", lines=UPGRADE, status=101, by={"nginx": 200}),
+    Row("a switch to HTTP/2", lines=("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"),
+        by=own(("ingress-nginx", "nginx-ingress-controller", "nginx-gateway-fabric"), "arrives")),
     Row("a WebSocket without a token", "missing_token", target="/db/socket", lines=UPGRADE, scopes=None),
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,9 +11,16 @@ import httpx
 import pytest
 
 from tests.e2e.stage import Answer, eventually, exchange, free_port, request
+from tests.minting import SigningKey
+from tests.proxies.renderers import LUA
 from tests.proxies.stage import PROXIES, Proxy, Stage, decisions, is_refused_while_down, wrong
 from tests.proxies.table import NGINX, RESOURCE, TABLE, Row
 from verifier.policy.resources import WELL_KNOWN
+
+
+def test_haproxy_is_one_of_the_proxies() -> None:
+    if "haproxy" not in PROXIES:
+        pytest.skip(f"{LUA} names no folder with its Lua, which is in no package: docs/proxies.md")
 
 
 @dataclass
@@ -86,6 +94,21 @@ def test_the_protected_resource_document_is_open(passed: Passed) -> None:
     assert (answer.status, json.loads(answer.body)["resource"]) == (200, RESOURCE["url"])
 
 
+def test_a_dpop_proof_is_checked_against_the_request(passed: Passed) -> None:
+    """RFC 9449; the origin is that of the policy's resource."""
+    key, issuer = SigningKey.generate("ES256", "agent"), passed.proxy.stage.issuer
+    token = issuer.mint({**issuer.machine_claims("etl", ["read"]), "cnf": {"jkt": key.jkt}})
+
+    def ask(target: str) -> Answer:
+        proof = key.proof(token.encode(), RESOURCE["url"] + "db/x", iat=int(time.time())).decode()
+        lines = f"DPoP: {proof}", f"Authorization: DPoP {token}", "Connection: close"
+        return exchange(passed.proxy.port, request(target, *lines))
+
+    allowed, refused = ask("/db/x?q=1"), ask("/db/y")
+    assert (allowed.status, allowed.seen("X-M2M-Client-ID")) == (200, ["etl"])
+    assert (refused.status, refused.headers["www-authenticate"].partition(" ")[0]) == (401, "DPoP")
+
+
 @pytest.fixture(scope="module")
 def http2() -> Iterator[httpx.Client]:
     """A client for HTTP/2 without TLS."""
@@ -103,7 +126,7 @@ def over_http2(proxy: Proxy, row: Row, client: httpx.Client) -> Answer:
             row.method, f"http://127.0.0.1:{port}/", headers=pairs, content=row.body or None,
             extensions={"target": row.target.encode()},
         )  # fmt: skip
-    except httpx.RemoteProtocolError:  # Envoy resets the stream of a request that it rejects
+    except (httpx.RemoteProtocolError, httpx.ReadError):  # Envoy resets the stream or the connection
         return Answer(400, {}, b"")
     return Answer(answer.status_code, {name.lower(): value for name, value in answer.headers.items()}, answer.content)
 
@@ -118,6 +141,13 @@ HTTP2 = [
 @pytest.mark.parametrize("row", HTTP2, ids=lambda row: row.name)
 def test_http_2_gets_the_same_decision(passed: Passed, row: Row, http2: httpx.Client) -> None:
     assert wrong(row, passed.proxy, over_http2(passed.proxy, row, http2)) == ""
+
+
+def test_a_host_with_a_path_does_not_pass_over_http_2(passed: Passed, http2: httpx.Client) -> None:
+    """Traefik passes it on there, and leaves the refusal to the verifier."""
+    row = Row("a host with a path", target="/other", lines=("Host: h/open",), scopes=None)
+
+    assert over_http2(passed.proxy, row, http2).status == (401 if passed.proxy.name == "traefik" else 400)
 
 
 def test_while_the_verifier_is_down_nothing_passes(passed: Passed, parts: Stage) -> None:

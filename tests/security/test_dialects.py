@@ -84,3 +84,16 @@ def test_a_policy_with_rules_never_guesses_what_the_proxy_did_not_say(prefix: st
     pairs = [(b"authorization", token), *NOT_GIVEN[prefix]]
 
     assert main.send(pairs, f"{prefix}/api").reason == "bad_auth_request"
+
+
+@pytest.mark.parametrize("host", [b"h/db", b"/db", b"h/db/x?"])
+def test_a_slash_in_the_host_does_not_move_the_path_under_a_rule(host: bytes, main: RunningApp) -> None:
+    token = [(b"authorization", b"Bearer " + Token(claims={"scope": "read write admin"}).encode())]
+    forwarded = [(b"x-forwarded-method", b"GET"), (b"x-forwarded-proto", b"https"), (b"x-forwarded-host", host)]
+    asked = {
+        "/forward-auth/api": [*forwarded, (b"x-forwarded-uri", b"/secret")],
+        "/gateway-fabric/api": [(b"method", b"GET"), (b"host", host), (b"path", b"/secret")],
+        "/ext-authz/api/secret": [(b"host", host)],
+    }
+
+    assert {main.send(token + pairs, path).reason for path, pairs in asked.items()} == {"ambiguous_path"}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import logging
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ from verifier.policy.clients import ClientIds
 log = logging.getLogger(__name__)
 
 Place = tuple[str | int, ...]
+AnySection = TypeVar("AnySection", bound=Section)
 
 _MESSAGES = {
     "missing": "is missing",
@@ -45,16 +47,30 @@ def load(path: Path | None, environment: Environment | None = None) -> Config:
     issuers = given.get("issuers")
     names = [str(one.get("name")) for one in issuers if isinstance(one, dict)] if isinstance(issuers, list) else []
     context = Context(folder=path.parent if path else Path(), client_ids=ClientIds(tuple(names)), owners={})
+
+    def where(place: Place) -> str:
+        return variable_of(place) if issuer is not None and place[:1] == ("issuers",) else document.at(place)
+
+    return _validated(Settings, given, context, where).build(path, document.content_bytes, environment.listen())
+
+
+def load_section(kind: type[AnySection], path: Path) -> AnySection:
+    """The content of a file of another kind, written in the same style. Raises ConfigError."""
+    document = _Document(path)
+    context = Context(folder=path.parent, client_ids=ClientIds(()), owners={})
+    return _validated(kind, document.content, context, document.at)
+
+
+def _validated(
+    kind: type[AnySection], given: dict[str, Any], context: Context, where: Callable[[Place], str]
+) -> AnySection:
     try:
-        settings = Settings.model_validate(given, context=context)
+        return kind.model_validate(given, context=context)
     except ValidationError as error:
         problems = []
         for one in error.errors(include_url=False, include_input=False, include_context=False):
             place = tuple(part for part in one["loc"] if part != "[key]")  # as pydantic marks a mapping's key
-            where = variable_of(place) if issuer is not None and place[:1] == ("issuers",) else document.at(place)
-            problems.append(f"{where}: {_message(one['type'], one['msg'], place)}")
-    else:
-        return settings.build(path, document.content_bytes, environment.listen())
+            problems.append(f"{where(place)}: {_message(one['type'], one['msg'], place)}")
     raise ConfigError(problems)  # here, because the other error quotes what is configured
 
 

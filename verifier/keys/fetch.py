@@ -120,33 +120,11 @@ class HttpFetch:
             raise FetchError(f"{type(error).__name__}: {error}{through}") from error
 
     def _client(self, url: str, proxy: Proxy | None) -> httpx.AsyncClient:
-        """A client for one fetch. It reads no variable itself: httpx would read NO_PROXY differently."""
-        through = None
-        if proxy is not None:
-            over_tls = urlsplit(proxy.url).scheme == "https"
-            through = httpx.Proxy(proxy.url, ssl_context=self._authorities() if over_tls else None)
-            if not self._has_logged_proxy:
-                self._has_logged_proxy = True
-                log.info("keys of %s are fetched through %s", ascii(urlsplit(url).netloc[:200])[1:-1], proxy)
-        if urlsplit(url).scheme == "http":
-            verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not used: no authority is read for it
-        else:
-            verify = _read_authorities("ca_file", self._ca_file) if self._ca_file is not None else self._authorities()
-        return httpx.AsyncClient(
-            verify=verify,
-            proxy=through,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=TIME_LIMIT,
-            headers=_HEADERS | self._authorization(url),
-        )
-
-    def _authorities(self) -> ssl.SSLContext:
-        """Those of the environment, else those of certifi."""
-        for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-            if path := self._environment.get(variable):
-                return _read_authorities(variable, Path(path))
-        return httpx.create_ssl_context(trust_env=False)
+        if proxy is not None and not self._has_logged_proxy:
+            self._has_logged_proxy = True
+            log.info("keys of %s are fetched through %s", ascii(urlsplit(url).netloc[:200])[1:-1], proxy)
+        headers = _HEADERS | self._authorization(url)
+        return client_for(url, headers, proxy=proxy, ca_file=self._ca_file, environment=self._environment)
 
     def _authorization(self, url: str) -> dict[str, str]:
         if self._bearer_token_file is None or origin(url) not in self._trusted:
@@ -159,6 +137,34 @@ class HttpFetch:
         if not _TOKEN.fullmatch(token):
             raise FetchError(f"bearer_token_file: {self._bearer_token_file}: holds no bearer token")
         return {"Authorization": f"Bearer {token.decode()}"}
+
+
+def client_for(
+    url: str, headers: Mapping[str, str], *, proxy: Proxy | None, ca_file: Path | None, environment: Mapping[str, str]
+) -> httpx.AsyncClient:
+    """A client for ``url`` that follows no redirect. Raises FetchError where certificate authorities cannot be read.
+
+    It reads no variable itself: httpx would read NO_PROXY differently.
+    """
+    through = None
+    if proxy is not None:
+        over_tls = urlsplit(proxy.url).scheme == "https"
+        through = httpx.Proxy(proxy.url, ssl_context=_authorities(environment) if over_tls else None)
+    if urlsplit(url).scheme == "http":
+        verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # not used: no authority is read for it
+    else:
+        verify = _read_authorities("ca_file", ca_file) if ca_file is not None else _authorities(environment)
+    return httpx.AsyncClient(
+        verify=verify, proxy=through, trust_env=False, follow_redirects=False, timeout=TIME_LIMIT, headers=headers
+    )
+
+
+def _authorities(environment: Mapping[str, str]) -> ssl.SSLContext:
+    """Those of the environment, else those of certifi."""
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        if path := environment.get(variable):
+            return _read_authorities(variable, Path(path))
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _read_authorities(name: str, path: Path) -> ssl.SSLContext:

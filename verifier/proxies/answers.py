@@ -81,8 +81,8 @@ class Answers:
                 return self._allow(token.principal)
             return self._allow(token.principal, min(self._ttl, math.floor(token.exp - self._clock())))
         if decision.report:
-            # Identity only from a token that is valid, and only where it fits.
-            if token is None or decision.reason is Reason.REVOKED:
+            # Identity only from a token that is valid, not revoked or for another resource, and only where it fits.
+            if token is None or decision.reason.status == 401:
                 return self._allow(None)
             fits = len(token.principal.header_lines) <= self.max_identity_bytes
             return self._allow(token.principal if fits else None)

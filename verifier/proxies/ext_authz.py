@@ -25,7 +25,7 @@ def parse(method: str, target: bytes, pairs: fields.Pairs, peer: str) -> AuthReq
     headers: dict[bytes, bytes] = dict(pairs)
     url = b""
     if slash:
-        url = b"https://%b/%b%b%b" % (headers.get(b"host", b""), rest, question_mark, query)
+        url = fields.url(b"https", headers.get(b"host", b""), b"/%b%b%b" % (rest, question_mark, query))
     return fields.auth_request(
         policy.decode("latin-1"),
         b"",

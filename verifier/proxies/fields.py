@@ -64,6 +64,14 @@ def auth_request(
     )
 
 
+def url(scheme: bytes, host: bytes, target: bytes) -> bytes:
+    """The URL of the original request. A slash in the client's Host would move the place where the path begins.
+
+    Encoded, it is no part of an authority (RFC 3986 section 3.2): where rules need the path, the URL is refused.
+    """
+    return b"%b://%b%b" % (scheme, host.replace(b"/", b"%2F"), target)
+
+
 def dpop_proofs(pairs: Pairs) -> tuple[bytes, ...]:
     """The values of all DPoP headers (RFC 9449 section 4.1)."""
     return tuple(value for name, value in pairs if name == b"dpop")

@@ -34,7 +34,7 @@ def parse(policy: str, query: bytes, pairs: fields.Pairs, peer: str) -> AuthRequ
         pairs,
         headers,
         method=get(_METHOD, b"").decode("latin-1"),
-        url=b"%b://%b%b" % (scheme, get(_HOST, b""), uri) if scheme and uri.startswith(b"/") else b"",
+        url=fields.url(scheme, get(_HOST, b""), uri) if scheme and uri.startswith(b"/") else b"",
         once=_ONCE,
         # The last one is the proxy's own: those before it may be the client's.
         remote_addr=get(b"x-forwarded-for", b"").rpartition(b",")[2].strip().decode("latin-1") or peer,

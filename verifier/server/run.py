@@ -97,6 +97,17 @@ async def serve(apps: list[tuple[Starlette, socket.socket]], stop: asyncio.Event
         stopper.cancel()
 
 
+async def serve_beside(apps: list[tuple[Starlette, socket.socket]], work: Coroutine[Any, Any, None]) -> None:
+    """Answer while ``work`` runs, until it ends or a signal. What it raises is raised."""
+    stop = signals.stop_event()
+    working = asyncio.create_task(work)
+    working.add_done_callback(lambda _: stop.set())
+    await asyncio.gather(serve(apps, stop), stop.wait())
+    if working.done():
+        working.result()
+    working.cancel()
+
+
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run ``main`` on uvloop."""
     sys.setswitchinterval(SWITCH_INTERVAL)

@@ -35,7 +35,7 @@ _BOUND = "the token is bound to a key (cnf.jkt), so its scheme is DPoP and not B
 
 _URI = re.compile(
     r"(https?)://([a-z0-9._~-]*|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?(/[!\"$->@-~]*)?(?:[?#].*)?",
-    re.IGNORECASE | re.DOTALL,
+    re.IGNORECASE | re.ASCII | re.DOTALL,
 )
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _ESCAPE = re.compile("%([0-9A-Fa-f]{2})")

@@ -95,7 +95,7 @@ class _Values(dict[str, str]):
         super().__init__(policy=guard.policy, name=name, path=WELL_KNOWN)
         headers = guard.headers
         self["headers"], self["spaced"] = ", ".join(headers), " ".join(headers)
-        self["lower"] = ",".join(headers).lower()
+        self["joined"] = ",".join(headers).lower()
         self["alternatives"] = "|".join(headers).lower()
         self["caddy"] = "\n".join(f"\t\trequest_header -{header}" for header in headers)
         read, sent = _nginx_directives(headers)
@@ -108,8 +108,9 @@ class _Values(dict[str, str]):
         self["read"], self["sent"] = "\n    ".join(read), "\n    ".join((*sent, *further))
         self._lists = {
             "yaml": [f"- {header}" for header in headers],
+            "lower": [f"- {header.lower()}" for header in headers],
             "exact": [f"- exact: {header.lower()}" for header in headers],
-            "asked": [f"- {header}   {why}".rstrip() for header, why in _ASKED.items()],
+            "asked": [f"- {header.lower()}   {why}".rstrip() for header, why in _ASKED.items()],
             "matched": [f"- exact: {header.lower()}   {why}".rstrip() for header, why in _ASKED.items()],
             "snippet": [*read, *sent],
         }

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import httpx
+import pytest
 from prometheus_client import CollectorRegistry, Gauge, Metric
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -15,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from verifier.server import signals
-from verifier.server.run import metrics_app, run, serve
+from verifier.server.run import metrics_app, run, serve, serve_beside
 from verifier.server.sockets import listen
 
 
@@ -93,9 +94,18 @@ async def test_metrics_are_served_at_their_path_alone() -> None:
     assert [other.status_code for other in others] == [404, 404]
 
 
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Afterwards, signals have the handlers that they had before."""
+    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
 def test_a_thread_beside_the_loop_may_hold_the_interpreter_for_less_than_a_millisecond() -> None:
     before, seen = sys.getswitchinterval(), []
-    handlers = {number: signal.getsignal(number) for number in signals.SIGNALS}
 
     async def main() -> None:
         seen.append(sys.getswitchinterval())
@@ -104,6 +114,13 @@ def test_a_thread_beside_the_loop_may_hold_the_interpreter_for_less_than_a_milli
         run(main())
     finally:
         sys.setswitchinterval(before)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     assert seen[0] < 0.001
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_defect_of_the_work_beside_a_server_stops_the_server_and_is_raised() -> None:
+    async def work() -> None:
+        raise LookupError("a defect")
+
+    with listen("127.0.0.1", 0) as sock, pytest.raises(LookupError, match="a defect"):
+        asyncio.run(serve_beside([(Slow().app, sock)], work()))

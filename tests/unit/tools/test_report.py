@@ -442,6 +442,21 @@ def test_csv_has_a_row_for_each_client_and_the_limits_on_standard_error(config: 
     assert "Parameters of auth URLs" in err
 
 
+@pytest.mark.parametrize("first", "=+-@")
+def test_no_cell_of_csv_is_a_formula_to_a_spreadsheet(config: Config, first: str) -> None:
+    _, out, _ = run([line(client_id=f"{first}1+1", scope=f"{first}2+2")], config, format="csv")
+    (row,) = csv.DictReader(io.StringIO(out))
+
+    assert (row["client_id"], row["granted"], row["requests"]) == (f"'{first}1+1", f"'{first}2+2", "1")
+
+
+def test_a_long_name_does_not_make_the_table_wide() -> None:
+    lines = [line(client_id=f"c{number}") for number in range(9)]
+    _, out, _ = run([*lines, line(client_id="c" * 12_000)])
+
+    assert len(out) < 20_000
+
+
 @pytest.mark.parametrize("format", ["table", "json", "csv"])
 def test_no_control_character_of_a_line_is_printed(config: Config, format: str) -> None:
     hostile = "\x1b[31m\x00\x07\x7f\x9b\u202e\r"

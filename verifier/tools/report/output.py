@@ -14,6 +14,8 @@ from verifier.tools.report.tally import ALLOWED, OTHER, OTHER_ROLE, REFUSED, Cha
 _Counted = TypeVar("_Counted", Client, Change)
 
 MAX_SHOWN = 5  # scopes in one cell of the table; JSON and CSV have all
+MAX_WIDTH = 80  # characters to which a column of the table is filled; a longer cell moves the rest of its row
+FORMULA = ("=", "+", "-", "@")  # how a formula begins
 
 TITLES = {
     REFUSED: "Would be refused, and were let through",
@@ -140,9 +142,11 @@ def _entries(tally: Tally) -> list[dict[str, Any]]:
 
 
 def _cell(value: Any) -> str:
+    """A cell of CSV; the apostrophe makes a spreadsheet take a text as it is."""
     if isinstance(value, dict):
         value = [f"{reason}={count}" for reason, count in value.items()]
-    return "" if value is None else " ".join(value) if isinstance(value, list) else str(value)
+    text = "" if value is None else " ".join(value) if isinstance(value, list) else str(value)
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 WRITERS: dict[str, Callable[[Tally, list[str], TextIO, TextIO], None]] = {"table": _table, "json": _json, "csv": _csv}
@@ -175,9 +179,9 @@ def _few(scopes: Iterable[str]) -> str:
 
 
 def _write_rows(out: TextIO, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Columns as wide as their widest cell; counts are aligned to the right."""
+    """Columns as wide as their widest cell, up to MAX_WIDTH; counts are aligned to the right."""
     table = [header, *([printable(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table)]
+    widths = [min(max(map(len, column)), MAX_WIDTH) for column in zip(*table)]
     numbers = [name in ("REQUESTS", "REFUSED") for name in header]
     for row in table:
         cells = (cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numbers))
