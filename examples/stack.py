@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import httpx
@@ -89,7 +88,7 @@ class Stack:
             self._running = running.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._running.close()
 
     def start(self, command: Sequence[str], environment: Mapping[str, str] | None = None, path: str = "/") -> None:

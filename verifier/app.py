@@ -22,7 +22,7 @@ from verifier.config import Config
 from verifier.decision import Decision
 from verifier.gate import Gate
 from verifier.keys.fetch import Fetch, HttpFetch
-from verifier.keys.sets import KeySet, RemoteKeys, discovered_from, keys_of_file, located_at
+from verifier.keys.sets import KeySet, RemoteKeys, keys_of_file
 from verifier.observe.audit import Audit
 from verifier.observe.batch import Batch
 from verifier.observe.metrics import Metrics
@@ -71,9 +71,9 @@ class Runtime:
             elif rules.jwks is not None:
                 keys = keys_of_file(rules.name, rules.jwks, clock())
             else:
-                locate = discovered_from(rules.urls[0]) if rules.key_set_url is None else located_at(rules.key_set_url)
                 counter = metrics.refresh_counter(rules.name)
-                keys = RemoteKeys(rules.name, fetch or http_fetch(rules), locate, clock, counter)
+                own_fetch = fetch or http_fetch(rules)
+                keys = RemoteKeys(rules.name, rules.urls[0], rules.key_set_url, own_fetch, clock, counter)
             self.keys[rules.name] = keys
             issuers.append(rules.with_keys(keys))
         policies = config.policies.by_name.values()
@@ -104,11 +104,8 @@ class Runtime:
 
     def serves(self, rules: IssuerRules) -> bool:
         """Whether an issuer with the same remote keys is running here."""
-        return any(
-            _key_source(mine) == _key_source(rules)
-            for mine in self.config.issuers
-            if mine.jwks is None and rules.jwks is None
-        )
+        running = {_key_source(mine) for mine in self.config.issuers if mine.jwks is None}
+        return rules.jwks is None and _key_source(rules) in running
 
     def start(self, previous: Runtime | None = None) -> None:
         """Start the background refresh of each remote key set; take over those that already run."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from tests.e2e.stage import (
-    EcKey,
     HsKey,
     Load,
     Serve,
@@ -25,7 +22,6 @@ from tests.e2e.stage import (
     entry,
     eventually,
     free_port,
-    silent,
 )
 from verifier.demo.issuer import Issuer
 from verifier.demo.nginx import Gateway, Location, Nginx
@@ -33,7 +29,7 @@ from verifier.demo.serving import Background, bind
 
 
 class Faulty:
-    """An issuer whose answers a test can replace; counts what it is asked."""
+    """An issuer whose answers a test can replace."""
 
     def __init__(self, name: str = "lab") -> None:
         self.name = name
@@ -41,11 +37,9 @@ class Faulty:
         self.issuer = Issuer(f"http://127.0.0.1:{self.port}")
         self.answer: Response | None = None
         """Instead of the right one, to every request."""
-        self.asked: list[tuple[float, str]] = []
         self._running: Background | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.asked.append((time.monotonic(), scope["path"]))
         await (self.answer or self.issuer.app)(scope, receive, send)
 
     def up(self) -> None:
@@ -61,15 +55,11 @@ class Faulty:
     def entry(self) -> dict[str, Any]:
         return entry(self.issuer, self.name)
 
-    @property
-    def fetches(self) -> int:
-        return len([path for _, path in self.asked if path.endswith("jwks.json")])
-
     def token(self, client: str = "etl", **claims: Any) -> str:
         return self.issuer.mint(self.issuer.machine_claims(client, ["read"]) | claims)
 
-    def unknown_kid(self, number: int = 0) -> str:
-        return self.issuer.mint(self.issuer.machine_claims("etl", ["read"]), header={"kid": f"unknown-{number}"})
+    def unknown_kid(self) -> str:
+        return self.issuer.mint(self.issuer.machine_claims("etl", ["read"]), header={"kid": "unknown"})
 
 
 @contextlib.contextmanager
@@ -87,7 +77,7 @@ def issuers(count: int) -> Iterator[list[Faulty]]:
 @pytest.fixture(scope="module")
 def fresh() -> Iterator[list[Faulty]]:
     """Issuers of one verifier; each test takes one for itself."""
-    with issuers(14) as made:
+    with issuers(5) as made:
         yield made
 
 
@@ -123,23 +113,6 @@ def test_an_issuer_that_goes_down_later_loses_nothing(serve: Serve, faulty: Faul
     assert serve.ask(path="/ready").status_code == 200
 
 
-BAD_ANSWERS = {
-    "a page instead of JSON": Response("<html>We will be right back</html>", media_type="text/html"),
-    "an error": Response("{}", status_code=500),
-    "no key set": JSONResponse({"keys": None}),
-    "broken JSON": Response('{"keys": [', media_type="application/json"),
-}
-
-
-@pytest.mark.parametrize("answer", BAD_ANSWERS.values(), ids=BAD_ANSWERS.keys())
-def test_a_bad_answer_leaves_the_old_keys_in_force(serve: Serve, faulty: Faulty, answer: Response) -> None:
-    faulty.answer = answer
-    assert reason(serve, faulty.unknown_kid()) == "unknown_key"
-    assert serve.total("jwks_refreshes_total", issuer=faulty.name, result="failure") == 1
-    assert serve.total("jwks_keys", issuer=faulty.name) == 1
-    assert reason(serve, faulty.token()) == "ok"
-
-
 @pytest.mark.parametrize("keys", [[], [{"kty": "oct", "kid": "x", "k": "c2VjcmV0"}]], ids=["empty", "unusable"])
 def test_a_set_without_usable_keys_withdraws_the_old_ones(serve: Serve, faulty: Faulty, keys: list[Any]) -> None:
     assert reason(serve, faulty.token()) == "ok"
@@ -150,23 +123,6 @@ def test_a_set_without_usable_keys_withdraws_the_old_ones(serve: Serve, faulty: 
     assert serve.ask(path="/ready").status_code == 200
     faulty.answer = None
     eventually(lambda: reason(serve, faulty.token()) == "ok", "the keys that came back are in force")
-
-
-def test_an_oversized_key_set_is_refused(serve: Serve, faulty: Faulty) -> None:
-    known = faulty.token()
-    faulty.issuer.rotate()
-    keys = [key.jwk() for key in faulty.issuer.keys]
-    faulty.answer = JSONResponse({"keys": keys, "padding": "x" * 512 * 1024})
-    assert reason(serve, faulty.token()) == "unknown_key"
-    assert reason(serve, known) == "ok"
-
-
-def test_a_redirect_to_other_keys_is_not_followed(serve: Serve, faulty: Faulty, lab: Issuer) -> None:
-    faulty.answer = RedirectResponse(lab.jwks_url)
-    stolen = lab.mint(faulty.issuer.machine_claims("etl", ["read"]))
-    assert reason(serve, stolen) == "unknown_key"
-    assert faulty.fetches == 2
-    assert serve.total("jwks_refreshes_total", issuer=faulty.name, result="failure") == 1
 
 
 def test_the_first_token_of_a_new_key_passes(serve: Serve, faulty: Faulty) -> None:
@@ -188,31 +144,10 @@ def test_cached_tokens_of_a_removed_key_are_refused(serve: Serve, faulty: Faulty
     assert reason(serve, old) == "unknown_key"
 
 
-def test_300_unknown_kids_cause_one_fetch_in_10_s_and_are_all_refused(serve: Serve, faulty: Faulty) -> None:
-    tokens = [faulty.unknown_kid(number) for number in range(300)]
-    start = time.monotonic()
-    with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(serve.ask, tokens))
-    seconds = time.monotonic() - start
-    assert {(answer.status_code, answer.headers["X-M2M-Reason"]) for answer in answers} == {(401, "unknown_key")}
-    assert 1 <= faulty.fetches - 1 <= 1 + seconds // 10  # the first was the start's
-    assert serve.total("decisions_total", reason="unknown_key", issuer=faulty.name) == 300
-    assert reason(serve, faulty.token()) == "ok"
-
-
-def test_a_new_key_is_found_10_s_after_an_unknown_kid(serve: Serve, faulty: Faulty) -> None:
-    assert reason(serve, faulty.unknown_kid()) == "unknown_key"
-    faulty.issuer.rotate()
-    token = faulty.token()
-    eventually(lambda: reason(serve, token) == "ok", "the new key's tokens pass")
-    _, first, second = (when for when, path in faulty.asked if path.endswith("jwks.json"))
-    assert second - first > 9
-
-
 def test_issuers_that_fail_at_the_start_give_503_until_they_recover(tmp_path: Path, lab: Issuer) -> None:
     with issuers(3) as (absent, page, redirecting):
         absent.down()
-        page.answer = BAD_ANSWERS["a page instead of JSON"]
+        page.answer = Response("<html>We will be right back</html>", media_type="text/html")
         redirecting.answer = RedirectResponse(lab.jwks_url)
         failing = (absent, page, redirecting)
         with Serve(configuration(*(one.entry for one in failing)), tmp_path, ready=False) as serve:
@@ -229,23 +164,6 @@ def test_issuers_that_fail_at_the_start_give_503_until_they_recover(tmp_path: Pa
                 token = one.token()
                 eventually(lambda: reason(serve, token) == "ok", f"tokens of {one.name} pass")  # noqa: B023
             assert serve.ask(path="/ready").json()["issuers"] == {one.name: True for one in failing}
-
-
-def test_a_hanging_issuer_delays_no_request_of_another(lab: Issuer, tmp_path: Path) -> None:
-    with silent() as port:
-        hanging = Issuer(f"http://127.0.0.1:{port}", pool="hangs")
-        settings = configuration(entry(lab), entry(hanging, "hanging"))
-        tokens = [hanging.mint(hanging.machine_claims(f"c{number}", [])) for number in range(40)]
-        with Serve(settings, tmp_path, ready=False) as serve, ThreadPoolExecutor(40) as pool:
-            token = lab.mint(lab.machine_claims("etl", []))
-            eventually(lambda: reason(serve, token) == "ok", "the other issuer's keys are there")
-            waiting = [pool.submit(reason, serve, one) for one in tokens]
-            asked = 0
-            while not any(one.done() for one in waiting):
-                assert reason(serve, lab.mint(lab.machine_claims("etl", []))) == "ok"
-                asked += 1
-            assert {one.result() for one in waiting} == {"keys_unavailable"}
-            assert asked > 1
 
 
 # --- configuration ---------------------------------------------------------------------------------------------------
@@ -306,36 +224,6 @@ def test_a_new_issuer_comes_and_goes_with_the_file(lab: Issuer, tmp_path: Path) 
         serve.write(configuration(entry(lab)))
         eventually(lambda: reason(serve, token) == "unknown_issuer", "they are refused again")
         assert reason(serve, lab.mint(lab.machine_claims("etl", []))) == "ok"
-
-
-def test_a_configmap_s_symlink_swap_is_seen(lab: Issuer, tmp_path: Path) -> None:
-    """As the kubelet does it: the file is a link into ..data, which is a link that is replaced in one step."""
-    key = EcKey()
-    mount = tmp_path / "etc"
-    mount.mkdir()
-    local = {"name": "local", "profile": "cognito", "issuer": "https://local.example", "jwks_file": "keys.json"}
-
-    def publish(version: str, keys: list[dict[str, str]], **more: Any) -> None:
-        folder = mount / f"..{version}"
-        folder.mkdir()
-        (folder / "verifier.yaml").write_text(yaml.safe_dump(configuration(local | {"algorithms": ["ES256"]}, **more)))
-        (folder / "keys.json").write_text(json.dumps({"keys": keys}))
-        (mount / "..data_tmp").symlink_to(folder.name)
-        (mount / "..data_tmp").replace(mount / "..data")
-
-    publish("2026_01", [key.jwk()])
-    for name in ("verifier.yaml", "keys.json"):
-        (mount / name).symlink_to(f"..data/{name}")
-    claims = lab.machine_claims("etl", []) | {"iss": "https://local.example"}
-    with Serve(mount / "verifier.yaml", tmp_path) as serve:
-        old = key.mint(claims)
-        assert reason(serve, old) == "ok"
-        fresh = EcKey("ec-2")
-        publish("2026_02", [fresh.jwk()])
-        eventually(lambda: reason(serve, fresh.mint(claims)) == "ok", "the new keys are in force")
-        assert reason(serve, old) == "unknown_key"
-        publish("2026_03", [fresh.jwk()], revoked={"clients": ["etl"]})
-        eventually(lambda: reason(serve, fresh.mint(claims)) == "revoked", "the new file is in force")
 
 
 def test_a_changed_key_file_is_in_force_and_a_broken_one_refused_unquoted(tmp_path: Path, lab: Issuer) -> None:

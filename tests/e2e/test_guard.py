@@ -19,9 +19,10 @@ import yaml
 
 from tests.e2e.stage import Answer, Serve, configuration, entry, eventually, exchange, free_port, request
 from verifier.demo.issuer import Issuer
-from verifier.demo.nginx import IDENTITY_HEADERS, Gateway, Location, Nginx
+from verifier.demo.nginx import Gateway, Location, Nginx
 from verifier.demo.processes import Child
 from verifier.demo.serving import Background
+from verifier.identity import IDENTITY_HEADERS
 from verifier.policy.resources import WELL_KNOWN
 
 RULES = [{"path": "/db/**", "methods": ["GET"]}, {"path": "/db/**", "methods": ["POST"], "scope": ["write"]}]

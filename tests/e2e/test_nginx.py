@@ -14,8 +14,9 @@ import pytest
 
 from tests.e2e.stage import Answer, Serve, Wire, configuration, entry, exchange, free_port, request
 from verifier.demo.issuer import Issuer
-from verifier.demo.nginx import IDENTITY_HEADERS, OPEN_METADATA, Gateway, Location, Nginx
+from verifier.demo.nginx import OPEN_METADATA, Gateway, Location, Nginx
 from verifier.demo.serving import Background
+from verifier.identity import IDENTITY_HEADERS
 
 LISTED = (*IDENTITY_HEADERS, "X-User-ID")
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -10,27 +10,14 @@ from typing import Any, NamedTuple
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.unit.observe.test_metrics import CONTRACT
+
 ROOT = Path(__file__).parents[2]
 RULE_FILES = sorted((ROOT / "grafana" / "alerts").glob("*.yaml"))
 FIXTURE = ROOT / "tests" / "ops" / "fixtures" / "oauth2-proxy-7.15.6.prom"
 
 # What the verifier promises to its dashboards.
-VERIFIER = {
-    "m2m_verifier_decisions_total": {"status", "reason", "policy", "issuer"},
-    "m2m_verifier_decision_duration_seconds": {"status"},
-    "m2m_verifier_token_verification_duration_seconds": {"issuer"},
-    "m2m_verifier_client_decisions_total": {"issuer", "client_id", "status"},
-    "m2m_verifier_would_deny_total": {"reason", "policy"},
-    "m2m_verifier_token_cache_requests_total": {"result"},
-    "m2m_verifier_token_cache_entries": set(),
-    "m2m_verifier_jwks_refreshes_total": {"issuer", "result"},
-    "m2m_verifier_jwks_last_success_timestamp_seconds": {"issuer"},
-    "m2m_verifier_jwks_keys": {"issuer"},
-    "m2m_verifier_config_reloads_total": {"result"},
-    "m2m_verifier_config_last_reload_successful": set(),
-    "m2m_verifier_audit_lines_dropped_total": set(),
-    "m2m_verifier_build_info": {"version"},
-}
+VERIFIER = {name: labels for name, _, labels in CONTRACT if name.startswith("m2m_verifier_")}
 # What the canary promises.
 CANARY = {
     "m2m_verifier_canary_check_success": {"check"},

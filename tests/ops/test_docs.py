@@ -303,11 +303,6 @@ def test_the_monitoring_page_names_every_rule_file_and_dashboard() -> None:
     assert [path.name for path in files if f"{path.parent.name}/{path.name}" not in text] == []
 
 
-def test_lint_finds_nothing_in_the_pages_ingress(tmp_path: Path) -> None:
-    (tmp_path / "ingress.yaml").write_text(DOCS["ingress"].blocks("yaml")[1])
-    assert lint.lint_files([tmp_path / "ingress.yaml"], lint.Known(frozenset({"orders"}))) == []
-
-
 def test_the_ingress_page_has_a_row_for_every_rule_of_lint() -> None:
     source = "".join(path.read_text() for path in Path(lint.__file__).parent.glob("*.py"))
     rules = set(re.findall(r"\b(?:trap|finding|Finding)\(\s*\"([a-z-]+)\"", source))

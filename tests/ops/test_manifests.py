@@ -271,13 +271,6 @@ def test_only_the_ingress_controller_may_call_the_api_and_the_verifier(overlay: 
     }  # fmt: skip
 
 
-def test_the_homelab_guards_the_demo_at_its_host(build: Build) -> None:
-    rule = named(build(K8S / "overlays" / "homelab"), "Ingress", "m2m-api")["spec"]["rules"][0]
-
-    assert rule["host"] == "api.lab.informationcart.com"
-    assert rule["http"]["paths"][0]["backend"]["service"] == {"name": "otel-demo", "port": {"number": 8080}}
-
-
 def test_oauth2_proxy_serves_its_metrics_on_the_port_that_is_named(build: Build) -> None:
     [container] = named(build(OAUTH2_PROXY), "Deployment", "oauth2-proxy")["spec"]["template"]["spec"]["containers"]
     [port] = [port["containerPort"] for port in container["ports"] if port["name"] == "metrics"]

@@ -17,6 +17,7 @@ import yaml
 from prometheus_client import generate_latest
 from uvicorn.server import ServerState
 
+from tests.unit.test_reasons import CONTRACT
 from verifier.app import create_app
 from verifier.config import Config
 from verifier.config.environment import Environment
@@ -26,16 +27,7 @@ from verifier.server.connection import Listener
 
 from .tokens import CLAIMS, NOW, POOL, PREFIX, REPOSITORY, SIGNERS, Token, public_jwk
 
-# The contract's own closed set: what the code says is compared with it.
-_REASONS = {
-    200: "ok",
-    401: "missing_token malformed_token unsupported_algorithm unknown_issuer unknown_key bad_signature expired "
-    "not_yet_valid wrong_audience invalid_claims bad_proof revoked",
-    403: "not_m2m client_not_allowed issuer_not_allowed insufficient_scope no_role no_matching_rule ambiguous_path "
-    "unknown_policy bad_auth_request headers_too_large",
-    503: "keys_unavailable internal_error",
-}
-STATUS = {reason: status for status, reasons in _REASONS.items() for reason in reasons.split()}
+STATUS = {reason: status for status, reasons in CONTRACT.items() for reason in reasons.split()}
 IDENTITY = ("x-m2m-client-id", "x-m2m-scope", "x-m2m-role", "x-m2m-issuer", "x-tenant-id", "x-level", "x-groups")
 URL = b"https://api.example.com/db/orders"
 

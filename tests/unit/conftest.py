@@ -119,3 +119,11 @@ ONE_ISSUER: dict[str, Any] = {
 def lab() -> dict[str, Any]:
     """The configuration of one issuer, as a file would have it."""
     return {"issuers": [dict(ONE_ISSUER)]}
+
+
+@pytest.fixture
+def offline(tmp_path: Path, signer: SigningKey) -> dict[str, Any]:
+    """The same issuer with a key file: it needs no network."""
+    (tmp_path / "keys.json").write_bytes(jwks(signer))
+    issuer = {"name": "lab", "issuer": "https://issuer.example", "audience": ["api"], "jwks_file": "keys.json"}
+    return {"issuers": [issuer]}

@@ -9,6 +9,8 @@ import selectors
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from starlette.types import ASGIApp, Message
+
 from tests.minting import ABSENT as ABSENT
 from tests.minting import SigningKey as SigningKey
 from tests.minting import b64 as b64
@@ -193,6 +195,22 @@ def make_token(
 ) -> VerifiedToken:
     """A verified token. Its key verifies nothing: it is there to be retired."""
     return VerifiedToken(principal or make_principal(), key or Key("kid", "identity", {}), exp, jti, checked_at)
+
+
+async def ask_app(app: ASGIApp, path: str, headers: Iterable[tuple[str, bytes]]) -> tuple[int, dict[str, str]]:
+    """Status and headers of an application's answer to a subrequest without a body."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    path, _, query = path.partition("?")
+    scope = {
+        "type": "http", "method": "GET", "path": path, "query_string": query.encode(), "client": None,
+        "headers": [(name.encode(), value) for name, value in headers],
+    }  # fmt: skip
+    await app(scope, None, send)  # type: ignore[arg-type] # auth paths read no body
+    return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}
 
 
 def observation(time: float, request: AuthRequest, decision: Decision, seconds: float) -> Observation:

@@ -9,11 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from starlette.types import Message
 
-from tests.unit.support import NOW, Clock, FakeFetch, SigningKey, b64
+from tests.unit.support import NOW, Clock, FakeFetch, SigningKey, ask_app, b64
 from verifier.app import Application, create_app
-from verifier.config import Config, ConfigError
+from verifier.config import Config
 
 Ask = Callable[..., Awaitable[tuple[int, str]]]
 Mint = Callable[..., bytes]
@@ -48,21 +47,11 @@ def ask(app: Application) -> Ask:
     async def ask(
         authorization: bytes, *headers: tuple[str, bytes], policy: str = "default", url: str = URL
     ) -> tuple[int, str]:
-        sent: list[Message] = []
-
-        async def send(message: Message) -> None:
-            sent.append(message)
-
         given = [("x-original-method", b"GET"), ("x-original-url", url.encode()), ("authorization", authorization)]
-        scope = {
-            "type": "http", "method": "GET", "path": f"/verify/{policy}", "query_string": b"", "client": None,
-            "headers": [(name.encode(), value) for name, value in (*given, *headers)],
-        }  # fmt: skip
         await app.service.runtime.keys["lab"].refresh()
-        await app(scope, None, send)  # type: ignore[arg-type] # auth paths read no body
-        found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        status, found = await ask_app(app, f"/verify/{policy}", (*given, *headers))
         assert found["cache-control"] == "no-store"
-        return sent[0]["status"], found.get("x-m2m-reason", "ok" if found["x-m2m-client-id"] else "nobody")
+        return status, found.get("x-m2m-reason", "ok" if found["x-m2m-client-id"] else "nobody")
 
     return ask
 
@@ -134,12 +123,3 @@ async def test_a_reload_forgets_no_proof(
 
     assert await ask(b"DPoP " + token, proof) == (401, "bad_proof")
     await app.service.runtime.stop()
-
-
-@pytest.mark.parametrize("name", ["ssl_client_cert", "a b", "a:", ""])
-def test_the_certificates_header_has_a_name_that_nginx_passes(
-    make_config: MakeConfig, lab: dict[str, Any], name: str
-) -> None:
-    lab["issuers"][0]["client_certificate_header"] = name
-    with pytest.raises(ConfigError, match="must be a header name of letters, digits and dashes"):
-        make_config(lab)

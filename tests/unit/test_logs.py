@@ -98,24 +98,6 @@ def test_without_a_reader_nothing_fails() -> None:
     os.close(writer)
 
 
-def test_a_stderr_that_is_not_read_blocks_neither_the_program_nor_its_end() -> None:
-    """Were it otherwise, this test would not end."""
-    code = """
-import logging
-from verifier import logs
-logs.configure(logging.INFO, queued=True)
-for number in range(10_000):
-    logging.getLogger("test").info("line %d", number)
-"""
-    reader, writer = os.pipe()
-    fill(writer)
-    ended = subprocess.run([sys.executable, "-c", code], stderr=writer, check=False)
-    os.close(reader)
-    os.close(writer)
-
-    assert ended.returncode == 0
-
-
 def test_all_lines_are_written_at_the_end() -> None:
     code = """
 import logging

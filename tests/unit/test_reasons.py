@@ -2,7 +2,7 @@
 
 import json
 
-from verifier.reasons import Reason, Rejected
+from verifier.reasons import Reason
 
 CONTRACT = {
     200: "ok",
@@ -22,11 +22,3 @@ def test_the_reasons_and_their_statuses_are_those_of_the_contract_and_no_other()
 
 def test_a_reason_is_its_word_wherever_text_is_wanted() -> None:
     assert [f"{Reason.EXPIRED}", str(Reason.EXPIRED), json.dumps(Reason.EXPIRED)] == ["expired", "expired", '"expired"']
-
-
-def test_a_rejection_carries_its_cause() -> None:
-    no = Rejected(Reason.EXPIRED, "too late", issuer="lab", scope="read")
-
-    assert (no.reason, no.description, no.issuer, no.scope, no.refresh) == (
-        Reason.EXPIRED, "too late", "lab", "read", None,
-    )  # fmt: skip

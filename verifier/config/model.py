@@ -69,12 +69,6 @@ def _path_pattern(path: str) -> str:
     return path
 
 
-def _no_query(url: str) -> str:
-    if "?" in url:
-        raise ValueError("must have no query")
-    return url
-
-
 ClientReference = Annotated[ClientId, AfterValidator(_known_client)]
 ResponseHeader = Annotated[HeaderName, AfterValidator(_free_header)]
 HeaderValue = Annotated[str, matching(HEADER_SAFE, "must be ASCII without a space at either end")]
@@ -111,7 +105,7 @@ class RuleSettings(Section):
 class ResourceSettings(Section):
     """What the protected-resource document says about the API (RFC 9728)."""
 
-    url: Annotated[Url, AfterValidator(_no_query)]
+    url: Annotated[Url, matching(re.compile(r"[^?]*"), "must have no query")]
     authorization_servers: Annotated[list[Url], Field(min_length=1)]
     scopes_supported: list[Scope] = []
 
@@ -169,10 +163,6 @@ class RevokedSettings(Section):
     clients: list[ClientId] = []
     tokens: list[Text] = []
 
-    def build(self, client_ids: ClientIds) -> Revoked:
-        """The domain object."""
-        return Revoked.of(self.clients, self.tokens, client_ids)
-
 
 class CacheSettings(Section):
     """Verified tokens kept: how many, and for how many seconds. 0 turns it off."""
@@ -219,7 +209,7 @@ class Settings(Section):
             issuers=issuers,
             policies=Policies(policies, client_ids),
             roles=Roles(roles, self.roles.scopes),
-            revoked=self.revoked.build(client_ids),
+            revoked=Revoked(frozenset(self.revoked.clients), frozenset(self.revoked.tokens)),
             headers=self.headers,
             leeway=self.leeway,
             cache_size=self.cache.size,

@@ -13,14 +13,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from verifier.demo import templates
 from verifier.demo.processes import Child, ProcessError
-
-IDENTITY_HEADERS = ("X-M2M-Client-ID", "X-M2M-Scope", "X-M2M-Role", "X-M2M-Issuer")
-"""What an Ingress lists in `auth-response-headers`: nginx overwrites or removes these when a client sends them."""
+from verifier.identity import IDENTITY_HEADERS
 
 START_TIMEOUT = STOP_TIMEOUT = 5.0
 """Seconds within which nginx must listen, and finish its requests."""
@@ -48,7 +45,8 @@ class Gateway:
     """The settings of nginx; addresses are `host:port`.
 
     `keepalive=False` opens a connection for each subrequest, as ingress-nginx does while `auth-keepalive` is unset;
-    True reuses them, as plain nginx can. `server_snippet` goes into the server block as it is. `prefix` is created.
+    True reuses them, as plain nginx can. `response_headers` are those of `auth-response-headers`: nginx overwrites or
+    removes them when a client sends them. `server_snippet` goes into the server block as it is. `prefix` is created.
     """
 
     prefix: Path
@@ -128,32 +126,22 @@ class Nginx:
         pid_file = prefix / "nginx.pid"
         pid_file.unlink(missing_ok=True)
         command = [find_nginx(), "-p", str(prefix), "-c", str(self.config), "-e", "stderr"]
-        self._child = Child(command, self.log_file)
+        self.child = Child(command, self.log_file)
         deadline = time.monotonic() + START_TIMEOUT
         # Another server on the port would answer too; nginx writes its pid only once it listens.
         while not (pid_file.exists() and pid_file.read_text().strip()):
-            if not self.alive or time.monotonic() > deadline:
+            if not self.child.alive or time.monotonic() > deadline:
                 self.stop()
-                raise ProcessError(f"nginx did not start on port {self.gateway.port}\n{self.log}")
+                raise ProcessError(f"nginx did not start on port {self.gateway.port}\n{self.child.log}")
             time.sleep(0.02)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
-
-    @property
-    def alive(self) -> bool:
-        """Whether nginx runs."""
-        return self._child.alive
-
-    @property
-    def log(self) -> str:
-        """The end of the error log."""
-        return self._child.log
 
     def stop(self) -> None:
         """Let nginx finish its requests (SIGQUIT); kill it and its workers after STOP_TIMEOUT seconds."""
-        self._child.stop(signal.SIGQUIT, STOP_TIMEOUT)
+        self.child.stop(signal.SIGQUIT, STOP_TIMEOUT)
 
 
 def find_nginx(path: str | None = None) -> str:

@@ -7,7 +7,6 @@ import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from verifier.demo.api import api
@@ -71,11 +70,11 @@ class Stack:
             backends = {"api": backend.address, "issuer": issuer.address}
             gateway = Gateway(directory / "nginx", self.port, [self.verifier.address], backends, LOCATIONS)
             self.nginx = running.enter_context(Nginx(gateway))
-            self._parts: dict[str, Background | Child | Nginx] = {
+            self._parts: dict[str, Background | Child] = {
                 "the issuer": issuer,
                 "the API": backend,
                 "the verifier": self.verifier.child,
-                "nginx": self.nginx,
+                "nginx": self.nginx.child,
             }
             self._running = running.pop_all()
         return self
@@ -110,5 +109,5 @@ class Stack:
             if not part.alive:
                 raise ProcessError(f"{name} died\n{part.log}")
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._running.close()

@@ -1,4 +1,4 @@
-"""nginx.conf as ingress-nginx 1.15 renders it with its default settings, without what needs its Lua.
+"""nginx.conf as ingress-nginx 1.15 renders it by default, without what needs its Lua or equals nginx's own defaults.
 
 Source: kubernetes/ingress-nginx, `rootfs/etc/nginx/template/nginx.tmpl`. `auth-method` is unset: nginx
 makes every subrequest a GET, and `X-Original-URI` reaches the verifier as the client sent it.
@@ -23,16 +23,8 @@ http {
   access_log %(access_log)s;
   default_type text/html;
   server_tokens off;
-  tcp_nodelay on;
-  keepalive_timeout 75s;
-  keepalive_requests 1000;
-  client_header_buffer_size 1k;
-  large_client_header_buffers 4 8k;
   client_body_buffer_size 8k;
-  underscores_in_headers off;
-  ignore_invalid_headers on;
   reset_timedout_connection on;
-  server_name_in_redirect off;
   port_in_redirect off;
   uninitialized_variable_warn off;
 
@@ -68,10 +60,7 @@ AUTH = """\
       proxy_buffering off;
       proxy_buffer_size 4k;
       proxy_buffers 4 4k;
-      proxy_request_buffering on;
       proxy_ssl_server_name on;
-      proxy_pass_request_headers on;
-      client_max_body_size 1m;
       proxy_http_version 1.1;
       %(reuse)s
       set $target "%(target)s";
@@ -89,7 +78,6 @@ auth_request %(auth_path)s;
 LOCATION = """\
     location %(match)s {
       %(guard)s
-      client_max_body_size 1m;
       proxy_set_header Host $http_host;
       proxy_set_header Upgrade $http_upgrade;
       proxy_set_header Connection $connection_upgrade;
@@ -104,18 +92,10 @@ LOCATION = """\
       proxy_set_header X-Original-Forwarded-For $http_x_forwarded_for;
       proxy_set_header Proxy "";
       proxy_connect_timeout 5s;
-      proxy_send_timeout 60s;
-      proxy_read_timeout 60s;
       proxy_buffering off;
       proxy_buffer_size 4k;
       proxy_buffers 4 4k;
-      proxy_max_temp_file_size 1024m;
-      proxy_request_buffering on;
       proxy_http_version 1.1;
-      proxy_cookie_domain off;
-      proxy_cookie_path off;
-      proxy_next_upstream error timeout;
-      proxy_next_upstream_timeout 0;
       proxy_next_upstream_tries 3;
       proxy_pass http://%(backend)s;
       proxy_redirect off;

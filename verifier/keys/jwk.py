@@ -94,12 +94,18 @@ def thumbprints(members: Mapping[str, Any]) -> tuple[Thumbprint, ...]:
     return tuple((name, value) for name, value in found if isinstance(value, str))
 
 
+def _kind_of(jwk: Mapping[str, Any], *, symmetric: bool = False) -> tuple[str, str]:
+    """Type and curve of a key, as in ``_KEY_TYPES``. Raises ValueError on another."""
+    kty = jwk.get("kty")
+    kind = (str(kty), str(jwk.get("crv", "")) if kty in ("EC", "OKP") else "")
+    if kind not in _KEY_TYPES or (kty == "oct" and not symmetric):
+        raise ValueError("its type is not supported")
+    return kind
+
+
 def thumbprint_input(jwk: Mapping[str, Any]) -> bytes:
     """What is hashed to the thumbprint of an asymmetric key (RFC 7638 section 3). Raises ValueError on another."""
-    kty, crv = jwk.get("kty"), jwk.get("crv", "")
-    kind = (str(kty), str(crv) if kty in ("EC", "OKP") else "")
-    if kind not in _KEY_TYPES or kty == "oct":
-        raise ValueError("its type is not supported")
+    kind = _kind_of(jwk)
     names = ("kty", *(("crv",) if kind[1] else ()), *_KEY_TYPES[kind][1])
     required = {name: jwk.get(name) for name in names}
     if not all(isinstance(value, str) for value in required.values()):
@@ -116,10 +122,7 @@ def parse_key(jwk: Any, *, symmetric: bool = False) -> Key:
         raise ValueError("its kid is not a string")
     if use != "sig" or not isinstance(operations, list) or "verify" not in operations:
         raise ValueError(NOT_FOR_SIGNATURES)
-    kty, crv = jwk.get("kty"), jwk.get("crv", "")
-    kind = (str(kty), str(crv) if kty in ("EC", "OKP") else "")
-    if kind not in _KEY_TYPES or (kind == ("oct", "") and not symmetric):
-        raise ValueError("its type is not supported")
+    kind = _kind_of(jwk, symmetric=symmetric)
     algorithms, members = _KEY_TYPES[kind]
     if (alg := jwk.get("alg")) is not None:  # RFC 7517 section 4.4: the only algorithm it is for
         if alg not in algorithms:
@@ -127,7 +130,7 @@ def parse_key(jwk: Any, *, symmetric: bool = False) -> Key:
         algorithms = algorithms if alg in ED25519_NAMES else (alg,)
     octets = {name: _octets(name, jwk.get(name)) for name in members}
     algorithms = _fitting(kind, octets, algorithms)
-    public = {"kty": kty, "crv": kind[1], **{name: jwk[name] for name in members}}
+    public = {"kty": kind[0], "crv": kind[1], **{name: jwk[name] for name in members}}
     try:
         made = {name: PyJWK(public, "EdDSA" if name == "Ed25519" else name) for name in algorithms}
     except (PyJWTError, ValueError, TypeError, KeyError, AttributeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import urlsplit
 
 from verifier.clock import Clock
@@ -89,16 +89,17 @@ class RemoteKeys(KeySet):
 
     A well-formed set is authoritative, even an empty one: keys that are not in it are retired.
 
-    ``locate`` gives the URL of the key set; it may fetch the issuer's discovery document. ``on_fetch`` is called with
-    the success of each fetch. ``jitter`` draws the part of each wait that is used. The application runs ``run`` as a
-    background task.
+    ``url`` is the issuer's own; its discovery document names the key set where ``key_set_url`` is None. ``on_fetch`` is
+    called with the success of each fetch. ``jitter`` draws the part of each wait that is used. The application runs
+    ``run`` as a background task.
     """
 
     def __init__(
         self,
         issuer: str,
+        url: str,
+        key_set_url: str | None,
         fetch: Fetch,
-        locate: Callable[[Fetch], Awaitable[str]],
         clock: Clock,
         on_fetch: Callable[[bool], None] = lambda _: None,
         jitter: Callable[[float, float], float] = random.uniform,
@@ -107,8 +108,9 @@ class RemoteKeys(KeySet):
         self.tried = asyncio.Event()
         """Set when the first fetch has succeeded or failed."""
         self._issuer = issuer
+        self._url = url
+        self._key_set_url = key_set_url
         self._fetch = fetch
-        self._locate = locate
         self._on_fetch = on_fetch
         self._clock = clock
         self._jitter = jitter
@@ -167,8 +169,8 @@ class RemoteKeys(KeySet):
         """Fetch once. The seconds until the next background fetch."""
         where = ""
         try:
-            url = await self._locate(self._fetch)
-            where = f"{_shown(url)}: "
+            url = self._key_set_url or await discover(self._fetch, self._url)
+            where = f"{shown_url(url)}: "
             fetched = await self._fetch(url)
             # In a thread: parsing a hundred keys takes milliseconds.
             parsed = await asyncio.to_thread(parse_key_set, fetched.body)
@@ -217,40 +219,29 @@ def _log_unusable(issuer: str, key: UnusableKey) -> None:
     log.log(level, "issuer %s: the key %s cannot be used: %s", issuer, name, key.cause)
 
 
-def _shown(url: str) -> str:
-    """A URL for the log: without its query, which may hold a secret, escaped and of limited length."""
+def shown_url(url: str) -> str:
+    """A URL for a log or a terminal: without its query, which may hold a secret, escaped and of limited length."""
     parts = urlsplit(url)
     return ascii(f"{parts.scheme}://{parts.netloc}{parts.path}"[:200])[1:-1]
 
 
-def located_at(url: str) -> Callable[[Fetch], Awaitable[str]]:
-    """Locate a key set whose URL is configured."""
+async def discover(fetch: Fetch, issuer: str) -> str:
+    """The URL of an issuer's key set by its metadata: OpenID Connect Discovery 1.0 section 4, else RFC 8414 section 3.
 
-    async def locate(_: Fetch) -> str:
-        return url
-
-    return locate
-
-
-def discovered_from(issuer: str) -> Callable[[Fetch], Awaitable[str]]:
-    """Locate a key set by the issuer's metadata: OpenID Connect Discovery 1.0 section 4, else RFC 8414 section 3."""
+    Raises FetchError.
+    """
     scheme, _, rest = issuer.partition("://")
     origin, slash, path = rest.partition("/")
-    documents = (
+    problems = []
+    for url in (
         issuer.rstrip("/") + "/.well-known/openid-configuration",
         f"{scheme}://{origin}/.well-known/oauth-authorization-server{slash}{path}".rstrip("/"),
-    )
-
-    async def locate(fetch: Fetch) -> str:
-        problems = []
-        for url in documents:
-            try:
-                return _key_set_url(await fetch(url), issuer)
-            except (FetchError, ValueError) as error:
-                problems.append(f"{url}: {error}")
-        raise FetchError("discovery failed: " + "; ".join(problems))
-
-    return locate
+    ):
+        try:
+            return _key_set_url(await fetch(url), issuer)
+        except (FetchError, ValueError) as error:
+            problems.append(f"{url}: {error}")
+    raise FetchError("discovery failed: " + "; ".join(problems))
 
 
 def _key_set_url(document: Fetched, issuer: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from verifier.identity import Principal
@@ -49,29 +49,18 @@ class Roles:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Revoked:
-    """Revoked clients (of one issuer, or of any) and revoked tokens, by ``jti``."""
+    """Revoked clients and revoked tokens, by ``jti``."""
 
-    clients: frozenset[Client] = frozenset()
-    bare_clients: frozenset[str] = frozenset()
+    clients: frozenset[str] = frozenset()
+    """As they are written: ``issuer-name/client-id``, or an id alone, which counts for all issuers."""
     tokens: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(cls, clients: Iterable[str], tokens: Iterable[str], client_ids: ClientIds) -> Revoked:
-        """From client ids as they are written: an id without issuer counts for all of them."""
-        written = frozenset(clients)
-        split = [one.partition("/") for one in written]
-        named = frozenset((name, client_id) for name, _, client_id in split if client_id and name in client_ids.issuers)
-        return cls(named, written, frozenset(tokens))
 
     @property
     def any(self) -> bool:
         """Whether anything is revoked."""
-        return bool(self.clients or self.bare_clients or self.tokens)
+        return bool(self.clients or self.tokens)
 
     def covers(self, principal: Principal, jti: str) -> bool:
         """Whether this token was revoked."""
-        return (
-            principal.client_id in self.bare_clients
-            or (principal.issuer, principal.client_id) in self.clients
-            or jti in self.tokens
-        )
+        client_id = principal.client_id
+        return client_id in self.clients or f"{principal.issuer}/{client_id}" in self.clients or jti in self.tokens

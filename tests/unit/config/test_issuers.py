@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 
 from tests.unit.config.support import MakeConfig, Problems, issuer
-from tests.unit.support import Clock, SigningKey, b64, claims, jwks
-from verifier.keys.sets import KeySet
-from verifier.reasons import Rejected
-from verifier.tokens.verify import IssuerRules, TokenVerifier
+from tests.unit.support import SigningKey, b64, jwks
+from verifier.tokens.verify import IssuerRules
 
 MakeRules = Callable[..., IssuerRules]
 COGNITO = "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Pool"
@@ -62,6 +60,10 @@ def key_files(tmp_path: Path, signer: SigningKey, weak_signer: SigningKey) -> No
         pytest.param({"typ": ["a b"]}, "typ[0]: must be visible", id="a type with a space"),
         pytest.param({"typ": [5]}, "typ[0]: must be text", id="a type that is a number"),
         pytest.param({"typ": {"a": 1}}, "typ: must be a list", id="a type that is a mapping"),
+        *(
+            pytest.param({"client_certificate_header": name}, "must be a header name", id=f"a header named {name!r}")
+            for name in ("ssl_client_cert", "a b", "a:", "")
+        ),
         pytest.param({"algorithms": []}, "algorithms", id="no algorithm"),
         pytest.param({"algorithms": ["none"]}, "algorithms[0]", id="algorithm none"),
         pytest.param({"algorithms": ["rs256"]}, "algorithms[0]", id="algorithm in lower case"),
@@ -173,19 +175,3 @@ def test_an_issuers_scope_prefix_overrides_the_files(make_config: MakeConfig, ow
     config = make_config({**issuer(scope_prefix=own), "scope_prefix": "https://api/"})
 
     assert config.issuers[0].scope_prefix == effective
-
-
-@pytest.mark.parametrize(("repository", "allowed"), [("acme/etl", True), ("acme/other", False)])
-def test_github_actions_may_be_allowed_by_repository(
-    rules: MakeRules, signer: SigningKey, repository: str, allowed: bool
-) -> None:
-    """Whatever the branch or environment that ``sub`` names."""
-    made = rules(profile="github", claims={"client_id": "repository"}, clients=["acme/etl"])
-    made_issuer = made.with_keys(KeySet([signer.public()]))
-    verifier = TokenVerifier([made_issuer], clock=Clock(), leeway=10, role_of=lambda *_: "", mapped_headers={})
-    token = signer.sign(claims(sub=f"repo:{repository}:ref:refs/heads/main", repository=repository))
-
-    principal = verifier.verify(token.encode()).principal
-    assert (principal.client_id, principal.listed) == (repository, allowed)
-    with pytest.raises(Rejected, match="repository"):
-        verifier.verify(signer.sign(claims()).encode())

@@ -210,7 +210,7 @@ def two(lab: dict[str, Any]) -> dict[str, Any]:
     return {"issuers": lab["issuers"] + issuer(name="okta", issuer="https://okta.example")["issuers"]}
 
 
-def test_with_several_issuers_a_client_id_names_its_own_and_a_bare_revoked_one_counts_for_all(
+def test_with_several_issuers_a_client_id_names_its_own_and_a_revoked_one_may_not(
     make_config: MakeConfig, two: dict[str, Any]
 ) -> None:
     config = make_config({
@@ -220,8 +220,7 @@ def test_with_several_issuers_a_client_id_names_its_own_and_a_bare_revoked_one_c
 
     assert config.policies.by_name["api"].clients == {("okta", "etl")}
     assert config.roles.clients == {("lab", "a"): "r"}
-    assert "etl" in config.revoked.bare_clients
-    assert (config.revoked.clients, config.revoked.tokens) == ({("okta", "x")}, {"t"})
+    assert (config.revoked.clients, config.revoked.tokens) == ({"etl", "okta/x", "other/x", "lab/"}, {"t"})
 
 
 @pytest.mark.parametrize(

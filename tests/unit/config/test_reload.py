@@ -73,7 +73,7 @@ def test_a_half_written_file_does_not_take_effect(watched: Watched) -> None:
         watched.write(content)
         assert watched.after(1.9) is None
 
-    assert watched.poll(0.1).revoked.bare_clients == {"etl"}
+    assert watched.poll(0.1).revoked.clients == {"etl"}
 
 
 def test_a_file_that_is_broken_or_missing_for_less_than_2_seconds_is_not_refused(watched: Watched) -> None:

@@ -316,12 +316,6 @@ def test_a_proxy_over_tls_needs_a_certificate_of_the_environments_authorities(
         asyncio.run(fetch())
 
 
-def test_an_unusable_proxy_is_reported_with_its_variable() -> None:
-    error = error_of("https://issuer.example/keys", environment={"ALL_PROXY": "socks5://proxy.lan"})
-
-    assert error == "ALL_PROXY: a proxy must be http or https, not 'socks5'"
-
-
 def test_httpx_reads_no_variables_itself(monkeypatch: pytest.MonkeyPatch, certificates: list[Path]) -> None:
     """It fails at this NO_PROXY, would send http through a proxy and reports a missing file without its name."""
     monkeypatch.setenv("NO_PROXY", "[::1],fd00:10:96::/112")

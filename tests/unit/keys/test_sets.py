@@ -15,7 +15,7 @@ import pytest
 from tests.unit.support import ISSUER, JWKS_URL, NOW, FakeFetch, SigningKey, b64, jwks, loop_clock, settle
 from verifier.keys.fetch import Fetched, FetchError
 from verifier.keys.jwk import Key, thumbprints
-from verifier.keys.sets import KeySet, RemoteKeys, discovered_from, keys_of_file, located_at
+from verifier.keys.sets import KeySet, RemoteKeys, discover, keys_of_file
 
 DOWN = FetchError("status 500")
 
@@ -134,9 +134,9 @@ async def test_a_key_for_encryption_is_no_reason_for_a_warning(
 class Remote(RemoteKeys):
     """Remote keys that record each fetch's success."""
 
-    def __init__(self, fetch: FakeFetch, locate: Any = None, **options: Any) -> None:
+    def __init__(self, fetch: FakeFetch, key_set_url: str | None = JWKS_URL, **options: Any) -> None:
         self.successes: list[bool] = []
-        super().__init__("lab", fetch, locate or located_at(JWKS_URL), loop_clock, self.successes.append, **options)
+        super().__init__("lab", ISSUER, key_set_url, fetch, loop_clock, self.successes.append, **options)
 
 
 @contextlib.asynccontextmanager
@@ -245,7 +245,7 @@ async def test_a_failed_fetch_logs_one_line_with_the_url(
     caplog: pytest.LogCaptureFixture, url: str, answer: Exception, message: str
 ) -> None:
     url = f"https://keys.example{url}"
-    await Remote(FakeFetch({OPENID: metadata(jwks_uri=url), url: answer}), discovered_from(ISSUER)).refresh()
+    await Remote(FakeFetch({OPENID: metadata(jwks_uri=url), url: answer}), None).refresh()
 
     assert caplog.messages == [f"issuer lab: its keys could not be fetched: https://keys.example{message}"]
 
@@ -261,18 +261,6 @@ async def test_stale_keys_stay_in_force_for_24_hours_and_are_then_dropped(fetch:
         fetch.answers[JWKS_URL] = good
         await asyncio.sleep(61)
         assert tried(keys, signer.kid)
-
-
-async def test_requests_that_wait_during_the_first_fetch_cause_no_second_one(fetch: FakeFetch) -> None:
-    fetch.hang()
-    async with running(fetch) as keys:
-        waiting = [asyncio.create_task(keys.refresh()) for _ in range(50)]
-        await settle()
-        assert not any(task.done() for task in waiting)
-        fetch.open.set()
-        await asyncio.gather(*waiting)
-
-        assert (len(fetch.asked), len(keys)) == (1, 1)
 
 
 async def test_a_request_waits_for_2_seconds_and_the_fetch_goes_on(fetch: FakeFetch) -> None:
@@ -385,7 +373,7 @@ async def test_a_flood_of_requests_fetches_once_in_10_seconds(fetch: FakeFetch, 
 
 async def test_a_clock_that_is_set_back_does_not_prolong_the_cooldown(fetch: FakeFetch) -> None:
     now = NOW
-    keys = RemoteKeys("lab", fetch, located_at(JWKS_URL), lambda: now)
+    keys = RemoteKeys("lab", ISSUER, JWKS_URL, fetch, lambda: now)
     await keys.refresh()
     now -= 3600
 
@@ -450,7 +438,7 @@ def metadata(**changes: Any) -> bytes:
 async def test_discovery_asks_for_the_documents_of_both_standards(path: str, urls: list[str]) -> None:
     fetch = FakeFetch({urls[-1]: metadata(issuer=ISSUER + path)})
 
-    assert await discovered_from(ISSUER + path)(fetch) == JWKS_URL
+    assert await discover(fetch, ISSUER + path) == JWKS_URL
     assert fetch.asked == urls
 
 
@@ -477,7 +465,7 @@ NOT_HTTPS = "it was fetched over https and names a jwks_uri that is not https"
 )  # fmt: skip
 async def test_a_discovery_document_that_cannot_be_trusted_is_refused(document: bytes, message: str) -> None:
     with pytest.raises(FetchError) as caught:
-        await discovered_from(ISSUER)(FakeFetch({OPENID: document, RFC_8414: document}))
+        await discover(FakeFetch({OPENID: document, RFC_8414: document}), ISSUER)
 
     assert str(caught.value) == f"discovery failed: {OPENID}: {message}; {RFC_8414}: {message}"
 
@@ -487,15 +475,4 @@ async def test_a_discovery_document_from_loopback_may_name_keys_over_http(url: s
     local = "http://127.0.0.1:8000"
     fetch = FakeFetch({f"{local}/.well-known/openid-configuration": metadata(issuer=local, jwks_uri=url)})
 
-    assert await discovered_from(local)(fetch) == url
-
-
-async def test_a_failed_discovery_leaves_the_old_keys_in_force(signer: SigningKey) -> None:
-    fetch = FakeFetch({OPENID: metadata(), JWKS_URL: jwks(signer)})
-    keys = Remote(fetch, discovered_from(ISSUER))
-    await keys.refresh()
-    fetch.answers[OPENID] = metadata(issuer="https://other.example")
-    await asyncio.sleep(11)
-    await keys.refresh()
-
-    assert (keys.successes, len(keys)) == ([True, False], 1)
+    assert await discover(fetch, local) == url

@@ -74,11 +74,15 @@ def test_without_a_valid_traceparent_the_trace_id_is_empty(value: bytes) -> None
     assert entry(traceparent=value)["trace_id"] == ""
 
 
-def test_a_denial_without_a_token_names_no_client() -> None:
-    found = entry(DENIED)
+@pytest.mark.parametrize(
+    ("decision", "event"),
+    [(DENIED, ("deny", 401, "missing_token")), (Decision(Reason.OK, "api"), ("allow", 200, "ok"))],
+)
+def test_a_decision_without_a_token_names_no_client(decision: Decision, event: tuple[str, int, str]) -> None:
+    found = entry(decision)
 
     assert [found[name] for name in ("issuer", "client_id", "scope", "role", "jti")] == [""] * 5
-    assert (found["event"], found["status"], found["reason"], found["cached"]) == ("deny", 401, "missing_token", False)
+    assert (found["event"], found["status"], found["reason"], found["cached"]) == (*event, False)
 
 
 def test_a_line_has_the_status_that_was_sent() -> None:
@@ -135,28 +139,6 @@ def test_an_unusual_jti_cannot_break_its_line(jti: str) -> None:
 # --- what a line must not contain ---
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJldGwifQ.c2lnbmF0dXJlLXBhcnQ"
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        pytest.param({"url": b"https://h/a?access_token=" + JWT.encode()}, id="query"),
-        pytest.param({"url": b"https://h/" + JWT.encode() + b"/b"}, id="path"),
-        pytest.param({"url": b"https://" + JWT.encode() + b"/b"}, id="host"),
-        pytest.param({"request_id": JWT}, id="request id"),
-        pytest.param({"request_id": "Bearer " + JWT}, id="request id with its scheme"),
-        pytest.param({"remote_addr": JWT}, id="address"),
-        pytest.param({"method": JWT}, id="method"),
-        pytest.param({"query": b"x=" + JWT.encode()}, id="auth URL"),
-        pytest.param({"authorization": b"Bearer " + JWT.encode()}, id="Authorization"),
-        pytest.param({"authorization": b"Basic c2VjcmV0OnNlY3JldA=="}, id="Basic"),
-    ],
-)
-def test_no_token_or_secret_is_in_any_line(changes: dict[str, Any]) -> None:
-    written = line(observation(DENIED, **changes)).decode()
-
-    for part in (*JWT.split("."), "c2VjcmV0OnNlY3JldA", "hunter2"):
-        assert part not in written
 
 
 def test_what_surrounds_a_token_in_a_path_is_still_logged() -> None:

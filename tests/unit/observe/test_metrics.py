@@ -205,13 +205,15 @@ CLIENTS = "m2m_verifier_client_decisions_total"
 
 
 def test_a_verified_client_is_counted_by_issuer_and_status() -> None:
-    metrics = observed(ok(), ok(issuer="okta"), ok(reason=Reason.NO_ROLE), denied(Reason.EXPIRED))
+    without_a_token = Decision(Reason.OK, "api", report=True)
+    metrics = observed(ok(), ok(issuer="okta"), ok(reason=Reason.NO_ROLE), denied(Reason.EXPIRED), without_a_token)
 
     assert samples(metrics, CLIENTS) == {
         (("client_id", "etl"), ("issuer", "lab"), ("status", "200")): 1,
         (("client_id", "etl"), ("issuer", "okta"), ("status", "200")): 1,
         (("client_id", "etl"), ("issuer", "lab"), ("status", "403")): 1,
     }
+    assert samples(metrics, "m2m_verifier_would_deny_total") == {}
 
 
 def test_a_thousand_clients_have_series_of_their_own_and_no_more() -> None:
@@ -221,12 +223,6 @@ def test_a_thousand_clients_have_series_of_their_own_and_no_more() -> None:
     assert len(samples(metrics, CLIENTS)) == 1001
     assert value(metrics, CLIENTS, issuer="lab", client_id="other", status="200") == 5
     assert value(metrics, CLIENTS, issuer="lab", client_id="client-0", status="200") == 2
-
-
-def test_no_label_takes_what_an_unauthenticated_client_chose() -> None:
-    metrics = observed(*(denied(reason, description="chosen", scope="chosen") for reason in Reason))
-
-    assert "chosen" not in generate_latest(metrics.registry).decode()
 
 
 def test_a_client_id_with_quotes_does_not_break_the_exposition() -> None:

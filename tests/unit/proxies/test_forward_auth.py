@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from verifier.proxies.forward_auth import parse, policy_in
+from verifier.proxies.forward_auth import parse
 from verifier.request import AuthRequest
 
 ORDINARY = {
@@ -70,11 +70,3 @@ def test_a_url_that_the_proxy_did_not_give_whole_is_not_guessed(changes: dict[st
 @pytest.mark.parametrize("name", [name for name in ORDINARY if name not in ("X-Forwarded-For", "X-Request-ID")])
 def test_a_second_header_that_would_leave_open_which_counts_is_noticed(name: str) -> None:
     assert with_second(name, "x").repeated == {name.lower()}
-
-
-@pytest.mark.parametrize(
-    ("path", "policy"),
-    [("/forward-auth", "default"), ("/forward-auth/api", "api"), ("/forward-auth/", ""), ("/forward-authx", None)],
-)
-def test_the_path_names_the_policy(path: str, policy: str | None) -> None:
-    assert policy_in(path) == policy

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from verifier.proxies.gateway_fabric import parse, policy_in
+from verifier.proxies.gateway_fabric import parse
 from verifier.request import AuthRequest
 
 ORDINARY = {
@@ -50,10 +50,3 @@ def test_a_header_that_a_client_may_forge_changes_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", ["Host", "Method", "Path", "Authorization"])
 def test_a_second_header_that_would_leave_open_which_counts_is_noticed(name: str) -> None:
     assert parsed((name, "x")).repeated == {name.lower()}
-
-
-@pytest.mark.parametrize(
-    ("path", "policy"), [("/gateway-fabric", "default"), ("/gateway-fabric/", ""), ("/gateway", None)]
-)
-def test_the_path_names_the_policy(path: str, policy: str | None) -> None:
-    assert policy_in(path) == policy

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from verifier.proxies.nginx import parse, policy_in
+from verifier.proxies.nginx import parse
 from verifier.request import AuthRequest
 
 ORDINARY = {
@@ -84,14 +84,3 @@ def test_bytes_beyond_ascii_are_read_without_an_error() -> None:
     request = parsed(("X-Original-Method", "GÉT"), ("X-Request-ID", "é"), ("X-Original-URL", "https://h/é"))
 
     assert (request.method, request.request_id, request.url) == ("GÉT", "é", b"https://h/\xe9")
-
-
-@pytest.mark.parametrize(
-    ("path", "policy"),
-    [
-        ("/verify", "default"), ("/verify/api", "api"), ("/verify/a/b", "a/b"), ("/verify/", ""),
-        ("/verifyx", None), ("/health", None), ("/", None), ("", None), ("/x/verify", None), ("/VERIFY", None),
-    ],
-)  # fmt: skip
-def test_the_path_names_the_policy(path: str, policy: str | None) -> None:
-    assert policy_in(path) == policy

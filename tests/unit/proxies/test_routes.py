@@ -16,6 +16,7 @@ PAIRS = [
 PAIRS += [(b"method", b"FABRIC"), (b"path", b"/")]
 NGINX = ("ORIGINAL", b"http://original/")
 FORWARD_AUTH = ("FORWARDED", b"http://forwarded/")
+FABRIC = ("FABRIC", b"https://host/")
 
 
 @pytest.mark.parametrize(
@@ -23,9 +24,11 @@ FORWARD_AUTH = ("FORWARDED", b"http://forwarded/")
     [
         (b"/verify", "default", b"", NGINX), (b"/verify/api?scope=read", "api", b"scope=read", NGINX),
         (b"/verify?a?b=%2f", "default", b"a?b=%2f", NGINX), (b"/verify?" + b"a" * 1016, "default", b"a" * 1016, NGINX),
-        (b"/forward-auth", "default", b"", FORWARD_AUTH),
+        (b"/verify/", "", b"", NGINX), (b"/verify/a/b", "a/b", b"", NGINX),
+        (b"/forward-auth", "default", b"", FORWARD_AUTH), (b"/forward-auth/", "", b"", FORWARD_AUTH),
         (b"/forward-auth/a/b?client=x", "a/b", b"client=x", FORWARD_AUTH),
-        (b"/gateway-fabric/api?issuer=x", "api", b"issuer=x", ("FABRIC", b"https://host/")),
+        (b"/gateway-fabric", "default", b"", FABRIC), (b"/gateway-fabric/", "", b"", FABRIC),
+        (b"/gateway-fabric/api?issuer=x", "api", b"issuer=x", FABRIC),
         (b"/ext-authz/api/x?scope=a", "api", b"", ("GET", b"https://host/x?scope=a")),
         (b"/ext-authz/api/" + b"a" * 2000, "api", b"", ("GET", b"https://host/" + b"a" * 2000)),
     ],
@@ -40,6 +43,13 @@ def test_the_path_names_the_dialect_and_the_policy(
     assert plain is not None
     assert (plain.policy, plain.query, (plain.method, plain.url)) == (policy, query, original)
     assert auth_request("GET", raw_path.decode(), raw_path, raw_query, PAIRS, "") == plain
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/", "/health", "/verifyx", "/VERIFY", "/x/verify", "/forward-authx", "/gateway", "/ext-authzx/api"]
+)
+def test_any_other_path_is_no_auth_path(path: str) -> None:
+    assert auth_request("GET", path, path.encode(), b"", PAIRS, "") is None
 
 
 @pytest.mark.parametrize(

@@ -268,24 +268,6 @@ async def test_unusual_spellings_of_an_auth_url_mean_the_same(
     assert b"x-m2m-reason: insufficient_scope" in answered
 
 
-async def test_a_proof_counts_once_however_many_connections_send_it_and_the_answer_asks_for_another(
-    config: Config, fetch: FakeFetch, mint: Mint, ec_signer: SigningKey
-) -> None:
-    token = mint(cnf={"jkt": ec_signer.jkt})
-    proof = ec_signer.proof(token, "https://api.example/db", iat=NOW)
-    request = ask(None, b"/verify", b"Authorization: DPoP " + token, b"DPoP: " + proof)
-    async with serving(config, fetch) as server:
-        clients = [await server.connect() for _ in range(8)]
-        for client in clients:
-            client.send(request, request)
-        await settle()
-        answered = b"".join(client.read() for client in clients)
-
-    assert sorted(statuses(answered)) == [200, *[401] * 15]
-    assert answered.count(b"x-m2m-reason: bad_proof\r\n") == 15
-    assert answered.count(b'www-authenticate: DPoP realm="default", error="invalid_dpop_proof", ') == 15
-
-
 async def test_a_proof_is_not_used_up_while_the_keys_of_its_token_are_fetched(
     config: Config, fetch: FakeFetch, other_signer: SigningKey, ec_signer: SigningKey
 ) -> None:
@@ -316,24 +298,10 @@ async def test_ext_authz_asks_with_any_method_and_the_connection_stays_open(
     assert (body == b"", b"content-length: 0" in refused) == (method == b"HEAD", False)
 
 
-async def test_ext_authz_takes_the_method_from_the_request_line_alone(
-    config: Config, fetch: FakeFetch, mint: Mint
-) -> None:
-    async with serving(config, fetch) as server:
-        request = ask(mint(), b"/ext-authz/ruled/db", b"X-Forwarded-Method: GET", method=b"DELETE")
-        assert b"no_matching_rule" in await (await server.connect()).ask(request)
-
-
 async def test_a_header_may_be_written_in_any_case(config: Config, fetch: FakeFetch, mint: Mint) -> None:
     async with serving(config, fetch) as server:
         client = await server.connect()
         assert statuses(await client.ask(ask(mint()).replace(b"Authorization", b"aUTHORIZATION"))) == [200]
-
-
-async def test_two_tokens_are_refused(config: Config, fetch: FakeFetch, mint: Mint) -> None:
-    async with serving(config, fetch) as server:
-        client = await server.connect()
-        assert b"malformed_token" in await client.ask(ask(mint(), b"/verify", b"authorization: Bearer x"))
 
 
 async def test_a_head_may_come_in_pieces(config: Config, fetch: FakeFetch, mint: Mint) -> None:

@@ -51,11 +51,6 @@ def test_the_file_mode_of_a_unix_socket_is_as_given(path: Path, mode: int) -> No
         assert path.stat().st_mode & 0o777 == mode
 
 
-def test_a_unix_socket_is_for_owner_and_group_by_default(path: Path) -> None:
-    with listen_unix(path):
-        assert path.stat().st_mode & 0o777 == 0o660
-
-
 def test_a_unix_socket_that_was_left_behind_is_replaced(path: Path) -> None:
     listen_unix(path).close()
     with listen_unix(path) as listening:

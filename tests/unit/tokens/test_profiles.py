@@ -111,16 +111,6 @@ def test_the_profiles_are_those_of_the_contract() -> None:
     assert types == {name: {None, "jwt", "jose", "at+jwt"} for name in MACHINES} | {"rfc9068": {"at+jwt"}}
 
 
-@pytest.mark.parametrize("profile", ["generic", "rfc9068"])
-def test_an_issuer_may_name_further_types_and_allow_people(profile: str) -> None:
-    machine_of, person = PROFILES[profile].machine_of, {"client_id": "etl", "sub": "ann"}
-
-    assert machine_of(person, "vnd+jwt", {"vnd+jwt"}, True) == "etl"
-    for typ, allow_users in (("vnd+jwt", False), ("other+jwt", True)):
-        with pytest.raises(Rejected):
-            machine_of(person, typ, {"vnd+jwt"}, allow_users)
-
-
 def test_client_id_is_preferred_to_azp() -> None:
     assert PROFILES["generic"].client_of({"azp": "b", "client_id": "a"}) == "a"
 

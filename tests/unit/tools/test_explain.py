@@ -7,12 +7,11 @@ import io
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.support import SigningKey, claims, jwks
+from tests.unit.support import SigningKey, claims
 from verifier.config import Config, ConfigError
 from verifier.reasons import Reason
 from verifier.tools.explain import REMEDIES, STEPS, run
@@ -36,11 +35,8 @@ AUTH_URL = "http://verify.auth.svc.cluster.local:8000/verify/api?scope=admin"  #
 
 
 @pytest.fixture
-def config(make_config: MakeConfig, tmp_path: Path, signer: SigningKey) -> Config:
-    """One issuer with a key file: no network."""
-    (tmp_path / "keys.json").write_bytes(jwks(signer))
-    issuer = {"name": "lab", "issuer": "https://issuer.example", "audience": "api", "jwks_file": "keys.json"}
-    return make_config({"issuers": [issuer], "policies": POLICIES})
+def config(make_config: MakeConfig, offline: dict[str, Any]) -> Config:
+    return make_config(offline | {"policies": POLICIES})
 
 
 @pytest.fixture

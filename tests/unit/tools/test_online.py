@@ -58,16 +58,19 @@ def test_a_skipped_key_is_named_with_its_cause(check: Check, signer: SigningKey,
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
+    ("settings", "answer", "message"),
     [
-        (FetchError("status 404"), "no keys: https://issuer.example/keys: status 404"),
-        (b"<html>", "no keys: https://issuer.example/keys: "),
-        (b'{"keys": []}', "no token of lab can pass"),
+        ({"jwks_url": JWKS_URL}, FetchError("status 404"), "no keys: https://issuer.example/keys: status 404"),
+        ({"jwks_url": JWKS_URL}, b"<html>", "no keys: https://issuer.example/keys: "),
+        ({"jwks_url": JWKS_URL}, b'{"keys": []}', "no token of lab can pass"),
+        ({}, b"", "no keys: discovery failed: "),
     ],
-    ids=["an error", "no JSON", "an empty set"],
+    ids=["an error", "no JSON", "an empty set", "no discovery document"],
 )
-def test_an_issuer_without_keys_is_named_with_the_cause(check: Check, answer: Any, message: str) -> None:
-    usable, printed = check({JWKS_URL: answer}, {"jwks_url": JWKS_URL})
+def test_an_issuer_without_keys_is_named_with_the_cause(
+    check: Check, settings: dict[str, Any], answer: Any, message: str
+) -> None:
+    usable, printed = check({JWKS_URL: answer}, settings)
 
     assert not usable
     assert message in printed
@@ -79,13 +82,6 @@ def test_keys_that_fit_no_algorithm_of_the_issuer_are_an_error(check: Check, ec_
         f"issuer lab: usable keys: 1 (RS256 0), from {JWKS_URL}\n"
         "  no token of lab can pass: no key fits its `algorithms`\n",
     )
-
-
-def test_both_names_are_printed_where_the_discovery_document_names_another_issuer(check: Check) -> None:
-    usable, printed = check({DISCOVERY: json.dumps({"issuer": f"{ISSUER}/", "jwks_uri": JWKS_URL}).encode()})
-
-    assert not usable
-    assert all(repr(name) in printed for name in (ISSUER, f"{ISSUER}/"))
 
 
 def test_every_issuer_is_reported_and_one_error_is_an_error(check: Check, signer: SigningKey) -> None:

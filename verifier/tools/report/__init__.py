@@ -46,8 +46,15 @@ def run(
     if not tally.requests:
         print("there is no audit line", *map(output.printable, tally.broken_lines), sep="\n", file=err)
         return FAILED
-    output.WRITERS[options.format](tally, config, options, out, err)
+    output.WRITERS[options.format](tally, _assumptions(config, options), out, err)
     return LOST if tally.takes_access else KEPT
+
+
+def _assumptions(config: Config | None, options: argparse.Namespace) -> list[str]:
+    given = [f"the configuration {config.path or 'of the environment'}"] if config is not None else []
+    given += [f"without the scope {scope}" for scope in options.without_scope]
+    given += [f"with the client {client} revoked" for client in options.revoke]
+    return [*given, *(f"with the auth URL {url}" for url in options.auth_url)]
 
 
 def _replay(config: Config | None, options: argparse.Namespace) -> Replay | None:

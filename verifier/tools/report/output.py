@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from typing import Any, TextIO, TypeVar
 
-from verifier.config import Config
 from verifier.tools.report.replay import NOT_REPLAYED
 from verifier.tools.report.tally import ALLOWED, OTHER, OTHER_ROLE, REFUSED, Change, Client, Tally
 
@@ -30,7 +29,7 @@ def printable(text: str) -> str:
     return text if text.isascii() and text.isprintable() else ascii(text)[1:-1]
 
 
-def limits(tally: Tally, config: Config | None) -> list[str]:
+def limits(tally: Tally) -> list[str]:
     """What these lines, or any, cannot tell."""
     found = []
     if tally.broken:
@@ -42,7 +41,7 @@ def limits(tally: Tally, config: Config | None) -> list[str]:
         )
     if not tally.passed:
         found.append("No line is about a request that was let through: with `audit: denied`, none is written.")
-    if config is None or tally.replay is None:
+    if tally.replay is None:
         return [*found, "To see which scopes were needed and what would change, add --config FILE."]
     found += [f"No replayed line has the {printable(absent)}." for absent in sorted(tally.replay.absent)]
     if tally.not_replayed:
@@ -61,7 +60,7 @@ def limits(tally: Tally, config: Config | None) -> list[str]:
     ]
 
 
-def _table(tally: Tally, config: Config | None, options: argparse.Namespace, out: TextIO, _: TextIO) -> None:
+def _table(tally: Tally, assumptions: list[str], out: TextIO, _: TextIO) -> None:
     clients = _sorted(tally.clients.values())
     first = min(client.first_seen for client in clients)
     last = max(client.last_seen for client in clients)
@@ -72,13 +71,13 @@ def _table(tally: Tally, config: Config | None, options: argparse.Namespace, out
         [_name(one), f"{one.requests:,}", f"{one.refused:,}", _time(one.last_seen), _refusals(one), _few(one.granted)]
         for one in clients
     ]
-    if config is not None:
+    if tally.replay is not None:
         header[-1] = "GRANTED AND NEVER NEEDED"
         for row, client in zip(rows, clients):
             row[-1] = _few(client.never_needed)
     _write_rows(out, header, rows)
-    if config is not None:
-        print(f"\nWith {printable(', '.join(_assumptions(config, options)))}:", file=out)
+    if tally.replay is not None:
+        print(f"\nWith {printable(', '.join(assumptions))}:", file=out)
         for kind, title in TITLES.items():
             changes = _sorted(change for change in tally.changes.values() if change.kind == kind)
             total = sum(change.requests for change in changes)
@@ -87,62 +86,58 @@ def _table(tally: Tally, config: Config | None, options: argparse.Namespace, out
                 header = ["CLIENT", "POLICY", "CAUSE", "REQUESTS", "LAST SEEN", "FOR EXAMPLE"]
                 _write_rows(out, header, map(_change_row, changes))
     print("\nWhat these lines cannot tell:", file=out)
-    print(*(f"- {printable(limit)}" for limit in limits(tally, config)), sep="\n", file=out)
+    print(*(f"- {printable(limit)}" for limit in limits(tally)), sep="\n", file=out)
 
 
 def _change_row(change: Change) -> list[str]:
-    example = next(iter(change.examples), "")
-    return [_name(change), change.policy, change.cause, f"{change.requests:,}", _time(change.last_seen), example]
+    requests, last_seen = f"{change.requests:,}", _time(change.last_seen)
+    return [_name(change), change.policy, change.cause, requests, last_seen, change.examples[0]]
 
 
-def _json(tally: Tally, config: Config | None, options: argparse.Namespace, out: TextIO, _: TextIO) -> None:
+def _json(tally: Tally, assumptions: list[str], out: TextIO, _: TextIO) -> None:
     report: dict[str, Any] = {
         "requests": tally.requests,
         "refused": tally.refused,
         "broken_lines": tally.broken,
-        "clients": [_entry(client, config) for client in _sorted(tally.clients.values())],
+        "clients": _entries(tally),
         "replay": None,
-        "limits": limits(tally, config),
+        "limits": limits(tally),
     }
-    if config is not None:
-        changes = _sorted(tally.changes.values())
-        report["replay"] = {"assumptions": _assumptions(config, options), "not_replayed": tally.not_replayed}
-        for kind in TITLES:
-            report["replay"][kind] = [
-                {
-                    "issuer": change.issuer, "client_id": change.client_id, "policy": change.policy,
-                    "cause": change.cause, "requests": change.requests, "last_seen": change.last_seen,
-                    "examples": list(change.examples),
-                }
-                for change in changes if change.kind == kind
-            ]  # fmt: skip
+    if tally.replay is not None:
+        report["replay"] = {"assumptions": assumptions, "not_replayed": tally.not_replayed}
+        report["replay"] |= {kind: [] for kind in TITLES}
+        for change in map(asdict, _sorted(tally.changes.values())):
+            report["replay"][change.pop("kind")].append(change)
     print(json.dumps(report, indent=2).replace("\x7f", "\\u007f"), file=out)
 
 
-def _csv(tally: Tally, config: Config | None, _: argparse.Namespace, out: TextIO, err: TextIO) -> None:
+def _csv(tally: Tally, _: list[str], out: TextIO, err: TextIO) -> None:
     """One row for each client; what the lines cannot tell goes to ``err``."""
-    entries = [_entry(client, config) for client in _sorted(tally.clients.values())]
+    entries = _entries(tally)
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(entries[0])
     writer.writerows([printable(_cell(value)) for value in entry.values()] for entry in entries)
-    print(*map(printable, limits(tally, config)), sep="\n", file=err)
+    print(*map(printable, limits(tally)), sep="\n", file=err)
 
 
-def _entry(client: Client, config: Config | None) -> dict[str, Any]:
-    """One client for JSON and CSV; what takes a configuration is None without one."""
-    return {
-        "issuer": client.issuer,
-        "client_id": client.client_id,
-        "requests": client.requests,
-        "refused": client.refused,
-        "refusals": dict(client.refusals.most_common()),
-        "would_deny": dict(client.would_deny.most_common()),
-        "granted": sorted(client.granted),
-        "never_needed": None if config is None else sorted(client.never_needed),
-        "first_seen": client.first_seen,
-        "last_seen": client.last_seen,
-        **{kind: None if config is None else client.changes[kind] for kind in TITLES},
-    }
+def _entries(tally: Tally) -> list[dict[str, Any]]:
+    """The clients for JSON and CSV; what takes a configuration is None without one."""
+    return [
+        {
+            "issuer": client.issuer,
+            "client_id": client.client_id,
+            "requests": client.requests,
+            "refused": client.refused,
+            "refusals": dict(client.refusals.most_common()),
+            "would_deny": dict(client.would_deny.most_common()),
+            "granted": sorted(client.granted),
+            "never_needed": None if tally.replay is None else sorted(client.never_needed),
+            "first_seen": client.first_seen,
+            "last_seen": client.last_seen,
+            **{kind: None if tally.replay is None else client.changes[kind] for kind in TITLES},
+        }
+        for client in _sorted(tally.clients.values())
+    ]
 
 
 def _cell(value: Any) -> str:
@@ -153,18 +148,8 @@ def _cell(value: Any) -> str:
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-WRITERS: dict[str, Callable[[Tally, Config | None, argparse.Namespace, TextIO, TextIO], None]] = {
-    "table": _table,
-    "json": _json,
-    "csv": _csv,
-}
-
-
-def _assumptions(config: Config, options: argparse.Namespace) -> list[str]:
-    given = [f"the configuration {config.path or 'of the environment'}"]
-    given += [f"without the scope {scope}" for scope in options.without_scope]
-    given += [f"with the client {client} revoked" for client in options.revoke]
-    return [*given, *(f"with the auth URL {url}" for url in options.auth_url)]
+WRITERS: dict[str, Callable[[Tally, list[str], TextIO, TextIO], None]] = {"table": _table, "json": _json, "csv": _csv}
+"""By ``--format``. Each takes the tally, what is assumed where the lines are replayed, standard output and error."""
 
 
 def _sorted(counted: Iterable[_Counted]) -> list[_Counted]:

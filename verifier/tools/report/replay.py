@@ -99,10 +99,7 @@ class Replay:
         self._without = frozenset(without_scopes)
         self._queries = queries
         self._principals = Principals(config.roles.of, {})
-        mine, further = config.revoked, Revoked.of(revoke, (), config.policies.client_ids)
-        self._revoked = Revoked(
-            mine.clients | further.clients, mine.bare_clients | further.bare_clients, mine.tokens
-        )  # fmt: skip
+        self._revoked = Revoked(config.revoked.clients.union(revoke), config.revoked.tokens)
         self._tokens = _RecordedTokens()
         room = config.max_header_bytes - OTHER_HEADER_BYTES
         # No recorded token is bound to a key: a refused proof is replayed as it was.

@@ -65,7 +65,7 @@ class Change:
     """The reason of the new refusal, or of the old one, or both roles."""
     requests: int = 0
     last_seen: str = ""
-    examples: dict[str, None] = field(default_factory=dict)
+    examples: list[str] = field(default_factory=list)
     """Method, host and path of some, in the order of their lines."""
 
 
@@ -152,8 +152,9 @@ class Tally:
             change = self.changes.setdefault(key, Change(*key))
         change.requests += 1
         change.last_seen = max(change.last_seen, record.time)
-        if len(change.examples) < MAX_NAMED:
-            change.examples[f"{record.method} {record.host}{record.path}"[:MAX_EXAMPLE]] = None
+        example = f"{record.method} {record.host}{record.path}"[:MAX_EXAMPLE]
+        if len(change.examples) < MAX_NAMED and example not in change.examples:
+            change.examples.append(example)
 
     @property
     def refused(self) -> int:
