@@ -32,9 +32,9 @@ class Settings:
     fixed_seconds: float = 2.0
     server_core: int = 0
     load_core: int = 1
-    cold: int = 30_000
-    distinct: int = 100_000
-    fill: tuple[int, ...] = (10_000, 100_000)
+    cold: int = 20_000
+    distinct: int = 50_000
+    fill: tuple[int, ...] = (10_000, 50_000)
     stall_entries: int = 50_000
     repeats: int = 2  # of each probe
 
