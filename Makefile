@@ -210,7 +210,7 @@ $(BENCH_VENV)/.ready: pyproject.toml bench/node/package.json bench/node/package-
 	$(BENCH_VENV)/bin/npm ci --prefix $(NODE_SIDES) --silent --no-audit --no-fund --ignore-scripts
 	@touch $@
 
-bench: $(BENCH_VENV)/.ready nginx ## measure beside the alternatives (about 45 minutes); BENCH=--quick: two short rounds
+bench: $(BENCH_VENV)/.ready nginx ## measure beside the alternatives (about 20 minutes); BENCH=--short: 10 minutes
 	@$(call debian,wrk)
 	$(BENCH_VENV)/bin/python -m bench $(BENCH)
 

@@ -29,6 +29,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two short rounds, for development; docs stay untouched")
     parser.add_argument("--rounds", type=int, help=f"default {Settings.rounds}")
     parser.add_argument("--seconds", type=int, help=f"a closed-loop window, default {Settings.seconds}")
+    parser.add_argument("--short", action="store_true", help=" ".join(f"--{k} {v}" for k, v in plan.SHORT.items()))
     parser.add_argument("--only", default="", metavar="TARGET,…", help=f"of {', '.join(plan.TARGETS)}")
     parser.add_argument("--load", default="", metavar="LOAD,…", help=f"of {', '.join(plan.LOADS)}")
     parser.add_argument("--probes", default=",".join(PROBES), metavar="PROBE,…", help="of %(default)s, or none")
@@ -38,7 +39,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-rounds", action="store_true", help="the probes alone")
     parser.add_argument("--server-core", type=int, default=Settings.server_core)
     parser.add_argument("--load-core", type=int, default=Settings.load_core)
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.short:
+        vars(options).update(plan.SHORT)
+    return options
 
 
 def names(text: str, known: dict[str, Any] | tuple[str, ...], what: str) -> set[str]:

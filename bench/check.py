@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.load.requests import API_PATH
+from bench.load.requests import render, template
 from bench.plan import Target
 from bench.servers import BenchError, get
 from bench.sides.context import Context
@@ -12,16 +12,10 @@ FIRST_CLIENT = client_id(0)  # every file of good tokens begins with this one's
 
 
 def ask(context: Context, target: Target, token: str) -> tuple[int, dict[str, str]]:
-    headers = {"Authorization": f"Bearer {token}"}
-    if not target.proxied:
-        headers |= {
-            "X-Original-URL": f"https://api.lab.informationcart.com{API_PATH}",
-            "X-Original-Method": "GET",
-            "X-Request-ID": "0" * 32,
-            "X-Real-IP": "203.0.113.7",
-            "X-Forwarded-For": "203.0.113.7",
-        }
-    status, answered, _ = get(context.ports[target.port], API_PATH if target.proxied else target.path, headers)
+    """Status and headers of the answer to the request that is measured too."""
+    line, *lines = render(template(target), token, 0).decode().rstrip().split("\r\n")
+    headers = dict(header.split(": ", 1) for header in lines)
+    status, answered, _ = get(context.ports[target.port], line.split(" ")[1], headers)
     return status, answered
 
 

@@ -132,7 +132,7 @@ def _probe_command(bench: Bench, target: plan.Target, port: int, *, rate: int, s
 # --- the longest wait -------------------------------------------------------------------------------------------
 
 STALL_RATE = 500
-STALL_SECONDS = 8.0
+STALL_SECONDS = 6.0
 RELOAD_SECONDS = 16.0  # who reads the configuration makes way for requests, of which there are as many as get answers
 SAMPLE = 2000  # tokens that tell how long signing and sending take here
 

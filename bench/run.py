@@ -15,7 +15,7 @@ from typing import Any
 from bench import plan
 from bench.check import check, check_status, counters
 from bench.load import openloop, wrk
-from bench.load.requests import direct_template, proxied_template
+from bench.load.requests import template
 from bench.servers import ROOT, BenchError, Server, ServerSpec, running
 from bench.sides import envoy, nginx, others, ours
 from bench.sides.context import Context
@@ -28,15 +28,15 @@ class Settings:
     """How long and how often. Two cores: what is measured runs on one, what measures it on the other."""
 
     rounds: int = 7
-    seconds: int = 2
-    fixed_seconds: float = 3.0
+    seconds: int = 1
+    fixed_seconds: float = 2.0
     server_core: int = 0
     load_core: int = 1
-    cold: int = 30_000
-    distinct: int = 100_000
-    fill: tuple[int, ...] = (10_000, 100_000)
-    stall_entries: int = 100_000
-    repeats: int = 3  # of each probe
+    cold: int = 20_000
+    distinct: int = 50_000
+    fill: tuple[int, ...] = (10_000, 50_000)
+    stall_entries: int = 50_000
+    repeats: int = 2  # of each probe
 
 
 QUICK = Settings(
@@ -64,7 +64,6 @@ def specs(context: Context) -> dict[str, Callable[[], ServerSpec]]:
         nginx.Front("front-ours-cache", ttl, keepalive=False, cache=True),
         nginx.Front("front-ours-cache-aio", ttl, keepalive=False, cache=True, threads=True),
         *_close_and_keepalive("fastapi", local["fastapi"]),
-        *_close_and_keepalive("node", local["node-aws"]),
         *_close_and_keepalive("uvicorn", local["uvicorn"]),
         *_close_and_keepalive("floor", local["nginx-floor"]),
     )
@@ -77,8 +76,9 @@ def specs(context: Context) -> dict[str, Callable[[], ServerSpec]]:
         "fastapi": lambda: others.fastapi(context),
         "node-aws": lambda: others.node(context, "node-aws", "aws_jwt_verify.js"),
         "node-fast-jwt": lambda: others.node(context, "node-fast-jwt", "fast_jwt.js"),
-        "envoy": lambda: envoy.spec(context, "envoy", cache=False),
-        "envoy-cache": lambda: envoy.spec(context, "envoy-cache", cache=True),
+        "envoy": lambda: envoy.jwt_authn(context, "envoy"),
+        "envoy-cache": lambda: envoy.jwt_authn(context, "envoy-cache", cache=True),
+        "envoy-ext-authz": lambda: envoy.ext_authz(context, "envoy-ext-authz"),
         "uvicorn": lambda: others.uvicorn_constant(context),
         "nginx-floor": lambda: nginx.floor(context),
         "nginx-front": lambda: nginx.front(context, fronts),
@@ -127,8 +127,7 @@ class Bench:
 
     def template(self, target: plan.Target, *, close: bool = False) -> Path:
         path = self.context.folder("requests") / f"{target.name}{'-close' if close else ''}.http"
-        text = proxied_template() if target.proxied else direct_template(target.path, close=close)
-        path.write_text(text, newline="")
+        path.write_text(template(target, close=close), newline="")
         return path
 
     def measure(self, target: plan.Target, load: plan.Load, *, seconds: int) -> Window:
@@ -230,11 +229,10 @@ class Bench:
                     self.windows.append({"round": number, **window})
                     say(f"[{number + 1}/{self.settings.rounds}] {_line(window)}")
             for load, names in fixed:
-                for rate in plan.RATES:
-                    for name in plan.rotated(names, number):
-                        window = self.measure_fixed(plan.TARGETS[name], plan.LOADS[load], rate)
-                        self.fixed.append({"round": number, **window})
-                        say(f"[{number + 1}/{self.settings.rounds}] {_fixed_line(window)}")
+                for name in plan.rotated(names, number):
+                    window = self.measure_fixed(plan.TARGETS[name], plan.LOADS[load], plan.RATE)
+                    self.fixed.append({"round": number, **window})
+                    say(f"[{number + 1}/{self.settings.rounds}] {_fixed_line(window)}")
             self.save()
             passed = time.monotonic() - began
             left = passed / (number + 1) * (self.settings.rounds - number - 1)

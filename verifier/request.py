@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from verifier.reasons import Reason, Rejected
 
@@ -56,7 +55,8 @@ def trace_id_of(traceparent: bytes) -> str:
     return found[1].decode("ascii") if found else ""
 
 
-class Credentials(NamedTuple):
+@dataclass(slots=True)
+class Credentials:
     """The content of an ``Authorization`` header."""
 
     is_dpop: bool

@@ -1,6 +1,7 @@
-"""Envoy's jwt_authn filter: asked directly, and as the proxy in front of the API, with and without its cache.
+"""Envoy as the proxy in front of the API: with its own filter jwt_authn, and with ext_authz, which asks ours.
 
-It checks signature, issuer and times; it looks at no scope and writes no audit line (in its favour).
+jwt_authn is also asked directly, with and without its cache. It checks signature, issuer and times; it looks at no
+scope and writes no audit line (in its favour).
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from bench.servers import ServerSpec
+from bench.sides import ours
 from bench.sides.context import CACHE_SIZE, Context, inside
 from bench.tokens import ISSUER
 
@@ -50,24 +54,23 @@ def _jwt_authn(context: Context, *, cache: bool) -> dict[str, Any]:
     }
 
 
-def _listener(name: str, port: int, route: dict[str, Any], authn: dict[str, Any]) -> dict[str, Any]:
-    manager = {
-        **_type(f"{FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"),
-        "stat_prefix": name,
-        "route_config": {
-            "virtual_hosts": [{"name": name, "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **route}]}]
-        },
-        "http_filters": [
-            authn,
-            {"name": "envoy.filters.http.router", "typed_config": _type(f"{FILTERS}.http.router.v3.Router")},
-        ],
+def _listener(name: str, port: int, manager: dict[str, Any]) -> dict[str, Any]:
+    kind = _type(f"{FILTERS}.network.http_connection_manager.v3.HttpConnectionManager")
+    network = {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": {**kind, "stat_prefix": name, **manager},
     }
-    network = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
     return {"name": name, "address": _address(port), "filter_chains": [{"filters": [network]}]}
 
 
-def configuration(context: Context, name: str, *, cache: bool) -> dict[str, Any]:
-    authn = _jwt_authn(context, cache=cache)
+def _cluster(name: str, port: int) -> dict[str, Any]:
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": _address(port)}}]}]
+    load = {"cluster_name": name, "endpoints": endpoints}
+    return {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": load}
+
+
+def jwt_authn(context: Context, name: str, *, cache: bool = False) -> ServerSpec:
+    """Two listeners: NAME answers itself, NAME-proxy passes on to the API."""
     answer = {
         "direct_response": {"status": 200},
         "response_headers_to_add": [
@@ -76,35 +79,46 @@ def configuration(context: Context, name: str, *, cache: bool) -> dict[str, Any]
             {"header": {"key": "cache-control", "value": "no-store"}},
         ],
     }
-    api = {
-        "name": "api",
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "load_assignment": {
-            "cluster_name": "api",
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(context.ports["api"])}}]}],
-        },
-    }
-    return {
-        "admin": {"address": _address(context.ports[f"{name}-admin"])},
-        "static_resources": {
-            "listeners": [
-                _listener("direct", context.ports[name], answer, authn),
-                _listener("proxy", context.ports[f"{name}-proxy"], {"route": {"cluster": "api"}}, authn),
-            ],
-            "clusters": [api],
-        },
-    }
+    filters = [
+        _jwt_authn(context, cache=cache),
+        {"name": "envoy.filters.http.router", "typed_config": _type(f"{FILTERS}.http.router.v3.Router")},
+    ]
+
+    def manager(route: dict[str, Any]) -> dict[str, Any]:
+        host = {"name": "api", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **route}]}
+        return {"http_filters": filters, "route_config": {"virtual_hosts": [host]}}
+
+    return _spec(
+        context,
+        name,
+        listeners=[
+            _listener("direct", context.ports[name], manager(answer)),
+            _listener("proxy", context.ports[f"{name}-proxy"], manager({"route": {"cluster": "api"}})),
+        ],
+        clusters=[_cluster("api", context.ports["api"])],
+    )
 
 
-def spec(context: Context, name: str, *, cache: bool) -> ServerSpec:
+def ext_authz(context: Context, name: str) -> ServerSpec:
+    """The API behind the filter that asks ours, as `m2m-verifier guard` prints it."""
+    return _spec(
+        context,
+        name,
+        listeners=[_listener("proxy", context.ports[name], yaml.safe_load(ours.guard(context, "envoy")))],
+        clusters=[_cluster("api", context.ports["api"]), _cluster("m2m_verifier", context.ports["ours"])],
+    )
+
+
+def _spec(context: Context, name: str, **resources: list[dict[str, Any]]) -> ServerSpec:
+    admin = context.ports[f"{name}-admin"]
+    configuration = {"admin": {"address": _address(admin)}, "static_resources": resources}
     path = context.folder("config") / f"{name}.json"
-    path.write_text(json.dumps(configuration(context, name, cache=cache), indent=1))
+    path.write_text(json.dumps(configuration, indent=1))
     return ServerSpec(
         name=name,
         argv=[
             *(str(binary()), "--config-path", str(path), "--concurrency", "1"),
             *("--use-dynamic-base-id", "--log-level", "warning"),
         ],
-        ready=(context.ports[f"{name}-admin"], "/ready"),
+        ready=(admin, "/ready"),
     )

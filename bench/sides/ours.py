@@ -78,6 +78,16 @@ def write_config(context: Context, name: str, **changes: Any) -> Path:
     return path
 
 
+def guard(context: Context, proxy: str) -> str:
+    """What a team pastes into a proxy's configuration to have ours asked."""
+    argv = [str(COMMAND), "guard", "--proxy", proxy, "--policy", "default"]
+    argv += ["--config", str(write_config(context, f"guard-{proxy}"))]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise BenchError(f"guard prints no block for {proxy}: {done.stderr[-2000:]}")
+    return done.stdout
+
+
 def spec(
     context: Context, name: str = "ours", *, command: Path | None = None, uds: Path | None = None, **changes: Any
 ) -> ServerSpec:

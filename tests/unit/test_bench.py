@@ -15,7 +15,7 @@ import jwt
 import pytest
 
 from bench import plan, report, tokens
-from bench.__main__ import names
+from bench.__main__ import arguments, names
 from bench.check import metric
 from bench.load import openloop, wrk
 from bench.load.requests import direct_template, proxied_template, render
@@ -23,6 +23,8 @@ from bench.run import specs
 from bench.servers import BenchError
 from bench.sides import ours
 from bench.sides.context import Context
+from verifier.proxies import routes
+from verifier.server.head import Head
 
 EXPIRES = int(time.time()) + tokens.LIFETIME
 
@@ -192,6 +194,14 @@ def test_an_older_version_is_a_checkout_or_a_virtual_environment_that_runs_its_o
         ours.command_of(tmp_path)
 
 
+def test_the_short_run_names_what_exists() -> None:
+    options = arguments(["--short"])
+    chosen = plan.select(
+        plan.CELLS, targets=names(options.only, plan.TARGETS, "target"), loads=names(options.load, plan.LOADS, "load")
+    )
+    assert {name for _, cell in chosen for name in cell} == set(options.only.split(","))
+
+
 def test_an_unknown_name_is_an_error() -> None:
     with pytest.raises(BenchError, match="no such load: warm"):
         names("hot, warm", plan.LOADS, "load")
@@ -214,11 +224,24 @@ def test_a_lost_request_stops_the_run(change: dict[str, int]) -> None:
         wrk.parse(f"PREPARED 0.1\nRESULT {json.dumps(RESULT | change)}\n")
 
 
-@pytest.mark.parametrize("template", [direct_template("/verify"), direct_template("/", close=True), proxied_template()])
+DIALECTS = ["ours", "ours-rules", "ours-forward-auth", "ours-ext-authz"]
+DIRECT = [direct_template(plan.TARGETS[name].path) for name in DIALECTS]
+
+
+@pytest.mark.parametrize("template", [*DIRECT, direct_template("/", close=True), proxied_template()])
 def test_a_request_carries_the_token_and_ends(template: str) -> None:
     request = render(template, "abc", 7)
     assert (b"\r\nAuthorization: Bearer abc\r\n" in request, b"@" in request) == (True, False)
     assert request.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("template", DIRECT, ids=DIALECTS)
+def test_each_dialect_is_asked_about_the_same_request(template: str) -> None:
+    head = Head(render(template, "abc", 7))
+    asked = routes.plain_auth_request(head.method, head.target, head.headers, "")
+    assert asked
+    assert (asked.authorization, asked.method) == (b"Bearer abc", "GET")
+    assert asked.url == f"https://api.lab.informationcart.com{plan.API_PATH}".encode()
 
 
 def test_a_load_over_new_connections_differs_in_one_header_line() -> None:

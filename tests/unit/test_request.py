@@ -7,7 +7,7 @@ from dataclasses import astuple
 import pytest
 
 from verifier.reasons import Reason, Rejected
-from verifier.request import AuthRequest, credentials, is_url, trace_id_of
+from verifier.request import AuthRequest, Credentials, credentials, is_url, trace_id_of
 from verifier.tokens.jws import parse_compact
 
 
@@ -31,7 +31,7 @@ DPOP = [b"DPoP a.b.c", b"dpop  a.b.c", b" DPOP a.b.c "]
 
 @pytest.mark.parametrize("value", BEARER + DPOP)
 def test_the_scheme_counts_in_any_case_and_white_space_around_the_value_does_not(value: bytes) -> None:
-    assert credentials(asked(value)) == (value in DPOP, b"a.b.c")
+    assert credentials(asked(value)) == Credentials(value in DPOP, b"a.b.c")
 
 
 def test_nothing_but_spaces_is_taken_off_a_token() -> None:

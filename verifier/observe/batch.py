@@ -46,8 +46,18 @@ class Batch:
 
     def add(self, request: AuthRequest, decision: Decision, seconds: float) -> None:
         """Queue one decision."""
-        observed = request.method, request.url, request.request_id, request.traceparent, request.remote_addr
-        self._pending.append(Observation(self._clock(), *observed, decision, seconds))
+        self._pending.append(
+            Observation(
+                self._clock(),
+                request.method,
+                request.url,
+                request.request_id,
+                request.traceparent,
+                request.remote_addr,
+                decision,
+                seconds,
+            )
+        )
         pending = len(self._pending)
         if pending == 1 and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._on_timer)

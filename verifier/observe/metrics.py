@@ -7,6 +7,7 @@ are configured, and a client is counted once its token was verified.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 
@@ -18,7 +19,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -63,16 +64,37 @@ class Durations(Collector):
         yield family
 
 
+class Counts(Collector):
+    """A counter with labels. ``prometheus_client.Counter`` takes ten times as long to count.
+
+    ``values`` are those of the labels that are exposed from the start.
+    """
+
+    def __init__(
+        self, name: str, documentation: str, labels: tuple[str, ...], values: Iterable[tuple[str | int, ...]] = ()
+    ) -> None:
+        self._described = name, documentation, None, labels
+        self.of: defaultdict[tuple[str | int, ...], int] = defaultdict(int, dict.fromkeys(values, 0))
+        """The counts, by the values of the labels. Who counts bounds how many there are."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry."""
+        family = CounterMetricFamily(*self._described)
+        for values, count in list(self.of.items()):  # a copy: a thread renders while others are added
+            family.add_metric([str(value) for value in values], count)
+        yield family
+
+
 class Metrics:
     """All metrics of one process, in a ``registry`` of their own."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self._decisions = Counter(
-            "m2m_verifier_decisions", "Decisions, by reason.", ("status", "reason", "policy", "issuer"),
-            registry=registry,
-        )  # fmt: skip
+        self._decisions = Counts(
+            "m2m_verifier_decisions", "Decisions, by reason.", ("status", "reason", "policy", "issuer")
+        )
+        registry.register(self._decisions)
         self._durations = Durations(
             "m2m_verifier_decision_duration_seconds",
             "From a subrequest's headers to its answer.",
@@ -84,17 +106,19 @@ class Metrics:
             "m2m_verifier_token_verification_duration_seconds", "Signatures actually checked.", "issuer"
         )
         registry.register(self.verifications)
-        self._clients = Counter(
+        self._clients = Counts(
             "m2m_verifier_client_decisions",
             f"Decisions about verified clients that their issuer lists: the first {MAX_CLIENTS}, then `other`.",
-            ("issuer", "client_id", "status"), registry=registry,
-        )  # fmt: skip
+            ("issuer", "client_id", "status"),
+        )
+        registry.register(self._clients)
         self._would_deny = Counter(
             "m2m_verifier_would_deny", "Requests let through in report mode.", ("reason", "policy"), registry=registry
         )
-        lookups = Counter(
-            "m2m_verifier_token_cache_requests", "Look-ups of verified tokens.", ("result",), registry=registry
+        self._lookups = Counts(
+            "m2m_verifier_token_cache_requests", "Look-ups of verified tokens.", ("result",), [("hit",), ("miss",)]
         )
+        registry.register(self._lookups)
         self.cache_entries = Gauge("m2m_verifier_token_cache_entries", "Verified tokens kept.", registry=registry)
         self._refreshes = Counter(
             "m2m_verifier_jwks_refreshes", "Fetches of an issuer's keys.", ("issuer", "result"), registry=registry
@@ -121,46 +145,33 @@ class Metrics:
         build.labels(__version__).set(1)
 
         # Children are resolved once: labels() costs several times as much as inc().
-        self._lookup_of = {True: lookups.labels("hit"), False: lookups.labels("miss")}
         self._reload_of = {True: reloads.labels("success"), False: reloads.labels("failure")}
-        self._decision_of: dict[tuple[int, Reason, str, str], Counter] = {}
-        self._client_of: dict[tuple[str, str, int], Counter] = {}
         self._known_clients: set[tuple[str, str]] = set()
 
     def observe(self, observations: Iterable[Observation]) -> None:
         """Count decisions and the time they took: the real ones, also in report mode."""
-        counts: dict[Counter, int] = {}
+        decisions, lookups, clients = self._decisions.of, self._lookups.of, self._clients.of
         for observation in observations:
             decision = observation.decision
             reason, token = decision.reason, decision.token
             status = 200 if reason is OK else decision.status
-            key = (status, reason, decision.policy, decision.issuer)
-            counter = self._decision_of.get(key)
-            if counter is None:
-                counter = self._decision_of[key] = self._decisions.labels(*key)
-            counts[counter] = counts.get(counter, 0) + 1
+            decisions[status, reason, decision.policy, decision.issuer] += 1
             self._durations.observe(status, observation.seconds)
             if decision.cached is not None:
-                counter = self._lookup_of[decision.cached]
-                counts[counter] = counts.get(counter, 0) + 1
+                lookups["hit" if decision.cached else "miss",] += 1
             if token is not None and token.principal.listed:  # others could fill the label with names of their choice
-                counter = self._client(decision.issuer, token.principal.client_id, status)
-                counts[counter] = counts.get(counter, 0) + 1
+                client = decision.issuer, token.principal.client_id, status
+                clients[client if client in clients else self._bounded(*client)] += 1
             if decision.report and reason is not OK:
                 self._would_deny.labels(reason, decision.policy).inc()
-        for counter, count in counts.items():
-            counter.inc(count)
 
-    def _client(self, issuer: str, client_id: str, status: int) -> Counter:
-        child = self._client_of.get((issuer, client_id, status))
-        if child is not None:
-            return child
+    def _bounded(self, issuer: str, client_id: str, status: int) -> tuple[str, str, int]:
+        """The labels of a client's first decision with this status."""
         if (issuer, client_id) not in self._known_clients:
             if len(self._known_clients) >= MAX_CLIENTS:
-                return self._clients.labels(issuer, OTHER_CLIENTS, status)
+                return issuer, OTHER_CLIENTS, status
             self._known_clients.add((issuer, client_id))
-        child = self._client_of[issuer, client_id, status] = self._clients.labels(issuer, client_id, status)
-        return child
+        return issuer, client_id, status
 
     def refresh_counter(self, issuer: str) -> Callable[[bool], None]:
         """What counts the fetches of an issuer's keys, by success."""

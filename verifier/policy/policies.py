@@ -147,7 +147,7 @@ class Policy:
                     f"needs the scope {' or '.join(alternatives)}",
                     scope=self._scopes_to_request(needs, principal),
                 )
-        if any(map(principal.scopes.isdisjoint, rare_needs)):
+        if rare_needs and any(map(principal.scopes.isdisjoint, rare_needs)):
             raise Rejected(Reason.AMBIGUOUS_PATH, "the path meets a stricter rule where it is decoded in another way")
         if self.role_required and not principal.role:
             raise Rejected(Reason.NO_ROLE, "no role is mapped to this client or its scopes")

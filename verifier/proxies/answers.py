@@ -98,8 +98,8 @@ class Answers:
 
     def _allow(self, principal: Principal | None, max_age: int = 0) -> Answer:
         identity = self._no_identity if principal is None else principal.header_lines
-        control = b"max-age=%d" % max_age if max_age > 0 else b"no-store"
-        return Answer(200, b"HTTP/1.1 200 OK\r\n%bcache-control: %b\r\ncontent-length: 0\r\n" % (identity, control))
+        end = b"cache-control: max-age=%d\r\n" % max_age if max_age > 0 else b"cache-control: no-store\r\n"
+        return Answer(200, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n" + identity + end)
 
     def _render_refusal(
         self, reason: Reason, status: int, policy: str, description: str, scope: str, metadata: str, is_dpop: bool

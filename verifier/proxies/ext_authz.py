@@ -20,19 +20,16 @@ def parse(method: str, target: bytes, pairs: fields.Pairs, peer: str) -> AuthReq
     Nothing is decoded: an encoded slash does not end the policy's name, and the path stays as it was sent. The URL is
     empty where nothing, or no slash, follows the policy. Its scheme, which the proxy does not say, is https.
     """
-    path, question_mark, query = target[len(PREFIX) :].partition(b"?")
-    policy, slash, rest = path.partition(b"/")
+    policy, slash, _ = target[len(PREFIX) :].partition(b"?")[0].partition(b"/")
     headers: dict[bytes, bytes] = dict(pairs)
-    url = b""
-    if slash:
-        url = fields.url(b"https", headers.get(b"host", b""), b"/%b%b%b" % (rest, question_mark, query))
+    original = target[len(PREFIX) + len(policy) :]
     return fields.auth_request(
         policy.decode("latin-1"),
         b"",
         pairs,
         headers,
         method=method,
-        url=url,
+        url=fields.url(b"https://", headers.get(b"host", b""), original) if slash else b"",
         once=_ONCE,
         remote_addr=peer,
         no_body=(None, b"0"),  # Envoy sends the length 0 with every auth request

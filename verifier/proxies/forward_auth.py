@@ -12,7 +12,7 @@ _METHOD, _PROTO, _HOST, _URI = (b"x-forwarded-" + name for name in (b"method", b
 _ONCE = (b"authorization", _METHOD, _PROTO, _HOST, _URI)
 
 # Traefik writes ws and wss for a WebSocket's handshake, which is an ordinary request.
-_SCHEMES = {b"http": b"http", b"https": b"https", b"ws": b"http", b"wss": b"https"}
+_SCHEMES = {b"http": b"http://", b"https": b"https://", b"ws": b"http://", b"wss": b"https://"}
 
 
 def policy_in(path: str) -> str | None:
@@ -34,7 +34,7 @@ def parse(policy: str, query: bytes, pairs: fields.Pairs, peer: str) -> AuthRequ
         pairs,
         headers,
         method=get(_METHOD, b"").decode("latin-1"),
-        url=fields.url(scheme, get(_HOST, b""), uri) if scheme and uri.startswith(b"/") else b"",
+        url=fields.url(scheme, get(_HOST, b""), uri) if scheme and uri[:1] == b"/" else b"",
         once=_ONCE,
         # The last one is the proxy's own: those before it may be the client's.
         remote_addr=get(b"x-forwarded-for", b"").rpartition(b",")[2].strip().decode("latin-1") or peer,

@@ -33,7 +33,7 @@ def parse(policy: str, query: bytes, pairs: fields.Pairs, peer: str) -> AuthRequ
         pairs,
         headers,
         method=get(b"method", b"").decode("latin-1"),
-        url=fields.url(b"https", get(b"host", b""), path) if path.startswith(b"/") else b"",
+        url=fields.url(b"https://", get(b"host", b""), path) if path.startswith(b"/") else b"",
         once=_ONCE,
         remote_addr=peer,
     )
