@@ -12,6 +12,7 @@ from time import perf_counter
 
 from prometheus_client import Metric
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -206,7 +207,7 @@ class Application(Starlette):
     """Answers auth paths ahead of middleware and router, which would take half of the time of a small answer."""
 
     def __init__(self, service: Service, routes: list[Route]) -> None:
-        super().__init__(routes=routes, lifespan=service.lifespan)
+        super().__init__(routes=routes, lifespan=service.lifespan, exception_handlers={HTTPException: _refuse})
         self.router.redirect_slashes = False  # the target of a redirect would be the client's Host
         self.service = service
 
@@ -229,6 +230,12 @@ class Application(Starlette):
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
         self.service.decided.add(request, decision, perf_counter() - start)
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    """404 and 405, which no proxy may cache either."""
+    assert isinstance(error, HTTPException)  # noqa: S101 # Starlette calls it for nothing else
+    return JSONResponse({"error": error.detail}, error.status_code, headers={**(error.headers or {}), **_NO_STORE})
 
 
 def _auth_request(scope: Scope) -> AuthRequest | None:

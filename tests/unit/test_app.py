@@ -103,8 +103,21 @@ async def test_any_other_path_is_a_404_and_no_redirect(config: Config, fetch: Fa
     async with serving(config, fetch) as client:
         answer = await client.get(path, host="evil.example")
 
-    assert answer.status_code == 404
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (404, "no-store")
     assert "evil.example" not in str(answer.headers) + answer.text
+
+
+async def test_a_method_that_a_path_does_not_have_is_a_405_that_no_proxy_may_cache(
+    config: Config, fetch: FakeFetch
+) -> None:
+    async with serving(config, fetch) as client:
+        answer = await client.http.post("/health")
+
+    assert (answer.status_code, answer.headers["Cache-Control"], "GET" in answer.headers["Allow"]) == (
+        405,
+        "no-store",
+        True,
+    )
 
 
 DOCUMENT = "/.well-known/oauth-protected-resource/mcp"

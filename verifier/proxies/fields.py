@@ -9,6 +9,11 @@ from verifier.request import AuthRequest
 Pairs = Sequence[tuple[bytes, bytes]]
 """A request's headers, names in lower case."""
 
+# Frameworks that know one of these route by the method that it names.
+METHOD_OVERRIDES = _OVERRIDE, _METHOD, _METHOD_OVERRIDE = (
+    b"x-http-method-override", b"x-http-method", b"x-method-override",
+)  # fmt: skip
+
 
 def policy_below(prefix: str, path: str) -> str | None:
     """The policy that an auth path names, None where it does not begin with ``prefix``.
@@ -53,8 +58,7 @@ def auth_request(
         get(b"x-request-id", b"").decode("latin-1"),
         remote_addr,
         get(b"content-length") not in no_body or b"transfer-encoding" in headers,
-        # Frameworks that know one of these route by the method that it names.
-        b"x-http-method-override" in headers or b"x-http-method" in headers or b"x-method-override" in headers,
+        _OVERRIDE in headers or _METHOD in headers or _METHOD_OVERRIDE in headers,
         dpop_proofs(pairs) if b"dpop" in headers else (),
         pairs,
         traceparent,
@@ -64,7 +68,8 @@ def auth_request(
 def url(scheme: bytes, host: bytes, target: bytes) -> bytes:
     """The URL of the original request; ``scheme`` ends with ``://``.
 
-    A slash in the client's Host would move the place where the path begins. Encoded, it is no part of an authority (RFC 3986 section 3.2): where rules need the path, the URL is refused.
+    A slash in the client's Host would move the place where the path begins. Encoded, it is no part of an authority
+    (RFC 3986 section 3.2): where rules need the path, the URL is refused.
     """
     return scheme + host.replace(b"/", b"%2F") + target
 

@@ -181,7 +181,7 @@ CHANGES: dict[str, list[tuple[str, str, list[Manifest], list[str]]]] = {
     "istio": [
         ("failOpen: false", "failOpen: true", [], ["fail-open"]),
         ("/ext-authz/orders", "/verify/orders", [], ["auth-url-path"]),
-        ("- X-M2M-Role\n", "- x-m2m-*\n", [], []),
+        ("- x-m2m-role\n", "- x-m2m-*\n", [], []),
         ("headersToUpstreamOnAllow", "headersToDownstreamOnAllow", [], ["forgeable-header"]),
         (EVERYTHING, "rules: [{to: [{operation: {paths: [/a]}}]}]", [], ["no-guard"]),
         (EVERYTHING, "rules: [{to: [{operation: {notPaths: [/health]}}]}]", [], ["no-guard"]),
