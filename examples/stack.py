@@ -99,8 +99,11 @@ class Stack:
         Raises:
             ProcessError: it died, or did not answer within START_TIMEOUT.
         """
-        own = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-        service = Child(command, self.directory / "service.log", environment=own | dict(environment or {}))
+        # A service imports modules that stand beside it, and talks to this machine alone.
+        unwanted = ("pythonsafepath", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
+        given = {**os.environ, **(environment or {})}
+        own = {name: value for name, value in given.items() if name.lower() not in unwanted}
+        service = Child(command, self.directory / "service.log", environment=own)
         self._running.callback(service.stop, signal.SIGTERM, 10)
         deadline = time.monotonic() + START_TIMEOUT
         with httpx.Client(trust_env=False, timeout=10) as client:

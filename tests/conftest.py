@@ -12,6 +12,15 @@ import pytest
 os.environ.setdefault("PYTHONHASHSEED", "0")
 
 
+@pytest.fixture(autouse=True)
+def a_command_that_runs_in_a_test_changes_no_later_test() -> Iterator[None]:
+    """`cli.main` sets PYTHONSAFEPATH for its child processes."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    yield
+    if before is None:
+        os.environ.pop("PYTHONSAFEPATH", None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_thread_outlives_the_tests() -> Iterator[None]:
     """A loop of libuv that still runs while the interpreter ends can crash it, after all tests have passed."""

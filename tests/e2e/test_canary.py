@@ -54,10 +54,10 @@ class Guarded:
 
     def _reload(self, block: str) -> None:
         """Let nginx take another configuration, and wait until no worker has the old one."""
-        master = self.nginx._child.process.pid
+        master = self.nginx.child.process.pid
         before = set(children(master))
         self.nginx.config.write_text(self.nginx.gateway.render().replace(self.block, block))
-        self.nginx._child.process.send_signal(signal.SIGHUP)
+        self.nginx.child.process.send_signal(signal.SIGHUP)
         eventually(lambda: (now := set(children(master))) and not now & before, "nginx has reloaded")
 
     def secrets(self) -> list[str]:

@@ -15,6 +15,7 @@ COMMANDS = "".join(DOCS["agents"].blocks("bash"))
 DEMO = "m2m-verifier demo --check"
 RESOURCE = (
     "    resource: {url: https://api.example.com/, authorization_servers: [https://sso.example.com/realms/lab]}\n"
+    "    scope_challenge: 401\n"
 )
 
 
@@ -44,7 +45,7 @@ def test_the_pages_commands_protect_an_ingress_and_prove_it(tmp_path: Path) -> N
     done = paste(COMMANDS, tmp_path)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 guarded by the verifier: no finding(s)" in done.stdout
+    assert " 1 guard(s): no finding(s)" in done.stdout
     assert done.stdout.count(" -> 200 ok") == 2
 
 
@@ -68,6 +69,7 @@ def test_the_pages_commands_fail_at_the_first_line_that_is_not_as_expected(
 def test_the_pages_commands_write_the_facts_into_both_ingresses_of_a_policy_with_a_resource(tmp_path: Path) -> None:
     commands = COMMANDS.replace("POLICY=orders HOST=api.example.com", "POLICY=Orders_2 HOST=shop.example.org")
     commands = commands.replace("VERIFIER=auth", "VERIFIER=gate").replace("  orders:\n", "  Orders_2:\n" + RESOURCE)
+    commands = commands.replace("'403 insufficient_scope'", "'401 insufficient_scope'")
     done = paste(without_demo(commands), tmp_path)
 
     assert done.returncode == 0, done.stdout + done.stderr
