@@ -39,7 +39,7 @@ _TOKEN = re.compile(rf"{_JSON}|(?<![\w-])e[yw]{_THREE_PARTS}")
 _TOKEN_IN_CUT = re.compile(rf"{_JSON}|(?<![\w-])e[yw](?:{_THREE_PARTS}|[\w-]*(?:{_DOT}[\w-]*){{0,2}}(?:%2?)?\Z)")
 
 _entry: dict[str, object] = {}
-"""The line that is being written: to build a dict of this size anew takes as long as to encode it."""
+"""The line that is being written. To build a new dict of this size takes as long as to encode it."""
 
 
 class Audit:
