@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -148,13 +147,6 @@ def environment_python(name: str) -> str:
     if not python.exists():
         raise ProcessError(f"{python} does not exist: run `make example-{name}`")
     return str(python)
-
-
-def guard(configuration: Path, policy: str) -> str:
-    """What `m2m-verifier guard` prints for plain nginx."""
-    command = [sys.executable, "-P", "-m", "verifier", "guard", "--proxy", "nginx", "--policy", policy]
-    done = subprocess.run([*command, "--config", str(configuration)], capture_output=True, text=True, check=True)
-    return done.stdout
 
 
 Step = tuple[str, bool, str]

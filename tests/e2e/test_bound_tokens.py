@@ -77,7 +77,7 @@ class Guarded:
     url: str
     issuer: Issuer
     authority: Authority
-    stranger: Authority
+    foreign_authority: Authority
     session: requests.Session
 
     def token(self, **cnf: str) -> str:
@@ -94,7 +94,7 @@ class Guarded:
 @pytest.fixture(scope="module")
 def guarded(lab: Issuer, api: Background, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder, port = tmp_path_factory.mktemp("bound"), free_port()
-    authority, stranger = Authority(folder, "authority"), Authority(folder, "stranger")
+    authority, foreign_authority = Authority(folder, "authority"), Authority(folder, "foreign")
     certificate, key = authority.issue("server")
     policies = {"api": {"rules": [{"path": "/db/**", "methods": ["GET", "POST"]}]}}
     content = configuration(entry(lab, client_certificate_header="ssl-client-cert"), policies=policies)
@@ -111,7 +111,7 @@ def guarded(lab: Issuer, api: Background, tmp_path_factory: pytest.TempPathFacto
             block = block.replace(shown, used)
         session.trust_env, session.verify = False, str(authority.file)
         with Nginx(PlainNginx(folder / "nginx", port, [], server_snippet=block)):
-            yield Guarded(f"https://127.0.0.1:{port}/db/x?since=1", lab, authority, stranger, session)
+            yield Guarded(f"https://127.0.0.1:{port}/db/x?since=1", lab, authority, foreign_authority, session)
 
 
 # --- DPoP ---
@@ -171,7 +171,7 @@ def test_a_token_bound_to_a_certificate_needs_the_connection_with_its_key(guarde
 
 
 def test_nginx_refuses_a_certificate_that_it_cannot_verify(guarded: Guarded) -> None:
-    foreign = guarded.stranger.issue("client")
+    foreign = guarded.foreign_authority.issue("client")
     token = guarded.token(**{"x5t#S256": thumbprint(foreign[0])})
 
     assert guarded.get(token, cert=foreign).status_code == 400

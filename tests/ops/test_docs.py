@@ -325,7 +325,7 @@ def test_the_blocks_of_the_page_about_proxies_are_what_guard_prints() -> None:
 
 def test_help_names_every_proxy_of_guard() -> None:
     asked = [sys.executable, "-m", "verifier", "guard", "--help"]
-    told = subprocess.run(
+    printed = subprocess.run(
         asked, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "999"}
     ).stdout
-    assert ", ".join(guard.PROXIES) in told
+    assert ", ".join(guard.PROXIES) in printed
