@@ -34,6 +34,8 @@ IDLE_TIME = 75.0  # seconds; nginx keeps an idle connection for 60 and must be t
 UNREAD_TIME = 10.0  # seconds for a client to read its answers
 LAST_REQUEST_TIME = 1.0  # seconds, while the server stops, for the request of a new connection and to read its answer
 TICK = 0.5  # seconds between two checks of all deadlines
+MAX_BATCH = 16  # answers that are written together; the first of them waits for the decisions of the others
+BACKLOG_GAP = 20e-6  # seconds; a request that is read this soon after the last decision has waited for it
 
 
 class Listener:
@@ -42,14 +44,40 @@ class Listener:
     ``service`` None: there are no auth requests here, as on the metrics port.
     """
 
-    def __init__(self, service: Service | None) -> None:
+    def __init__(self, service: Service | None, backlog_gap: float = BACKLOG_GAP) -> None:
         self.service = service
+        self.busy_until = 0.0
+        """The time of ``perf_counter()`` at which the last decision was made or the last batch written."""
         self.is_stopping = False
         self.waiting = 0
         """Bytes that wait in all connections: for the rest of a head, for keys, for a client to read."""
         self.default_lines = b""
         """The headers that uvicorn adds to every answer, the date among them."""
+        self._batch: list[tuple[asyncio.Transport, bytes]] = []
+        self._backlog_gap = backlog_gap
         self._is_ticking = False
+
+    def write(self, transport: asyncio.Transport, answer: bytes, start: float) -> None:
+        """Write the answer to a request that was read at ``start``: at once, or in a batch if requests are waiting.
+
+        Each write can wake the client on another CPU, which costs more than a cached decision.
+        """
+        if not self._batch:
+            if start - self.busy_until >= self._backlog_gap:
+                transport.write(answer)
+                return
+            self.loop.call_soon(self.write_batch)
+        self._batch.append((transport, answer))
+        if len(self._batch) == MAX_BATCH:
+            self.write_batch()
+
+    def write_batch(self) -> None:
+        """Write the answers of the batch now, before anything that must not overtake them."""
+        batch, self._batch = self._batch, []
+        for transport, answer in batch:
+            if not transport.is_closing():  # the client has closed it
+                transport.write(answer)
+        self.busy_until = perf_counter()
 
     def __call__(
         self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
@@ -117,6 +145,7 @@ class Connection(asyncio.Protocol):
         self._is_last = True
         if self._task is not None or self._uvicorn is not None:
             return True
+        self._listener.write_batch()
         self._set_deadline(UNREAD_TIME)
         return False
 
@@ -145,6 +174,7 @@ class Connection(asyncio.Protocol):
         if self._task is None and self._uvicorn is None:
             self._set_deadline(LAST_REQUEST_TIME)
         if self._is_idle:
+            self._listener.write_batch()
             self._transport.close()
 
     def expire(self) -> None:
@@ -216,8 +246,10 @@ class Connection(asyncio.Protocol):
             self._task.add_done_callback(self._listener.state.tasks.discard)
             return
         answer = runtime.answers.render(decision)
-        self._write(answer.head, answer.body if self._has_body else b"", may_have_input=request.body_announced)
-        service.decided.add(request, decision, perf_counter() - start)
+        self._write(answer.head, answer.body if self._has_body else b"", start, may_have_input=request.body_announced)
+        end = perf_counter()
+        service.decided.add(request, decision, end - start)
+        self._listener.busy_until = end
 
     async def _decide_again(self, refresh: Refresh, service: Service, request: AuthRequest, start: float) -> None:
         await refresh()
@@ -232,6 +264,7 @@ class Connection(asyncio.Protocol):
         """Let uvicorn answer. It gets no more than the head, and closes the connection after its answer."""
         self._is_last, self._is_idle, self._buffer = True, False, b""
         self._set_deadline(UNREAD_TIME)
+        self._listener.write_batch()
         self._uvicorn = self._listener.make_uvicorn()
         self._uvicorn.connection_made(self._transport)
         self._uvicorn.data_received(head[:-2] + b"connection: close\r\n\r\n")
@@ -239,16 +272,17 @@ class Connection(asyncio.Protocol):
     def _refuse(self, status: HTTPStatus) -> None:
         self._is_last, self._buffer = True, b""
         head = b"HTTP/1.1 %d %b\r\ncontent-length: 0\r\n" % (status, status.phrase.encode())
-        self._write(head, b"", may_have_input=True)
+        self._write(head, b"", perf_counter(), may_have_input=True)
 
-    def _write(self, head: bytes, body: bytes, *, may_have_input: bool) -> None:
+    def _write(self, head: bytes, body: bytes, start: float, *, may_have_input: bool) -> None:
         if self._transport.is_closing():  # the client has closed it
             return
         if not (self._is_last or self._listener.is_stopping):
             self._is_idle = True
             self._set_deadline(IDLE_TIME)  # before the write, which may call pause_writing()
-            self._transport.write(b"%b%b\r\n%b" % (head, self._listener.default_lines, body))
+            self._listener.write(self._transport, b"%b%b\r\n%b" % (head, self._listener.default_lines, body), start)
             return
+        self._listener.write_batch()
         self._is_last, self._is_idle = True, False
         self._set_deadline(LAST_REQUEST_TIME if self._listener.is_stopping else UNREAD_TIME)
         self._transport.write(b"%b%bconnection: close\r\n\r\n%b" % (head, self._listener.default_lines, body))

@@ -9,10 +9,13 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
+from math import inf
+from time import perf_counter
 from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 from starlette.applications import Starlette
@@ -23,7 +26,7 @@ from tests.unit.support import JWKS_URL, NOW, FakeFetch, SigningKey, claims, jwk
 from verifier.app import create_app
 from verifier.config import Config
 from verifier.observe.batch import Batch, Observation
-from verifier.server.connection import HEAD_TIME, IDLE_TIME, MAX_HEAD, MAX_WAITING, UNREAD_TIME, Listener
+from verifier.server.connection import HEAD_TIME, IDLE_TIME, MAX_BATCH, MAX_HEAD, MAX_WAITING, UNREAD_TIME, Listener
 from verifier.server.run import metrics_app
 
 Mint = Callable[..., bytes]
@@ -75,6 +78,7 @@ class Server:
 
     def __init__(self, app: Starlette, listener: Listener | None) -> None:
         self.app = app
+        self.listener: Any = listener
         self.observed: list[Observation] = []
         if listener is not None and listener.service is not None:
             listener.service.decided = Batch(loop_clock, self.observed.extend)
@@ -125,12 +129,14 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def serving(config: Config, fetch: FakeFetch, *, plain: bool = False) -> AsyncIterator[Server]:
-    """The application behind a Listener; ``plain``: behind uvicorn alone."""
+async def serving(
+    config: Config, fetch: FakeFetch, *, plain: bool = False, backlog_gap: float = inf
+) -> AsyncIterator[Server]:
+    """The application behind a Listener that writes its answers in batches; ``plain``: behind uvicorn alone."""
     app = create_app(config, fetch=fetch, clock=loop_clock)
     async with app.router.lifespan_context(app):
         await settle()
-        server = Server(app, None if plain else Listener(app.service))
+        server = Server(app, None if plain else Listener(app.service, backlog_gap))
         yield server
         await server.close()
 
@@ -360,6 +366,122 @@ async def test_requests_sent_together_are_answered_in_their_order(config: Config
         answered = await client.ask(ask(mint()), ask(), ask(mint(), b"/verify/api"), ask(target=b"/health"))
 
     assert statuses(answered) == [200, 401, 403, 200]
+
+
+@pytest.mark.parametrize(
+    ("backlog_gap", "requests", "unwritten"),
+    [
+        pytest.param(0.0, 3, [0, 0, 0], id="at once"),
+        pytest.param(inf, 3, [1, 2, 3], id="in a batch"),
+        pytest.param(inf, MAX_BATCH + 2, [*range(1, MAX_BATCH), 0, 1, 2], id="in two batches"),
+    ],
+)
+async def test_answers_are_written_in_bounded_batches_if_requests_are_waiting(
+    config: Config, fetch: FakeFetch, backlog_gap: float, requests: int, unwritten: list[int]
+) -> None:
+    async with serving(config, fetch, backlog_gap=backlog_gap) as server:
+        client = await server.connect()
+        answered: list[int] = []
+        seen: list[int] = []
+
+        class Decided(Batch):
+            def add(self, *_: Any) -> None:
+                answered.extend(statuses(client.read()))
+                seen.append(len(seen) + 1 - len(answered))
+
+        server.listener.service.decided = Decided(loop_clock, server.observed.extend)
+        answered += statuses(await client.ask(*[ask()] * requests))
+
+    assert (seen, answered) == (unwritten, [401] * requests)
+
+
+async def test_an_answer_does_not_overtake_a_batch(config: Config, fetch: FakeFetch) -> None:
+    theirs, ours = socket.socketpair()
+    theirs.setblocking(False)
+    async with serving(config, fetch, backlog_gap=1.0) as server:
+        await server.connect()
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, ours)
+        for start in (2.0, 2.5, 9.0):
+            server.listener.busy_until = 2.0
+            server.listener.write(transport, b"%d," % start, start)
+        await settle()
+        received = Client(theirs).read()
+        transport.close()
+        theirs.close()
+
+    assert received == b"2,2,9,"
+
+
+def test_a_batch_is_written_to_the_clients_that_are_still_there() -> None:
+    received = []
+
+    async def write() -> None:
+        listener = Listener(None, backlog_gap=inf)
+        listener.loop = loop = asyncio.get_running_loop()
+        with contextlib.ExitStack() as stack:
+            pairs = [socket.socketpair() for _ in range(3)]
+            clients = [Client(stack.enter_context(theirs)) for theirs, _ in pairs]
+            transports = [(await loop.connect_accepted_socket(asyncio.Protocol, ours))[0] for _, ours in pairs]
+            for client, transport in zip(clients, transports, strict=True):
+                client.socket.setblocking(False)
+                stack.callback(transport.abort)
+            transports[1].abort()
+            await asyncio.sleep(0.01)  # now uvloop's transport is closed: to write to it raises
+            for transport in transports:
+                listener.write(transport, b"answer", 0.0)
+            listener.write_batch()
+            received.extend(client.read() for client in clients)
+
+    uvloop.run(write())
+    assert received == [b"answer", b"", b"answer"]
+
+
+async def test_the_server_is_busy_until_it_has_decided(config: Config, fetch: FakeFetch) -> None:
+    async with serving(config, fetch, backlog_gap=0.0) as server:
+        before = perf_counter()
+        await (await server.connect()).ask(ask())
+
+        assert before < server.listener.busy_until < perf_counter()
+
+
+def test_the_server_is_busy_until_a_batch_is_written() -> None:
+    listener = Listener(None)
+    before = perf_counter()
+    listener.write_batch()
+
+    assert before < listener.busy_until < perf_counter()
+
+
+@pytest.mark.parametrize(
+    ("last", "status"),
+    [
+        pytest.param(ask(None, b"/verify", b"Connection: close"), 401, id="an answer that closes"),
+        pytest.param(b"no HTTP\r\n\r\n", 400, id="a refusal"),
+        pytest.param(ask(method=b"CONNECT", target=b"verifier:80"), 400, id="an answer of uvicorn's"),
+    ],
+)
+async def test_a_batch_is_written_before_what_closes_the_connection(
+    config: Config, fetch: FakeFetch, mint: Mint, last: bytes, status: int
+) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        answered = await client.ask(ask(mint()), last)
+
+    assert statuses(answered) == [200, status]
+
+
+@pytest.mark.parametrize("end", ["the client's", "the server's"])
+async def test_a_batch_is_written_before_the_end_of_the_connection(config: Config, fetch: FakeFetch, end: str) -> None:
+    async with serving(config, fetch) as server:
+        client = await server.connect()
+        (connection,) = server.state.connections
+        connection.data_received(ask())
+        if end == "the client's":
+            assert not connection.eof_received()
+        else:
+            server.shutdown()
+
+        assert statuses(client.read()) == [401]
 
 
 async def test_a_token_that_waits_for_keys_delays_later_requests_of_its_connection_alone(
