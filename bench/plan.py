@@ -61,6 +61,7 @@ TARGETS: dict[str, Target] = {
         _front("ours-uds", "ours", "Unix socket, new connections", "front-ours-uds-close"),
         _front("ours-ttl", "ours", "nginx_cache_ttl, new connections", "front-ours-cache"),
         _front("ours-ttl", "ours", "nginx_cache_ttl, new connections, aio threads", "front-ours-cache-aio"),
+        _front("ours-ttl", "ours", "nginx_cache_ttl, new connections, open_file_cache", "front-ours-cache-open"),
         _front("fastapi", "FastAPI", "new connections", "front-fastapi-close"),
         _front("fastapi", "FastAPI", "keepalive", "front-fastapi-keepalive"),
         Target(
@@ -146,7 +147,7 @@ CELLS: Cells = (
         "hot",
         "front-plain front-floor-close front-floor-keepalive front-uvicorn-close front-uvicorn-keepalive "
         "front-ours-close front-ours-keepalive front-ours-uds front-ours-uds-close "
-        "front-ours-cache front-ours-cache-aio front-fastapi-close front-fastapi-keepalive "
+        "front-ours-cache front-ours-cache-aio front-ours-cache-open front-fastapi-close front-fastapi-keepalive "
         "envoy-ext-authz envoy-proxy envoy-cache-proxy",
     ),
     (
@@ -220,6 +221,8 @@ COMPARISONS: tuple[Comparison, ...] = (
     Comparison("hot", "front-ours-cache", "envoy-cache-proxy", "≥ 3"),
     Comparison("hot", "front-ours-cache-aio", "envoy-proxy"),
     Comparison("hot", "front-ours-cache-aio", "envoy-cache-proxy"),
+    Comparison("hot", "front-ours-cache-open", "envoy-proxy"),
+    Comparison("hot", "front-ours-cache-open", "envoy-cache-proxy"),
     Comparison("hot", "front-plain", "envoy-proxy"),
     Comparison("hot", "front-ours-keepalive", "envoy-cache-proxy"),
     *(Comparison("cold", f"front-ours-{how}", "envoy-proxy") for how in ("close", "keepalive", "uds")),
@@ -253,7 +256,8 @@ BEFORE_AFTER: tuple[Comparison, ...] = (
 
 SHORT = {
     "only": "ours,ours-before,fastapi,node-aws,envoy,envoy-cache,uvicorn,nginx-floor,"
-    "front-ours-close,front-uvicorn-close,front-ours-cache,front-ours-cache-aio,envoy-proxy,envoy-cache-proxy",
+    "front-ours-close,front-uvicorn-close,front-ours-cache,front-ours-cache-aio,front-ours-cache-open,"
+    "envoy-proxy,envoy-cache-proxy",
     "load": "hot,hot-single,hot-new,cold,cold-single",
     "probes": "none",
 }

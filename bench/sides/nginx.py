@@ -23,15 +23,15 @@ class Front:
     """One `server` block: a verifier (HOST:PORT or unix:PATH, None: no auth), and how nginx connects to it.
 
     `cache`: nginx keeps answers as ingress-nginx does where an Ingress sets `auth-cache-key` to token, method and URI
-    (rootfs/etc/nginx/template/nginx.tmpl of kubernetes/ingress-nginx, controller 1.15). `threads`: it reads them in
-    its thread pool, as ingress-nginx sets for all files. Left out is the Lua code that hashes the key there.
+    (rootfs/etc/nginx/template/nginx.tmpl of kubernetes/ingress-nginx, controller 1.15). Left out is the Lua code that
+    hashes the key there. `reading`: a directive about how nginx reads their files.
     """
 
     name: str
     verifier: str | None
     keepalive: bool = True
     cache: bool = False
-    threads: bool = False
+    reading: str = ""
 
 
 def binary() -> str:
@@ -54,7 +54,8 @@ def _server(context: Context, front: Front) -> str:
       proxy_cache auth_cache;
       proxy_cache_valid 200 202 401 5m;
       proxy_cache_key "api.lab.informationcart.com/{front.name}$http_authorization$request_method$request_uri";
-      proxy_buffering on;{" aio threads;" if front.threads else ""}"""
+      proxy_buffering on;
+      {front.reading}"""
         if front.cache
         else ""
     )

@@ -13,7 +13,7 @@ from bench.servers import Server, ServerSpec, running
 from bench.sides import nginx
 from bench.sides.context import Context
 from bench.tokens import make_token_set
-from tests.e2e.stage import Serve, configuration, entry, exchange, request
+from tests.e2e.stage import Serve, configuration, entry, eventually, exchange, request
 from verifier.demo.issuer import Issuer
 
 RULES = [{"path": "/db/**", "methods": ["GET"]}, {"path": "/db/**", "methods": ["DELETE"], "scope": ["write"]}]
@@ -37,9 +37,10 @@ class Cached:
         return self.serve.total("decisions_total")
 
 
-@pytest.fixture(scope="module", params=[60])
+@pytest.fixture(scope="module", params=[(60, "")])
 def cached(request: pytest.FixtureRequest, lab: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cached]:
-    """`request.param` is the `nginx_cache_ttl`."""
+    """`request.param` is the `nginx_cache_ttl`, and a directive about how nginx reads its cache."""
+    ttl, reading = request.param
     folder = tmp_path_factory.mktemp("cached")
     context = Context(folder, make_token_set(folder, cold=1, distinct=1))
     core = min(os.sched_getaffinity(0))
@@ -48,18 +49,24 @@ def cached(request: pytest.FixtureRequest, lab: Issuer, tmp_path_factory: pytest
         return running(spec, core=core, drain_core=core, logs=folder)
 
     policies = {"default": {"rules": RULES}}
-    settings = configuration(entry(lab), policies=policies, nginx_cache_ttl=request.param)
+    settings = configuration(entry(lab), policies=policies, nginx_cache_ttl=ttl)
     with Serve(settings, folder) as serve, start(nginx.api(context)):
-        front = nginx.Front("cached", serve.address, keepalive=False, cache=True)
+        front = nginx.Front("cached", serve.address, keepalive=False, cache=True, reading=reading)
         with start(nginx.front(context, (front,))):
             yield Cached(context.ports["cached"], serve, lab)
 
 
-@pytest.mark.parametrize(("cached", "reached"), [(60, 1), (0, 3)], indirect=["cached"])
+@pytest.mark.parametrize(("cached", "reached"), [((60, ""), 1), ((0, ""), 3)], indirect=["cached"])
 def test_a_repeat_reaches_the_verifier_only_without_nginx_cache_ttl(cached: Cached, reached: int) -> None:
     token, before = cached.token(), cached.decisions()
     assert [cached.ask(token) for _ in range(3)] == [200, 200, 200]
     assert cached.decisions() == before + reached
+
+
+@pytest.mark.parametrize("cached", [(1, ""), (1, "open_file_cache max=100;")], indirect=True, ids=["", "open files"])
+def test_a_repeat_reaches_the_verifier_again_after_nginx_cache_ttl(cached: Cached) -> None:
+    token, before = cached.token(), cached.decisions()
+    eventually(lambda: cached.ask(token) == 200 and cached.decisions() >= before + 3, "two answers have expired")
 
 
 @pytest.mark.parametrize(
