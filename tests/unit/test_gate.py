@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.support import Clock, SigningKey, by_reason, make_issuer, show
+from tests.unit.support import NOW, Clock, SigningKey, by_reason, make_issuer, make_verifier, show
 from verifier.decision import Decision
 from verifier.gate import Gate
 from verifier.policy.clients import ClientIds, Revoked
@@ -20,7 +20,6 @@ from verifier.reasons import Reason
 from verifier.request import AuthRequest
 from verifier.tokens.cache import CachedVerifier
 from verifier.tokens.proofs import Proofs, SeenProofs
-from verifier.tokens.verify import TokenVerifier
 
 Mint = Callable[..., bytes]
 MakeGate = Callable[..., Gate]
@@ -49,14 +48,8 @@ POLICIES = [
 @pytest.fixture
 def make_gate(signer: SigningKey, clock: Clock) -> MakeGate:
     def make(*, revoked: Revoked | None = None, max_identity_bytes: int = 3000, verifier: Any = None) -> Gate:
-        verifier = verifier or TokenVerifier(
-            [make_issuer([signer.public()], audience=frozenset({"api", MCP, OTHER}))],
-            clock=clock,
-            leeway=10,
-            role_of=lambda *_: "",
-            mapped_headers={},
-            resources=frozenset({MCP, OTHER}),
-        )
+        issuer = make_issuer([signer.public()], audience=frozenset({"api", MCP, OTHER}))
+        verifier = verifier or make_verifier(issuer, resources=frozenset({MCP, OTHER}))
         return Gate(
             CachedVerifier(verifier, size=10, ttl=300, clock=clock, max_identity_bytes=max_identity_bytes),
             Policies({policy.name: policy for policy in POLICIES}, ClientIds(("lab",))),
@@ -69,14 +62,9 @@ def make_gate(signer: SigningKey, clock: Clock) -> MakeGate:
 
 
 def ask(token: bytes | None = None, policy: str = "default", path: str = "/db/a", **changes: Any) -> AuthRequest:
-    given: dict[str, Any] = {
-        "policy": policy,
-        "query": b"",
-        "authorization": None if token is None else b"Bearer " + token,
-        "method": "GET",
-        "url": b"https://api.example" + path.encode(),
-    }
-    return AuthRequest(**(given | changes))
+    authorization = None if token is None else b"Bearer " + token
+    request = AuthRequest(policy, b"", authorization, "GET", b"https://api.example" + path.encode())
+    return replace(request, **changes)
 
 
 def test_a_valid_token_is_allowed_and_then_cached(make_gate: MakeGate, mint: Mint) -> None:
@@ -90,18 +78,20 @@ def test_a_valid_token_is_allowed_and_then_cached(make_gate: MakeGate, mint: Min
 
 
 @pytest.mark.parametrize(
-    ("token", "changes", "cached"),
+    ("token", "changes", "expected", "cached"),
     [
-        (None, {}, None),
-        (b"a.b.c", {"policy": "nowhere"}, None),
-        (b"a.b.c", {"repeated": {TOKEN}}, None),
-        (b"a.b.c", {}, False),
+        (None, {}, Reason.MISSING_TOKEN, None),
+        (b"a.b.c", {"policy": "nowhere"}, Reason.UNKNOWN_POLICY, None),
+        (b"a.b.c", {"repeated": {TOKEN}}, Reason.MALFORMED_TOKEN, None),
+        (b"a.b.c", {}, Reason.MALFORMED_TOKEN, False),
     ],
 )
 def test_a_refusal_before_the_cache_was_asked_has_no_result_of_it(
-    make_gate: MakeGate, token: bytes | None, changes: dict[str, Any], cached: bool | None
+    make_gate: MakeGate, token: bytes | None, changes: dict[str, Any], expected: Reason, cached: bool | None
 ) -> None:
-    assert make_gate().decide(ask(token, **changes)).cached is cached
+    decision = make_gate().decide(ask(token, **changes))
+
+    assert (decision.reason, decision.cached) == (expected, cached)
 
 
 def test_a_valid_token_is_denied_with_its_identity(make_gate: MakeGate, mint: Mint) -> None:
@@ -185,10 +175,6 @@ def test_a_token_for_other_resources_is_refused_where_the_policy_has_one_cached_
     assert [gate.decide(ask(token, policy)).reason for _ in range(2)] == [expected] * 2
 
 
-def test_two_authorization_headers_are_a_malformed_token(make_gate: MakeGate, mint: Mint) -> None:
-    assert make_gate().decide(ask(mint(), repeated=frozenset({TOKEN}))).reason is Reason.MALFORMED_TOKEN
-
-
 def test_a_rule_without_a_token_allows_whatever_token_there_is_without_identity(
     make_gate: MakeGate, mint: Mint
 ) -> None:
@@ -234,6 +220,48 @@ def test_a_token_that_is_not_bound_to_a_key_does_not_come_with_the_scheme_dpop(
     assert [(one.reason, one.issuer, one.token, one.cached) for one in decisions] == [
         (Reason.BAD_PROOF, "lab", None, False), (Reason.BAD_PROOF, "lab", None, True),
     ]  # fmt: skip
+
+
+def ask_with_proofs(token: bytes, policy: str, *proofs: bytes, **changes: Any) -> AuthRequest:
+    return ask(policy=policy, authorization=b"DPoP " + token, proofs=proofs, **changes)
+
+
+@pytest.mark.parametrize("policy", ["default", "report"])
+def test_a_bound_token_identifies_nobody_without_a_new_proof_cached_or_not(
+    make_gate: MakeGate, mint: Mint, ec_signer: SigningKey, policy: str
+) -> None:
+    gate, token = make_gate(), mint(scope="admin", cnf={"jkt": ec_signer.jkt})
+
+    for _ in range(2):
+        proof = ec_signer.proof(token, "https://api.example/db/a", iat=NOW)
+        decisions = [gate.decide(ask_with_proofs(token, policy, *given)) for given in ((proof,), (proof,), ())]
+        assert [(one.reason, one.token is not None) for one in decisions] == [
+            (Reason.OK, True), (Reason.BAD_PROOF, False), (Reason.BAD_PROOF, False),
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("mcp", Reason.OK), ("default", Reason.BAD_PROOF)])
+def test_a_proof_is_for_the_resources_scheme_and_authority_where_the_policy_has_one(
+    make_gate: MakeGate, mint: Mint, ec_signer: SigningKey, policy: str, expected: Reason
+) -> None:
+    token = mint(cnf={"jkt": ec_signer.jkt})
+    request = ask_with_proofs(token, policy, ec_signer.proof(token, MCP, iat=NOW), url=b"http://10.0.0.7/mcp?y")
+
+    assert make_gate().decide(request).reason is expected
+
+
+@pytest.mark.parametrize(
+    ("jti", "policy", "expected"),
+    [("gone", "default", Reason.REVOKED), ("x", "report", Reason.INSUFFICIENT_SCOPE)],
+)
+def test_a_proof_is_checked_before_revocation_and_counts_as_used_whatever_is_decided(
+    make_gate: MakeGate, mint: Mint, ec_signer: SigningKey, jti: str, policy: str, expected: Reason
+) -> None:
+    gate, token = make_gate(revoked=Revoked(tokens=frozenset({"gone"}))), mint(jti=jti, cnf={"jkt": ec_signer.jkt})
+    proof = ec_signer.proof(token, "https://api.example/db/a", iat=NOW)
+
+    reasons = [gate.decide(ask_with_proofs(token, policy, *given)).reason for given in ((), (proof,), (proof,))]
+    assert reasons == [Reason.BAD_PROOF, expected, Reason.BAD_PROOF]
 
 
 def test_a_defect_in_the_path_of_a_refused_request_does_not_hide_the_refusal(

@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
-import gc
 import random
-import tracemalloc
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from tests.unit.support import ABSENT, NOW, Clock, SigningKey, claims, make_issuer, make_principal, make_token
+from tests.unit.support import (
+    ABSENT,
+    NOW,
+    Clock,
+    SigningKey,
+    claims,
+    make_issuer,
+    make_principal,
+    make_token,
+    make_verifier,
+    memory_taken,
+    rejected,
+)
 from verifier.identity import Principal, VerifiedToken
 from verifier.reasons import Reason, Rejected
 from verifier.tokens.cache import ENTRY_BYTES, MAX_REFUSALS, REFUSAL_TTL, CachedVerifier, memory_of
-from verifier.tokens.verify import TokenVerifier
 
 MAX_IDENTITY_BYTES = 8000
 MakeCache = Callable[..., CachedVerifier]
 
 
+@dataclass
 class Verifier:
     """Verifies any token, or refuses all for one reason; it remembers what it was asked."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.asked: list[bytes] = []
-        self.exp = NOW + 3600
-        self.principal = make_principal()
-        self.refusal: Rejected | None = None
-        self._clock = clock
+    clock: Clock
+    asked: list[bytes] = field(default_factory=list)
+    exp: float = NOW + 3600
+    principal: Principal = field(default_factory=make_principal)
+    refusal: Rejected | None = None
 
     def verify(self, token: bytes) -> VerifiedToken:
         self.asked.append(token)
         if self.refusal is not None:
             raise self.refusal
-        return make_token(self.principal, exp=self.exp, checked_at=self._clock(), jti=token.decode())
+        return make_token(self.principal, exp=self.exp, checked_at=self.clock(), jti=token.decode())
 
 
 @pytest.fixture
@@ -54,12 +64,6 @@ def make_cache(verifier: Verifier, clock: Clock) -> MakeCache:
 def found(cache: CachedVerifier, *tokens: bytes) -> list[bool]:
     """Whether each was found in the cache."""
     return [cache.verify(token)[1] for token in tokens]
-
-
-def refused(cache: CachedVerifier, token: bytes = b"bad") -> Rejected:
-    with pytest.raises(Rejected) as caught:
-        cache.verify(token)
-    return caught.value
 
 
 # --- verified tokens ---
@@ -127,7 +131,7 @@ def test_zero_turns_it_off(verifier: Verifier, make_cache: MakeCache, off: dict[
     assert (found(cache, b"a", b"a"), len(cache)) == ([False, False], 0)
     verifier.refusal = Rejected(Reason.BAD_SIGNATURE, "why")
     for _ in range(2):
-        refused(cache)
+        rejected(cache.verify, b"bad")
 
     assert verifier.asked == [b"a", b"a", b"bad", b"bad"]
 
@@ -186,33 +190,21 @@ SHAPES: dict[str, Callable[[int], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_full_cache_takes_no_more_memory_than_its_bound(clock: Clock, make_cache: MakeCache, shape: str) -> None:
+def test_a_full_cache_takes_no_more_memory_than_its_bound(make_cache: MakeCache, shape: str) -> None:
     signer = SigningKey(b"k" * 32, "HS256", "file")
     size = 200
     tokens = [signer.sign(claims(client_id=f"{n}", sub=f"{n}", **SHAPES[shape](n))).encode() for n in range(2 * size)]
     issuer = make_issuer([signer.public()], algorithms=frozenset({"HS256"}), scope_prefix="https://api.example/")
-    verifier = TokenVerifier(
-        [issuer],
-        clock=clock,
-        leeway=10,
+    verifier = make_verifier(
+        issuer,
         role_of=lambda *_: "arn:aws:iam::123456789012:role/etl",
         mapped_headers={"X-Tenant": "tenant", "X-Groups": "groups"},
     )
     cache = make_cache(verifier=verifier, size=size)
     cache.verify(tokens[0])
-    tracemalloc.start()
-    try:
-        gc.collect()
-        before, _ = tracemalloc.get_traced_memory()
-        for token in tokens:
-            cache.verify(token)
-        gc.collect()
-        after, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
 
+    assert memory_taken(lambda: found(cache, *tokens)) <= size * ENTRY_BYTES
     assert 10 <= len(cache) <= size
-    assert after - before <= size * ENTRY_BYTES
 
 
 # --- refusals ---
@@ -226,7 +218,7 @@ def test_refusals_that_only_the_bytes_decide_are_remembered(
 ) -> None:
     verifier.refusal = Rejected(reason, "why", issuer="lab")
     cache = make_cache()
-    refusals = [refused(cache) for _ in range(3)]
+    refusals = [rejected(cache.verify, b"bad") for _ in range(3)]
 
     assert {(no.reason, no.description, no.issuer) for no in refusals} == {(reason, "why", "lab")}
     assert len(verifier.asked) == (1 if reason in REMEMBERED else 3)
@@ -240,7 +232,7 @@ def test_a_refusal_that_newer_keys_may_change_is_not_remembered(verifier: Verifi
     verifier.refusal = Rejected(Reason.BAD_SIGNATURE, "why", refresh=refresh)
     cache = make_cache()
 
-    assert [refused(cache).refresh for _ in range(2)] == [refresh, refresh]
+    assert [rejected(cache.verify, b"bad").refresh for _ in range(2)] == [refresh, refresh]
     assert len(verifier.asked) == 2
 
 
@@ -249,7 +241,7 @@ def test_a_refusal_is_remembered_for_its_own_token_and_time(verifier: Verifier, 
     verifier.refusal = Rejected(Reason.BAD_SIGNATURE, "why")
     cache = make_cache(timer=timer)
     for timer.now, token in ((0, b"a"), (0, b"b"), (REFUSAL_TTL - 1, b"a"), (REFUSAL_TTL, b"a")):
-        refused(cache, token)
+        rejected(cache.verify, token)
 
     assert verifier.asked == [b"a", b"b", b"a"]
 
@@ -259,10 +251,10 @@ def test_refusals_are_few_and_take_no_place_from_tokens(verifier: Verifier, make
     cache.verify(b"good")
     verifier.refusal = Rejected(Reason.BAD_SIGNATURE, "why")
     for number in range(MAX_REFUSALS + 1):
-        refused(cache, b"%d" % number)
+        rejected(cache.verify, b"%d" % number)
     verifier.asked.clear()
 
-    refused(cache, b"%d" % MAX_REFUSALS)
-    refused(cache, b"0")
+    rejected(cache.verify, b"%d" % MAX_REFUSALS)
+    rejected(cache.verify, b"0")
     assert verifier.asked == [b"0"]
     assert found(cache, b"good") == [True]
