@@ -61,16 +61,20 @@ def make_cache(verifier: Verifier, clock: Clock) -> MakeCache:
     return make
 
 
+@pytest.fixture
+def cache(make_cache: MakeCache) -> CachedVerifier:
+    return make_cache()
+
+
 def found(cache: CachedVerifier, *tokens: bytes) -> list[bool]:
-    """Whether each was found in the cache."""
+    """Verify each: whether it was found in the cache."""
     return [cache.verify(token)[1] for token in tokens]
 
 
 # --- verified tokens ---
 
 
-def test_each_token_is_verified_once_and_found_from_then_on(verifier: Verifier, make_cache: MakeCache) -> None:
-    cache = make_cache()
+def test_each_token_is_verified_once_and_found_from_then_on(verifier: Verifier, cache: CachedVerifier) -> None:
     first, second, other = cache.verify(b"a"), cache.verify(b"a"), cache.verify(b"b")
 
     assert (first[1], second[1], other[1]) == (False, True, False)
@@ -89,18 +93,16 @@ def test_each_token_is_verified_once_and_found_from_then_on(verifier: Verifier, 
     ],
 )
 def test_a_token_is_found_until_exp_and_no_longer_than_ttl(
-    verifier: Verifier, make_cache: MakeCache, clock: Clock, seconds: float, exp: float, is_found: bool
+    verifier: Verifier, cache: CachedVerifier, clock: Clock, seconds: float, exp: float, is_found: bool
 ) -> None:
     verifier.exp = NOW + exp
-    cache = make_cache(ttl=300)
     cache.verify(b"a")
     clock.now = NOW + seconds
 
     assert found(cache, b"a") == [is_found]
 
 
-def test_a_token_that_was_verified_again_is_found_for_another_ttl(make_cache: MakeCache, clock: Clock) -> None:
-    cache = make_cache(ttl=300)
+def test_a_token_that_was_verified_again_is_found_for_another_ttl(cache: CachedVerifier, clock: Clock) -> None:
     for clock.now in (NOW, NOW + 300):
         cache.verify(b"a")
     clock.now = NOW + 599
@@ -108,8 +110,7 @@ def test_a_token_that_was_verified_again_is_found_for_another_ttl(make_cache: Ma
     assert (found(cache, b"a"), len(cache)) == ([True], 1)
 
 
-def test_a_token_whose_key_was_retired_is_verified_again(verifier: Verifier, make_cache: MakeCache) -> None:
-    cache = make_cache()
+def test_a_token_whose_key_was_retired_is_verified_again(verifier: Verifier, cache: CachedVerifier) -> None:
     cache.verify(b"a")[0].key.retired = True
 
     assert found(cache, b"a") == [False]
@@ -118,8 +119,7 @@ def test_a_token_whose_key_was_retired_is_verified_again(verifier: Verifier, mak
 
 def test_no_more_than_size_tokens_are_kept_the_last_used_ones(make_cache: MakeCache) -> None:
     cache = make_cache(size=2)
-    for token in (b"old", b"new", b"old", b"third"):
-        cache.verify(token)
+    found(cache, b"old", b"new", b"old", b"third")
 
     assert len(cache) == 2
     assert found(cache, b"old", b"third", b"new") == [True, True, False]
@@ -144,8 +144,7 @@ def large_principal(scopes: int) -> Principal:
 def test_large_tokens_take_the_place_of_several(verifier: Verifier, make_cache: MakeCache, scopes: int) -> None:
     cache = make_cache(size=100)
     verifier.principal = large_principal(scopes)
-    for number in range(100):
-        cache.verify(b"%d" % number)
+    found(cache, *(b"%d" % number for number in range(100)))
 
     memory = memory_of(make_token(verifier.principal))
     assert memory > ENTRY_BYTES
@@ -214,10 +213,9 @@ REMEMBERED = {Reason.MALFORMED_TOKEN, Reason.UNSUPPORTED_ALGORITHM, Reason.UNKNO
 
 @pytest.mark.parametrize("reason", Reason)
 def test_refusals_that_only_the_bytes_decide_are_remembered(
-    verifier: Verifier, make_cache: MakeCache, reason: Reason
+    verifier: Verifier, cache: CachedVerifier, reason: Reason
 ) -> None:
     verifier.refusal = Rejected(reason, "why", issuer="lab")
-    cache = make_cache()
     refusals = [rejected(cache.verify, b"bad") for _ in range(3)]
 
     assert {(no.reason, no.description, no.issuer) for no in refusals} == {(reason, "why", "lab")}
@@ -225,12 +223,11 @@ def test_refusals_that_only_the_bytes_decide_are_remembered(
     assert len(cache) == 0
 
 
-def test_a_refusal_that_newer_keys_may_change_is_not_remembered(verifier: Verifier, make_cache: MakeCache) -> None:
+def test_a_refusal_that_newer_keys_may_change_is_not_remembered(verifier: Verifier, cache: CachedVerifier) -> None:
     async def refresh() -> None:
         pass
 
     verifier.refusal = Rejected(Reason.BAD_SIGNATURE, "why", refresh=refresh)
-    cache = make_cache()
 
     assert [rejected(cache.verify, b"bad").refresh for _ in range(2)] == [refresh, refresh]
     assert len(verifier.asked) == 2
