@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -28,7 +27,7 @@ from tests.unit.support import (
 )
 from verifier.identity import Binding
 from verifier.keys.jwk import ASYMMETRIC_ALGORITHMS
-from verifier.reasons import Reason, Rejected
+from verifier.reasons import Reason
 from verifier.request import AuthRequest, Credentials
 from verifier.tokens import proofs
 from verifier.tokens.proofs import Proofs, SeenProofs, binding_of
@@ -352,12 +351,9 @@ def test_a_full_memory_refuses_new_proofs_until_old_ones_are_too_old(
     seen = SeenProofs()
     for number in range(3):
         seen.add(bytes([number]), NOW + 60, NOW)
-    with caplog.at_level(logging.WARNING):
-        for number in (3, 4):
-            with pytest.raises(Rejected, match="too many"):
-                seen.add(bytes([number]), NOW + 60, NOW)
-    with pytest.raises(Rejected, match="used before"):
-        seen.add(b"\0", NOW + 60, NOW + 60)
+    for number in (3, 4):
+        assert "too many" in rejected(seen.add, bytes([number]), NOW + 60, NOW).description
+    assert "used before" in rejected(seen.add, b"\0", NOW + 60, NOW + 60).description
 
     assert (len(seen), caplog.text.count("3 DPoP proofs are remembered")) == (3, 1)
     seen.add(b"\4", NOW + 131, NOW + 71)
