@@ -40,31 +40,27 @@ X5T = b64(hashlib.sha256(DER).digest())
 PEM = "-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(DER).decode() + "-----END CERTIFICATE-----\n"
 HEADER = b"ssl-client-cert"
 
+KEY = SigningKey.generate("ES256", "")
+BOUND = Binding(KEY.jkt, None)
+prove = partial(KEY.proof, TOKEN, URL, iat=NOW)  # fits, unless claims are changed
+
 Check = Callable[..., None]
-MakeProof = Callable[..., bytes]
 
 
 @pytest.fixture
-def check(ec_signer: SigningKey, clock: Clock) -> Check:
+def check(clock: Clock) -> Check:
     """Check a DPoP proof, by default for a request and a token that it fits."""
-    own = Binding(ec_signer.jkt, None)
     checker = Proofs({"lab": "SSL-Client-Cert", "other": None}, SeenProofs(), clock=clock, leeway=10)
 
     def run(
         *values: bytes, url: str = URL, method: str = "GET", origin: str = "", is_dpop: bool = True,
-        binding: Binding | None = own, headers: Any = (), issuer: str = "lab",
+        binding: Binding | None = BOUND, headers: Any = (), issuer: str = "lab",
     ) -> None:  # fmt: skip
         request = AuthRequest("api", b"", None, method, url.encode(), proofs=values, headers=headers)
         token = replace(make_token(make_principal(issuer=issuer)), binding=binding)
         checker.check(request, Credentials(is_dpop, TOKEN), token, origin)
 
     return run
-
-
-@pytest.fixture
-def prove(ec_signer: SigningKey) -> MakeProof:
-    """Make a proof that fits, with changed claims."""
-    return partial(ec_signer.proof, TOKEN, URL, iat=NOW)
 
 
 def refused(check: Check, *values: bytes, **options: Any) -> str:
@@ -131,9 +127,7 @@ def test_every_asymmetric_algorithm_can_sign_a_proof(check: Check, signer: Signi
         ("https://api.example/a/../b", "https://api.example/a/../b"),
     ],
 )
-def test_htu_is_compared_normalised_and_without_query_and_fragment(
-    check: Check, prove: MakeProof, htu: str, url: str
-) -> None:
+def test_htu_is_compared_normalised_and_without_query_and_fragment(check: Check, htu: str, url: str) -> None:
     check(prove(htu=htu), url=url)
 
 
@@ -167,16 +161,16 @@ def test_htu_is_compared_normalised_and_without_query_and_fragment(
         ("", ""),
     ],
 )
-def test_another_htu_is_refused(check: Check, prove: MakeProof, htu: str, url: str) -> None:
+def test_another_htu_is_refused(check: Check, htu: str, url: str) -> None:
     assert "URL" in refused(check, prove(htu=htu), url=url)
 
 
-def test_a_method_that_the_proxy_did_not_name_is_that_of_no_proof(check: Check, prove: MakeProof) -> None:
+def test_a_method_that_the_proxy_did_not_name_is_that_of_no_proof(check: Check) -> None:
     assert "method" in refused(check, prove(htm=""), method="")
 
 
 @pytest.mark.parametrize("url", ["http://10.0.0.7:8080/db/a", "https:///db/a"])
-def test_with_a_resource_its_scheme_and_authority_count(check: Check, prove: MakeProof, url: str) -> None:
+def test_with_a_resource_its_scheme_and_authority_count(check: Check, url: str) -> None:
     check(prove(), url=url, origin="https://API.example:443")
 
 
@@ -184,12 +178,12 @@ def test_with_a_resource_its_scheme_and_authority_count(check: Check, prove: Mak
     ("url", "htu"),
     [("http://evil.example/db/a", "http://evil.example/db/a"), ("http://h/db/b", URL), ("http://h?/db/a", URL)],
 )
-def test_with_a_resource_those_that_nginx_saw_do_not_count(check: Check, prove: MakeProof, url: str, htu: str) -> None:
+def test_with_a_resource_those_that_nginx_saw_do_not_count(check: Check, url: str, htu: str) -> None:
     refused(check, prove(htu=htu), url=url, origin="https://API.example:443")
 
 
 @pytest.mark.parametrize("age", [60, 0, -10, 0.5])
-def test_a_proof_may_be_a_minute_old_or_ahead_by_the_leeway(check: Check, prove: MakeProof, age: float) -> None:
+def test_a_proof_may_be_a_minute_old_or_ahead_by_the_leeway(check: Check, age: float) -> None:
     check(prove(iat=NOW - age))
 
 
@@ -215,9 +209,7 @@ CHANGES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=show)
-def test_each_claim_and_each_header_of_a_proof_must_fit(
-    check: Check, prove: MakeProof, changes: dict[str, Any]
-) -> None:
+def test_each_claim_and_each_header_of_a_proof_must_fit(check: Check, changes: dict[str, Any]) -> None:
     refused(check, prove(**changes))
 
 
@@ -229,10 +221,8 @@ def test_each_claim_and_each_header_of_a_proof_must_fit(
     ],
     ids=str,
 )  # fmt: skip
-def test_a_private_or_unfit_jwk_is_refused(
-    check: Check, prove: MakeProof, ec_signer: SigningKey, changes: dict[str, Any]
-) -> None:
-    refused(check, prove(header={"jwk": {**ec_signer.jwk(kid=None), **changes}}))
+def test_a_private_or_unfit_jwk_is_refused(check: Check, changes: dict[str, Any]) -> None:
+    refused(check, prove(header={"jwk": {**KEY.jwk(kid=None), **changes}}))
 
 
 @pytest.mark.filterwarnings("ignore:Key size")
@@ -242,8 +232,8 @@ def test_a_short_rsa_key_is_refused_even_if_the_token_is_bound_to_it(check: Chec
     assert "1024 bits" in refused(check, proof, binding=Binding(weak_signer.jkt, None))
 
 
-def test_a_point_that_is_not_on_the_curve_is_refused(check: Check, prove: MakeProof, ec_signer: SigningKey) -> None:
-    jwk = {**ec_signer.jwk(kid=None), "y": b64(bytes(32))}
+def test_a_point_that_is_not_on_the_curve_is_refused(check: Check) -> None:
+    jwk = {**KEY.jwk(kid=None), "y": b64(bytes(32))}
     canonical = json.dumps({name: jwk[name] for name in ("crv", "kty", "x", "y")}, separators=(",", ":"))
     jkt = b64(hashlib.sha256(canonical.encode()).digest())
 
@@ -263,22 +253,22 @@ def test_a_jwk_with_an_alg_is_for_that_one_alone(check: Check, signer: SigningKe
 
 
 @pytest.mark.parametrize("alg", ["none", "HS256", "ES256K"])
-def test_the_refusal_of_an_algorithm_names_those_that_are_accepted(check: Check, prove: MakeProof, alg: str) -> None:
+def test_the_refusal_of_an_algorithm_names_those_that_are_accepted(check: Check, alg: str) -> None:
     named = refused(check, prove(header={"alg": alg}))
 
     assert {"ES256", "EdDSA", "RS256"} <= set(named.split())
     assert not {"none", "HS256"} & set(named.split())
 
 
-def test_another_key_than_the_tokens_is_refused(check: Check, ec_signer: SigningKey) -> None:
+def test_another_key_than_the_tokens_is_refused(check: Check) -> None:
     other = SigningKey.generate("ES256", "")
 
     assert "key that the token is bound to" in refused(check, other.proof(TOKEN, URL, iat=NOW))
-    mixed = other.proof(TOKEN, URL, iat=NOW, header={"jwk": ec_signer.jwk(kid=None)})
+    mixed = other.proof(TOKEN, URL, iat=NOW, header={"jwk": KEY.jwk(kid=None)})
     assert "signature" in refused(check, mixed)
 
 
-def test_a_proof_of_another_form_is_refused(check: Check, prove: MakeProof) -> None:
+def test_a_proof_of_another_form_is_refused(check: Check) -> None:
     good = prove()
     head, body, signature = good.split(b".")
     twice = b64(b'{"htm":"GET",' + base64.urlsafe_b64decode(body + b"==")[1:]).encode()
@@ -293,7 +283,7 @@ def test_a_proof_of_another_form_is_refused(check: Check, prove: MakeProof) -> N
     check(b" " + good + b"\t")
 
 
-def test_there_is_exactly_one_proof(check: Check, prove: MakeProof) -> None:
+def test_there_is_exactly_one_proof(check: Check) -> None:
     proof = prove()
 
     for values in ((), (proof, proof), (proof, prove())):
@@ -301,7 +291,7 @@ def test_there_is_exactly_one_proof(check: Check, prove: MakeProof) -> None:
     check(proof)
 
 
-def test_the_scheme_must_fit_the_token(check: Check, prove: MakeProof) -> None:
+def test_the_scheme_must_fit_the_token(check: Check) -> None:
     """A certificate is no reason for the scheme DPoP."""
     assert "scheme is DPoP" in refused(check, prove(), is_dpop=False)
     for binding in (None, Binding(None, X5T)):
@@ -309,14 +299,14 @@ def test_the_scheme_must_fit_the_token(check: Check, prove: MakeProof) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"htu": "https://secret.example/"}, {"ath": "secret"}, {"jti": "secret\ud800"}])
-def test_descriptions_do_not_quote_the_proof(check: Check, prove: MakeProof, changes: dict[str, str]) -> None:
+def test_descriptions_do_not_quote_the_proof(check: Check, changes: dict[str, str]) -> None:
     assert "secret" not in refused(check, prove(iat=NOW - 61, **changes))
 
 
 # --- each proof counts once ---
 
 
-def test_a_proof_counts_once_until_it_is_too_old(check: Check, prove: MakeProof, clock: Clock) -> None:
+def test_a_proof_counts_once_until_it_is_too_old(check: Check, clock: Clock) -> None:
     proof = prove(iat=NOW + 10)
     check(proof)
     for clock.now in (NOW, NOW + 35, NOW + 69.9, NOW + 70):
@@ -325,7 +315,7 @@ def test_a_proof_counts_once_until_it_is_too_old(check: Check, prove: MakeProof,
     assert "old" in refused(check, proof)
 
 
-def test_a_jti_counts_once_for_a_key_whatever_else_differs(check: Check, prove: MakeProof, clock: Clock) -> None:
+def test_a_jti_counts_once_for_a_key_whatever_else_differs(check: Check, clock: Clock) -> None:
     other = SigningKey.generate("ES256", "")
     check(prove(jti="1"))
     clock.now += 15
@@ -334,7 +324,7 @@ def test_a_jti_counts_once_for_a_key_whatever_else_differs(check: Check, prove: 
     check(other.proof(TOKEN, URL, iat=NOW + 15, jti="1"), binding=Binding(other.jkt, None))
 
 
-def test_a_refused_proof_is_not_remembered(check: Check, prove: MakeProof) -> None:
+def test_a_refused_proof_is_not_remembered(check: Check) -> None:
     proof = prove(jti="\ud800" + "j" * 2000)
     refused(check, proof, method="POST")
     refused(check, proof, url="https://api.example/other")
@@ -415,10 +405,8 @@ def test_without_a_configured_header_no_certificate_counts(check: Check) -> None
     assert "client_certificate_header" in refused(check, issuer="other", **bound)
 
 
-def test_a_token_that_is_bound_twice_needs_both_and_spends_no_proof_without_the_certificate(
-    check: Check, prove: MakeProof, ec_signer: SigningKey
-) -> None:
-    both, headers, proof = Binding(ec_signer.jkt, X5T), [(HEADER, CERTIFICATE)], prove()
+def test_a_token_that_is_bound_twice_needs_both_and_spends_no_proof_without_the_certificate(check: Check) -> None:
+    both, headers, proof = Binding(KEY.jkt, X5T), [(HEADER, CERTIFICATE)], prove()
     refused(check, proof, binding=both)
     refused(check, headers=headers, binding=both)
     refused(check, headers=headers, binding=both, is_dpop=False)
