@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.minting import Part
 from tests.unit.support import JWKS_URL, Clock, FakeFetch, JumpingLoop, SigningKey, claims, jwks
 from verifier.config import Config
 from verifier.config.environment import Environment
@@ -71,10 +72,10 @@ def fetch(signer: SigningKey) -> FakeFetch:
 
 @pytest.fixture
 def mint(signer: SigningKey) -> Callable[..., bytes]:
-    """Make a valid token, with changed claims."""
+    """Make a valid token, with a changed header and changed claims."""
 
-    def make(**changes: Any) -> bytes:
-        return signer.sign(claims(**changes)).encode()
+    def make(*, header: Part | None = None, **changes: Any) -> bytes:
+        return signer.sign(claims(**changes), header=header).encode()
 
     return make
 

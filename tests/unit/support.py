@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 import selectors
+import tracemalloc
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import pytest
 from starlette.types import ASGIApp, Message
 
 from tests.minting import ABSENT as ABSENT
@@ -21,10 +24,10 @@ from verifier.keys.fetch import Fetched, FetchError
 from verifier.keys.jwk import Key
 from verifier.keys.sets import KeySet
 from verifier.observe.batch import Observation
-from verifier.reasons import Reason
+from verifier.reasons import Reason, Rejected
 from verifier.request import AuthRequest
 from verifier.tokens.profiles import PROFILES, Profile
-from verifier.tokens.verify import Issuer
+from verifier.tokens.verify import Issuer, TokenVerifier
 
 
 def show(value: object) -> str:
@@ -35,6 +38,34 @@ def show(value: object) -> str:
 def by_reason(table: Mapping[Reason, Iterable[Any]]) -> list[tuple[Any, Reason]]:
     """Pairs of a case and its reason, from a table of cases by reason."""
     return [(case, reason) for reason, group in table.items() for case in group]
+
+
+def rejected(call: Callable[..., object], *args: Any, **options: Any) -> Rejected:
+    """The rejection that a call raises."""
+    with pytest.raises(Rejected) as caught:
+        call(*args, **options)
+    return caught.value
+
+
+def outcome(call: Callable[..., object], *args: Any, **options: Any) -> Reason:
+    """The reason of the rejection that a call raises, OK where it raises none."""
+    try:
+        call(*args, **options)
+    except Rejected as rejection:
+        return rejection.reason
+    return Reason.OK
+
+
+def memory_taken(fill: Callable[[], object]) -> int:
+    """The bytes that a call leaves in use."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        fill()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
 
 
 NOW = 1_800_000_000.0
@@ -166,6 +197,12 @@ def make_issuer(keys: KeySet | Iterable[Key], *, profile: str | Profile = "gener
         "audience": frozenset({"api"}),
     } | changes
     return Issuer(**given, keys=KeySet(keys) if isinstance(keys, Iterable) else keys)
+
+
+def make_verifier(*issuers: Issuer, **changes: Any) -> TokenVerifier:
+    """A verifier of these issuers' tokens, without roles and mapped claims."""
+    given: dict[str, Any] = {"clock": Clock(), "leeway": 10.0, "role_of": lambda *_: "", "mapped_headers": {}}
+    return TokenVerifier(issuers, **(given | changes))
 
 
 def make_principal(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.support import Clock, SigningKey, by_reason, make_issuer, show
+from tests.unit.support import NOW, Clock, SigningKey, by_reason, make_issuer, make_verifier, show
 from verifier.decision import Decision
 from verifier.gate import Gate
 from verifier.policy.clients import ClientIds, Revoked
@@ -20,47 +20,35 @@ from verifier.reasons import Reason
 from verifier.request import AuthRequest
 from verifier.tokens.cache import CachedVerifier
 from verifier.tokens.proofs import Proofs, SeenProofs
-from verifier.tokens.verify import TokenVerifier
 
 Mint = Callable[..., bytes]
 MakeGate = Callable[..., Gate]
+Decide = Callable[..., Decision]
 
-URL, METHOD, TOKEN = "x-original-url", "x-original-method", "authorization"
+URL = "https://api.example/db/a"
 MCP, OTHER = "https://api.example/mcp", "https://api.example/other"
+READ = (("read",),)
+RULES = (Rule(PathPattern("/db/a"), needs=(("write", "admin"),)), Rule(PathPattern("/db/*")))
 POLICIES = [
     Policy("default"),
-    Policy("api", needs=(("read",),), rules=(Rule(PathPattern("/db/**")),)),
+    Policy("api", needs=READ, rules=(Rule(PathPattern("/db/**")),)),
     Policy("report", needs=(("admin",),), report=True),
     Policy("role", role_required=True),
-    Policy("mcp", needs=(("read",),), resource=Resource(MCP, (), ()), scope_challenge=401),
-    Policy(
-        "rules",
-        needs=(("read",),),
-        resource=Resource(MCP, (), ()),
-        rules=(
-            Rule(PathPattern("/db/a"), needs=(("write", "admin"),)),
-            Rule(PathPattern("/db/*")),
-        ),
-    ),
-    Policy("open", needs=(("read",),), rules=(Rule(PathPattern("/health"), needs_token=False),), report=True),
+    Policy("mcp", needs=READ, resource=Resource(MCP, (), ()), scope_challenge=401),
+    Policy("rules", needs=READ, resource=Resource(MCP, (), ()), rules=RULES),
+    Policy("open", needs=READ, rules=(Rule(PathPattern("/health"), needs_token=False),), report=True),
 ]
 
 
 @pytest.fixture
 def make_gate(signer: SigningKey, clock: Clock) -> MakeGate:
-    def make(*, revoked: Revoked | None = None, max_identity_bytes: int = 3000, verifier: Any = None) -> Gate:
-        verifier = verifier or TokenVerifier(
-            [make_issuer([signer.public()], audience=frozenset({"api", MCP, OTHER}))],
-            clock=clock,
-            leeway=10,
-            role_of=lambda *_: "",
-            mapped_headers={},
-            resources=frozenset({MCP, OTHER}),
-        )
+    def make(*, max_identity_bytes: int = 3000, verifier: Any = None) -> Gate:
+        issuer = make_issuer([signer.public()], audience=frozenset({"api", MCP, OTHER}))
+        verifier = verifier or make_verifier(issuer, resources=frozenset({MCP, OTHER}))
         return Gate(
             CachedVerifier(verifier, size=10, ttl=300, clock=clock, max_identity_bytes=max_identity_bytes),
             Policies({policy.name: policy for policy in POLICIES}, ClientIds(("lab",))),
-            revoked or Revoked(),
+            Revoked(clients=frozenset({"gone"}), tokens=frozenset({"gone"})),
             max_identity_bytes,
             Proofs({}, SeenProofs(), clock=clock, leeway=10),
         )
@@ -68,20 +56,20 @@ def make_gate(signer: SigningKey, clock: Clock) -> MakeGate:
     return make
 
 
-def ask(token: bytes | None = None, policy: str = "default", path: str = "/db/a", **changes: Any) -> AuthRequest:
-    given: dict[str, Any] = {
-        "policy": policy,
-        "query": b"",
-        "authorization": None if token is None else b"Bearer " + token,
-        "method": "GET",
-        "url": b"https://api.example" + path.encode(),
-    }
-    return AuthRequest(**(given | changes))
+def ask(token: bytes | None = None, policy: str = "default", url: str = URL, **changes: Any) -> AuthRequest:
+    authorization = None if token is None else b"Bearer " + token
+    return replace(AuthRequest(policy, b"", authorization, "GET", url.encode()), **changes)
 
 
-def test_a_valid_token_is_allowed_and_then_cached(make_gate: MakeGate, mint: Mint) -> None:
-    gate, token = make_gate(), mint()
-    first, second = gate.decide(ask(token)), gate.decide(ask(token))
+@pytest.fixture
+def decide(make_gate: MakeGate) -> Decide:
+    """Ask one gate."""
+    gate = make_gate()
+    return lambda *asked, **changes: gate.decide(ask(*asked, **changes))
+
+
+def test_a_valid_token_is_allowed_and_then_cached(decide: Decide, mint: Mint) -> None:
+    first, second = decide(mint()), decide(mint())
 
     assert first.token is not None
     assert first.token.principal.client_id == "etl"
@@ -90,51 +78,53 @@ def test_a_valid_token_is_allowed_and_then_cached(make_gate: MakeGate, mint: Min
 
 
 @pytest.mark.parametrize(
-    ("token", "changes", "cached"),
+    ("token", "changes", "expected", "cached"),
     [
-        (None, {}, None),
-        (b"a.b.c", {"policy": "nowhere"}, None),
-        (b"a.b.c", {"repeated": {TOKEN}}, None),
-        (b"a.b.c", {}, False),
+        (None, {}, Reason.MISSING_TOKEN, None),
+        (b"a.b.c", {"policy": "nowhere"}, Reason.UNKNOWN_POLICY, None),
+        (b"a.b.c", {"repeated": {"authorization"}}, Reason.MALFORMED_TOKEN, None),
+        (b"a.b.c", {}, Reason.MALFORMED_TOKEN, False),
     ],
 )
 def test_a_refusal_before_the_cache_was_asked_has_no_result_of_it(
-    make_gate: MakeGate, token: bytes | None, changes: dict[str, Any], cached: bool | None
+    decide: Decide, token: bytes | None, changes: dict[str, Any], expected: Reason, cached: bool | None
 ) -> None:
-    assert make_gate().decide(ask(token, **changes)).cached is cached
+    decision = decide(token, **changes)
+
+    assert (decision.reason, decision.cached) == (expected, cached)
 
 
-def test_a_valid_token_is_denied_with_its_identity(make_gate: MakeGate, mint: Mint) -> None:
-    decision = make_gate().decide(ask(mint(scope="write"), "api"))
+def test_a_valid_token_is_denied_with_its_identity(decide: Decide, mint: Mint) -> None:
+    decision = decide(mint(scope="write"), "api")
 
     assert (decision.reason, decision.issuer, decision.scope) == (Reason.INSUFFICIENT_SCOPE, "lab", "read")
     assert decision.token is not None
 
 
-def test_a_token_that_does_not_verify_has_no_identity_but_its_issuer(make_gate: MakeGate, mint: Mint) -> None:
-    decision = make_gate().decide(ask(mint(exp=1)))
+def test_a_token_that_does_not_verify_has_no_identity_but_its_issuer(decide: Decide, mint: Mint) -> None:
+    decision = decide(mint(exp=1))
 
     assert (decision.reason, decision.issuer, decision.token) == (Reason.EXPIRED, "lab", None)
 
 
-@pytest.mark.parametrize("revoked", [{"tokens": frozenset({"token-1"})}, {"clients": frozenset({"etl"})}])
-def test_revocation_is_checked_for_cached_tokens_too(make_gate: MakeGate, mint: Mint, revoked: dict[str, Any]) -> None:
-    gate, token = make_gate(revoked=Revoked(**revoked)), mint()
+@pytest.mark.parametrize("changes", [{"jti": "gone"}, {"client_id": "gone", "sub": "gone"}], ids=str)
+def test_revocation_is_checked_for_cached_tokens_too(decide: Decide, mint: Mint, changes: dict[str, str]) -> None:
+    token = mint(**changes)
 
-    assert [gate.decide(ask(token)).reason for _ in range(2)] == [Reason.REVOKED] * 2
+    assert [decide(token).reason for _ in range(2)] == [Reason.REVOKED] * 2
 
 
-def test_a_cached_token_is_decided_about_for_each_policy(make_gate: MakeGate, mint: Mint) -> None:
-    gate, token = make_gate(), mint()
-    asked = [ask(token, "default"), ask(token, "role"), ask(token, "api"), ask(token, "api", "/other")]
+def test_a_cached_token_is_decided_about_for_each_policy(decide: Decide, mint: Mint) -> None:
+    token = mint()
+    asked = [("default", URL), ("role", URL), ("api", URL), ("api", OTHER)]
 
-    assert [gate.decide(request).reason for request in asked] == [
+    assert [decide(token, *one).reason for one in asked] == [
         Reason.OK, Reason.NO_ROLE, Reason.OK, Reason.NO_MATCHING_RULE,
     ]  # fmt: skip
 
 
-def test_a_refused_auth_url_names_the_policy_that_it_is_about(make_gate: MakeGate) -> None:
-    decision = make_gate().decide(ask(None, "report", query=b"x=1"))
+def test_a_refused_auth_url_names_the_policy_that_it_is_about(decide: Decide) -> None:
+    decision = decide(None, "report", query=b"x=1")
 
     assert (decision.policy, decision.report) == ("report", True)
 
@@ -154,18 +144,16 @@ METADATA = "https://api.example/.well-known/oauth-protected-resource/mcp"
     ],
 )
 def test_a_refusal_names_scope_and_document_where_the_policy_has_a_resource(
-    make_gate: MakeGate, policy: str, query: bytes, challenge: tuple[str, str]
+    decide: Decide, policy: str, query: bytes, challenge: tuple[str, str]
 ) -> None:
-    decision = make_gate().decide(ask(None, policy, query=query))
+    decision = decide(None, policy, query=query)
 
     assert (decision.scope, decision.resource_metadata) == challenge
 
 
-@pytest.mark.parametrize(
-    "url", [b"https://h/db/b", b"https://h/nowhere", b"https://h/db/%2f", b"https://h/db/x/../a", b""]
-)
-def test_a_refusal_names_the_policys_scopes_where_no_single_rule_adds_to_them(make_gate: MakeGate, url: bytes) -> None:
-    assert make_gate().decide(ask(None, "rules", url=url)).scope == "read"
+@pytest.mark.parametrize("url", ["https://h/db/b", "https://h/nowhere", "https://h/db/%2f", "https://h/db/x/../a", ""])
+def test_a_refusal_names_the_policys_scopes_where_no_single_rule_adds_to_them(decide: Decide, url: str) -> None:
+    assert decide(None, "rules", url).scope == "read"
 
 
 @pytest.mark.parametrize(
@@ -177,36 +165,31 @@ def test_a_refusal_names_the_policys_scopes_where_no_single_rule_adds_to_them(ma
     ],
 )  # fmt: skip
 def test_a_token_for_other_resources_is_refused_where_the_policy_has_one_cached_or_not(
-    make_gate: MakeGate, mint: Mint, audience: Any, policy: str, expected: Reason
+    decide: Decide, mint: Mint, audience: Any, policy: str, expected: Reason
 ) -> None:
     """RFC 8707. An audience that is no policy's resource is the issuer's own affair."""
-    gate, token = make_gate(), mint(aud=audience)
+    token = mint(aud=audience)
 
-    assert [gate.decide(ask(token, policy)).reason for _ in range(2)] == [expected] * 2
-
-
-def test_two_authorization_headers_are_a_malformed_token(make_gate: MakeGate, mint: Mint) -> None:
-    assert make_gate().decide(ask(mint(), repeated=frozenset({TOKEN}))).reason is Reason.MALFORMED_TOKEN
+    assert [decide(token, policy).reason for _ in range(2)] == [expected] * 2
 
 
-def test_a_rule_without_a_token_allows_whatever_token_there_is_without_identity(
-    make_gate: MakeGate, mint: Mint
-) -> None:
-    for token in (None, b"a.b.c", mint()):
-        decision = make_gate().decide(ask(token, "open", "/health"))
+HEALTH = "https://api.example/health"
 
-        assert decision == Decision(Reason.OK, "open", report=True)
+
+@pytest.mark.parametrize("token", [None, b"a.b.c", "valid"])
+def test_a_rule_without_a_token_allows_any_token_without_identity(decide: Decide, mint: Mint, token: Any) -> None:
+    assert decide(mint() if token == "valid" else token, "open", HEALTH) == Decision(Reason.OK, "open", report=True)
 
 
 AGAIN: dict[Reason, list[dict[str, Any]]] = {
-    Reason.MISSING_TOKEN: [{"query": b"scope=read"}, {"method_override": True}, {"url": b"https://h/health/../x"}],
-    Reason.BAD_AUTH_REQUEST: [{"query": b"x=1"}, {"url": b""}, {"repeated": {METHOD}}],
+    Reason.MISSING_TOKEN: [{"query": b"scope=read"}, {"method_override": True}, {"url": f"{HEALTH}/../x"}],
+    Reason.BAD_AUTH_REQUEST: [{"query": b"x=1"}, {"url": ""}, {"repeated": {"x-original-method"}}],
 }
 
 
 @pytest.mark.parametrize(("changes", "expected"), by_reason(AGAIN), ids=show)
-def test_a_token_becomes_necessary_again(make_gate: MakeGate, changes: dict[str, Any], expected: Reason) -> None:
-    assert make_gate().decide(ask(None, "open", "/health", **changes)).reason is expected
+def test_a_token_becomes_necessary_again(decide: Decide, changes: dict[str, Any], expected: Reason) -> None:
+    assert decide(None, "open", **{"url": HEALTH, **changes}).reason is expected
 
 
 @pytest.mark.parametrize(("spare", "expected"), [(0, Reason.OK), (-1, Reason.HEADERS_TOO_LARGE)])
@@ -223,24 +206,75 @@ def test_the_size_of_headers_is_the_last_check(make_gate: MakeGate, mint: Mint) 
     assert make_gate(max_identity_bytes=10).decide(ask(mint(), "role")).reason is Reason.NO_ROLE
 
 
+# --- tokens that are bound to their sender ---
+
+
+@pytest.fixture
+def decide_dpop(decide: Decide) -> Decide:
+    """Ask with the scheme DPoP and these proofs."""
+    return lambda token, policy, *proofs, url=URL: decide(
+        None, policy, url, authorization=b"DPoP " + token, proofs=proofs
+    )
+
+
 @pytest.mark.parametrize("policy", ["default", "report"])
 def test_a_token_that_is_not_bound_to_a_key_does_not_come_with_the_scheme_dpop(
-    make_gate: MakeGate, mint: Mint, policy: str
+    decide_dpop: Decide, mint: Mint, policy: str
 ) -> None:
     """Cached or not. It identifies nobody, in report mode neither."""
-    gate, token = make_gate(), mint()
-    decisions = [gate.decide(ask(policy=policy, authorization=b"DPoP " + token)) for _ in range(2)]
+    decisions = [decide_dpop(mint(), policy) for _ in range(2)]
 
     assert [(one.reason, one.issuer, one.token, one.cached) for one in decisions] == [
         (Reason.BAD_PROOF, "lab", None, False), (Reason.BAD_PROOF, "lab", None, True),
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("policy", ["default", "report"])
+def test_a_bound_token_identifies_nobody_without_a_new_proof_cached_or_not(
+    decide_dpop: Decide, mint: Mint, ec_signer: SigningKey, policy: str
+) -> None:
+    token = mint(scope="admin", cnf={"jkt": ec_signer.jkt})
+
+    for _ in range(2):
+        proof = ec_signer.proof(token, URL, iat=NOW)
+        decisions = [decide_dpop(token, policy, *proofs) for proofs in ((proof,), (proof,), ())]
+        assert [(one.reason, one.token is not None) for one in decisions] == [
+            (Reason.OK, True), (Reason.BAD_PROOF, False), (Reason.BAD_PROOF, False),
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("mcp", Reason.OK), ("default", Reason.BAD_PROOF)])
+def test_a_proof_is_for_the_resources_scheme_and_authority_where_the_policy_has_one(
+    decide_dpop: Decide, mint: Mint, ec_signer: SigningKey, policy: str, expected: Reason
+) -> None:
+    token = mint(cnf={"jkt": ec_signer.jkt})
+    proof = ec_signer.proof(token, MCP, iat=NOW)
+
+    assert decide_dpop(token, policy, proof, url="http://10.0.0.7/mcp?y").reason is expected
+
+
+@pytest.mark.parametrize(
+    ("jti", "policy", "expected"),
+    [("gone", "default", Reason.REVOKED), ("x", "report", Reason.INSUFFICIENT_SCOPE)],
+)
+def test_a_proof_is_checked_before_revocation_and_counts_as_used_whatever_is_decided(
+    decide_dpop: Decide, mint: Mint, ec_signer: SigningKey, jti: str, policy: str, expected: Reason
+) -> None:
+    token = mint(jti=jti, cnf={"jkt": ec_signer.jkt})
+    proof = ec_signer.proof(token, URL, iat=NOW)
+
+    reasons = [decide_dpop(token, policy, *proofs).reason for proofs in ((), (proof,), (proof,))]
+    assert reasons == [Reason.BAD_PROOF, expected, Reason.BAD_PROOF]
+
+
+# --- defects ---
+
+
 def test_a_defect_in_the_path_of_a_refused_request_does_not_hide_the_refusal(
-    make_gate: MakeGate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    decide: Decide, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(Policy, "rule_for", lambda *_: 1 / 0)
-    decision = make_gate().decide(ask(None, "rules"))
+    decision = decide(None, "rules")
 
     assert (decision.reason, decision.scope) == (Reason.MISSING_TOKEN, "")
     assert "defect: ZeroDivisionError" in caplog.text

@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
-import gc
 import random
-import tracemalloc
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from tests.unit.support import ABSENT, NOW, Clock, SigningKey, claims, make_issuer, make_principal, make_token
+from tests.unit.support import (
+    ABSENT,
+    NOW,
+    Clock,
+    SigningKey,
+    claims,
+    make_issuer,
+    make_principal,
+    make_token,
+    make_verifier,
+    memory_taken,
+    rejected,
+)
 from verifier.identity import Principal, VerifiedToken
 from verifier.reasons import Reason, Rejected
 from verifier.tokens.cache import ENTRY_BYTES, MAX_REFUSALS, REFUSAL_TTL, CachedVerifier, memory_of
-from verifier.tokens.verify import TokenVerifier
 
 MAX_IDENTITY_BYTES = 8000
 MakeCache = Callable[..., CachedVerifier]
 
 
+@dataclass
 class Verifier:
     """Verifies any token, or refuses all for one reason; it remembers what it was asked."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.asked: list[bytes] = []
-        self.exp = NOW + 3600
-        self.principal = make_principal()
-        self.refusal: Rejected | None = None
-        self._clock = clock
+    clock: Clock
+    asked: list[bytes] = field(default_factory=list)
+    exp: float = NOW + 3600
+    principal: Principal = field(default_factory=make_principal)
+    refusal: Rejected | None = None
 
     def verify(self, token: bytes) -> VerifiedToken:
         self.asked.append(token)
         if self.refusal is not None:
             raise self.refusal
-        return make_token(self.principal, exp=self.exp, checked_at=self._clock(), jti=token.decode())
+        return make_token(self.principal, exp=self.exp, checked_at=self.clock(), jti=token.decode())
 
 
 @pytest.fixture
@@ -51,22 +61,20 @@ def make_cache(verifier: Verifier, clock: Clock) -> MakeCache:
     return make
 
 
+@pytest.fixture
+def cache(make_cache: MakeCache) -> CachedVerifier:
+    return make_cache()
+
+
 def found(cache: CachedVerifier, *tokens: bytes) -> list[bool]:
-    """Whether each was found in the cache."""
+    """Verify each: whether it was found in the cache."""
     return [cache.verify(token)[1] for token in tokens]
-
-
-def refused(cache: CachedVerifier, token: bytes = b"bad") -> Rejected:
-    with pytest.raises(Rejected) as caught:
-        cache.verify(token)
-    return caught.value
 
 
 # --- verified tokens ---
 
 
-def test_each_token_is_verified_once_and_found_from_then_on(verifier: Verifier, make_cache: MakeCache) -> None:
-    cache = make_cache()
+def test_each_token_is_verified_once_and_found_from_then_on(verifier: Verifier, cache: CachedVerifier) -> None:
     first, second, other = cache.verify(b"a"), cache.verify(b"a"), cache.verify(b"b")
 
     assert (first[1], second[1], other[1]) == (False, True, False)
@@ -85,18 +93,16 @@ def test_each_token_is_verified_once_and_found_from_then_on(verifier: Verifier, 
     ],
 )
 def test_a_token_is_found_until_exp_and_no_longer_than_ttl(
-    verifier: Verifier, make_cache: MakeCache, clock: Clock, seconds: float, exp: float, is_found: bool
+    verifier: Verifier, cache: CachedVerifier, clock: Clock, seconds: float, exp: float, is_found: bool
 ) -> None:
     verifier.exp = NOW + exp
-    cache = make_cache(ttl=300)
     cache.verify(b"a")
     clock.now = NOW + seconds
 
     assert found(cache, b"a") == [is_found]
 
 
-def test_a_token_that_was_verified_again_is_found_for_another_ttl(make_cache: MakeCache, clock: Clock) -> None:
-    cache = make_cache(ttl=300)
+def test_a_token_that_was_verified_again_is_found_for_another_ttl(cache: CachedVerifier, clock: Clock) -> None:
     for clock.now in (NOW, NOW + 300):
         cache.verify(b"a")
     clock.now = NOW + 599
@@ -104,8 +110,7 @@ def test_a_token_that_was_verified_again_is_found_for_another_ttl(make_cache: Ma
     assert (found(cache, b"a"), len(cache)) == ([True], 1)
 
 
-def test_a_token_whose_key_was_retired_is_verified_again(verifier: Verifier, make_cache: MakeCache) -> None:
-    cache = make_cache()
+def test_a_token_whose_key_was_retired_is_verified_again(verifier: Verifier, cache: CachedVerifier) -> None:
     cache.verify(b"a")[0].key.retired = True
 
     assert found(cache, b"a") == [False]
@@ -114,8 +119,7 @@ def test_a_token_whose_key_was_retired_is_verified_again(verifier: Verifier, mak
 
 def test_no_more_than_size_tokens_are_kept_the_last_used_ones(make_cache: MakeCache) -> None:
     cache = make_cache(size=2)
-    for token in (b"old", b"new", b"old", b"third"):
-        cache.verify(token)
+    found(cache, b"old", b"new", b"old", b"third")
 
     assert len(cache) == 2
     assert found(cache, b"old", b"third", b"new") == [True, True, False]
@@ -127,7 +131,7 @@ def test_zero_turns_it_off(verifier: Verifier, make_cache: MakeCache, off: dict[
     assert (found(cache, b"a", b"a"), len(cache)) == ([False, False], 0)
     verifier.refusal = Rejected(Reason.BAD_SIGNATURE, "why")
     for _ in range(2):
-        refused(cache)
+        rejected(cache.verify, b"bad")
 
     assert verifier.asked == [b"a", b"a", b"bad", b"bad"]
 
@@ -140,8 +144,7 @@ def large_principal(scopes: int) -> Principal:
 def test_large_tokens_take_the_place_of_several(verifier: Verifier, make_cache: MakeCache, scopes: int) -> None:
     cache = make_cache(size=100)
     verifier.principal = large_principal(scopes)
-    for number in range(100):
-        cache.verify(b"%d" % number)
+    found(cache, *(b"%d" % number for number in range(100)))
 
     memory = memory_of(make_token(verifier.principal))
     assert memory > ENTRY_BYTES
@@ -186,33 +189,21 @@ SHAPES: dict[str, Callable[[int], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_full_cache_takes_no_more_memory_than_its_bound(clock: Clock, make_cache: MakeCache, shape: str) -> None:
+def test_a_full_cache_takes_no_more_memory_than_its_bound(make_cache: MakeCache, shape: str) -> None:
     signer = SigningKey(b"k" * 32, "HS256", "file")
     size = 200
     tokens = [signer.sign(claims(client_id=f"{n}", sub=f"{n}", **SHAPES[shape](n))).encode() for n in range(2 * size)]
     issuer = make_issuer([signer.public()], algorithms=frozenset({"HS256"}), scope_prefix="https://api.example/")
-    verifier = TokenVerifier(
-        [issuer],
-        clock=clock,
-        leeway=10,
+    verifier = make_verifier(
+        issuer,
         role_of=lambda *_: "arn:aws:iam::123456789012:role/etl",
         mapped_headers={"X-Tenant": "tenant", "X-Groups": "groups"},
     )
     cache = make_cache(verifier=verifier, size=size)
     cache.verify(tokens[0])
-    tracemalloc.start()
-    try:
-        gc.collect()
-        before, _ = tracemalloc.get_traced_memory()
-        for token in tokens:
-            cache.verify(token)
-        gc.collect()
-        after, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
 
+    assert memory_taken(lambda: found(cache, *tokens)) <= size * ENTRY_BYTES
     assert 10 <= len(cache) <= size
-    assert after - before <= size * ENTRY_BYTES
 
 
 # --- refusals ---
@@ -222,25 +213,23 @@ REMEMBERED = {Reason.MALFORMED_TOKEN, Reason.UNSUPPORTED_ALGORITHM, Reason.UNKNO
 
 @pytest.mark.parametrize("reason", Reason)
 def test_refusals_that_only_the_bytes_decide_are_remembered(
-    verifier: Verifier, make_cache: MakeCache, reason: Reason
+    verifier: Verifier, cache: CachedVerifier, reason: Reason
 ) -> None:
     verifier.refusal = Rejected(reason, "why", issuer="lab")
-    cache = make_cache()
-    refusals = [refused(cache) for _ in range(3)]
+    refusals = [rejected(cache.verify, b"bad") for _ in range(3)]
 
     assert {(no.reason, no.description, no.issuer) for no in refusals} == {(reason, "why", "lab")}
     assert len(verifier.asked) == (1 if reason in REMEMBERED else 3)
     assert len(cache) == 0
 
 
-def test_a_refusal_that_newer_keys_may_change_is_not_remembered(verifier: Verifier, make_cache: MakeCache) -> None:
+def test_a_refusal_that_newer_keys_may_change_is_not_remembered(verifier: Verifier, cache: CachedVerifier) -> None:
     async def refresh() -> None:
         pass
 
     verifier.refusal = Rejected(Reason.BAD_SIGNATURE, "why", refresh=refresh)
-    cache = make_cache()
 
-    assert [refused(cache).refresh for _ in range(2)] == [refresh, refresh]
+    assert [rejected(cache.verify, b"bad").refresh for _ in range(2)] == [refresh, refresh]
     assert len(verifier.asked) == 2
 
 
@@ -249,7 +238,7 @@ def test_a_refusal_is_remembered_for_its_own_token_and_time(verifier: Verifier, 
     verifier.refusal = Rejected(Reason.BAD_SIGNATURE, "why")
     cache = make_cache(timer=timer)
     for timer.now, token in ((0, b"a"), (0, b"b"), (REFUSAL_TTL - 1, b"a"), (REFUSAL_TTL, b"a")):
-        refused(cache, token)
+        rejected(cache.verify, token)
 
     assert verifier.asked == [b"a", b"b", b"a"]
 
@@ -259,10 +248,10 @@ def test_refusals_are_few_and_take_no_place_from_tokens(verifier: Verifier, make
     cache.verify(b"good")
     verifier.refusal = Rejected(Reason.BAD_SIGNATURE, "why")
     for number in range(MAX_REFUSALS + 1):
-        refused(cache, b"%d" % number)
+        rejected(cache.verify, b"%d" % number)
     verifier.asked.clear()
 
-    refused(cache, b"%d" % MAX_REFUSALS)
-    refused(cache, b"0")
+    rejected(cache.verify, b"%d" % MAX_REFUSALS)
+    rejected(cache.verify, b"0")
     assert verifier.asked == [b"0"]
     assert found(cache, b"good") == [True]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.support import show
-from verifier.reasons import Reason, Rejected
+from tests.unit.support import rejected, show
+from verifier.reasons import Reason
 from verifier.tokens.claims import ABSENT, ClaimName, find_claim, number, scope_values, show_claim, text
 
 CLAIMS: dict[str, Any] = {
@@ -61,15 +61,14 @@ def test_a_claim_is_read(read: Callable[[Any, str], Any], value: Any, expected: 
 
 WRONG: list[tuple[Callable[[Any, str], Any], tuple[Any, ...]]] = [
     (text, (None, 5, True, ["a"], {"a": 1})),
-    (number, (None, "5", True, [5], {}, 2.0**53 + 2, float("nan"))),
+    (number, (None, "5", True, False, [5], {}, 2.0**53 + 2, float("nan"))),
     (scope_values, (None, 5, True, ["a", 5], [None], {"a": 1})),
 ]
 
 
 @pytest.mark.parametrize(("read", "value"), [(read, value) for read, values in WRONG for value in values], ids=show)
 def test_a_claim_of_another_type_is_invalid(read: Callable[[Any, str], Any], value: Any) -> None:
-    with pytest.raises(Rejected) as caught:
-        read({"x": value}, "x")
+    no = rejected(read, {"x": value}, "x")
 
-    assert caught.value.reason is Reason.INVALID_CLAIMS
-    assert "x" in caught.value.description
+    assert no.reason is Reason.INVALID_CLAIMS
+    assert "x" in no.description

@@ -13,48 +13,26 @@ from tests.unit.support import (
     ISSUER,
     JWKS_URL,
     NOW,
-    Clock,
     FakeFetch,
     SigningKey,
     by_reason,
     claims,
     jwks,
     make_issuer,
+    make_verifier,
+    outcome,
+    rejected,
     show,
 )
-from verifier.identity import VerifiedToken
 from verifier.keys.fetch import FetchError
 from verifier.keys.jwk import parse_key_set
 from verifier.keys.sets import KeySet, RemoteKeys
-from verifier.reasons import Reason, Rejected
+from verifier.reasons import Reason
 from verifier.tokens.profiles import PROFILES
-from verifier.tokens.verify import Issuer, TokenVerifier
+from verifier.tokens.verify import TokenVerifier
 
 Mint = Callable[..., bytes]
 Keys = Callable[[str], SigningKey]
-
-
-def make_verifier(*issuers: Issuer, **changes: Any) -> TokenVerifier:
-    given: dict[str, Any] = {"clock": Clock(), "leeway": 10.0, "role_of": lambda *_: "", "mapped_headers": {}}
-    return TokenVerifier(issuers, **(given | changes))
-
-
-def verify(verifier: TokenVerifier, token: str | bytes) -> VerifiedToken:
-    return verifier.verify(token.encode() if isinstance(token, str) else token)
-
-
-def outcome(verifier: TokenVerifier, token: str | bytes) -> Reason:
-    try:
-        verify(verifier, token)
-    except Rejected as rejection:
-        return rejection.reason
-    return Reason.OK
-
-
-def rejected(verifier: TokenVerifier, token: str | bytes) -> Rejected:
-    with pytest.raises(Rejected) as caught:
-        verify(verifier, token)
-    return caught.value
 
 
 @pytest.fixture
@@ -70,12 +48,12 @@ def key(request: pytest.FixtureRequest) -> Keys:
 
 
 def test_a_valid_token_verifies(verifier: TokenVerifier, mint: Mint) -> None:
-    token = verify(verifier, mint())
+    token = verifier.verify(mint())
 
     assert (token.principal.issuer, token.principal.client_id, token.principal.scope) == ("lab", "etl", "read write")
     assert (token.exp, token.jti, token.checked_at) == (NOW + 3600, "token-1", NOW)
     assert (token.key.retired, token.principal.listed) == (False, True)
-    assert verify(verifier, mint(jti=ABSENT)).jti == ""
+    assert verifier.verify(mint(jti=ABSENT)).jti == ""
 
 
 # --- algorithm, issuer, key, signature ---
@@ -100,23 +78,23 @@ def test_a_token_is_verified_with_its_issuers_key_of_its_kid(
 ) -> None:
     mine = make_issuer([key(name).public() for name in published])
     other = make_issuer([key("other_signer").public()], name="other", urls=("https://other.example",))
-    verifier, token = make_verifier(mine, other), key(signed_by).sign(claims(), header=header)
+    verifier, token = make_verifier(mine, other), key(signed_by).sign(claims(), header=header).encode()
 
-    assert outcome(verifier, token) is reason
-    assert not words or words in rejected(verifier, token).description
+    assert outcome(verifier.verify, token) is reason
+    assert not words or words in rejected(verifier.verify, token).description
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"])
 def test_every_rsa_algorithm_on_the_list_verifies(signer: SigningKey, algorithm: str) -> None:
     verifier = make_verifier(make_issuer([signer.public(alg=None)], algorithms=frozenset({algorithm})))
 
-    assert outcome(verifier, signer.sign(claims(), algorithm=algorithm)) is Reason.OK
+    assert outcome(verifier.verify, signer.sign(claims(), algorithm=algorithm).encode()) is Reason.OK
 
 
 def test_an_algorithm_that_only_another_issuer_lists_is_refused(ec_signer: SigningKey) -> None:
     mine = make_issuer([ec_signer.public()], algorithms=frozenset({"RS256"}))
     other = make_issuer([], name="other", urls=("https://other.example",), algorithms=frozenset({"ES256"}))
-    no = rejected(make_verifier(mine, other), ec_signer.sign(claims()))
+    no = rejected(make_verifier(mine, other).verify, ec_signer.sign(claims()).encode())
 
     assert (no.reason, no.issuer) == (UNSUPPORTED, "lab")
 
@@ -137,7 +115,7 @@ def test_eddsa_and_ed25519_are_one_algorithm_with_an_ed25519_key(
     signer = ed_signer if curve == "Ed25519" else SigningKey(Ed448PrivateKey.generate(), "EdDSA", "ed448")
     verifier = make_verifier(make_issuer([signer.public()], algorithms=frozenset({listed})))
 
-    assert outcome(verifier, signer.sign(claims(), header={"alg": algorithm})) is reason
+    assert outcome(verifier.verify, signer.sign(claims(), header={"alg": algorithm}).encode()) is reason
 
 
 OTHER_ISSUERS = [ISSUER + "/", ISSUER.upper(), "", " " + ISSUER, "https://other.example", ABSENT, None, [ISSUER]]
@@ -145,7 +123,7 @@ OTHER_ISSUERS = [ISSUER + "/", ISSUER.upper(), "", " " + ISSUER, "https://other.
 
 @pytest.mark.parametrize("iss", OTHER_ISSUERS, ids=show)
 def test_the_issuer_must_be_equal_letter_by_letter(verifier: TokenVerifier, mint: Mint, iss: Any) -> None:
-    no = rejected(verifier, mint(iss=iss))
+    no = rejected(verifier.verify, mint(iss=iss))
 
     assert (no.reason, no.issuer) == (Reason.UNKNOWN_ISSUER, "")
 
@@ -153,31 +131,24 @@ def test_the_issuer_must_be_equal_letter_by_letter(verifier: TokenVerifier, mint
 def test_an_issuer_may_have_several_urls(signer: SigningKey, mint: Mint) -> None:
     verifier = make_verifier(make_issuer([signer.public()], urls=(ISSUER, "https://also.example")))
 
-    assert verify(verifier, mint(iss="https://also.example")).principal.issuer == "lab"
+    assert verifier.verify(mint(iss="https://also.example")).principal.issuer == "lab"
 
 
 @pytest.mark.parametrize("kid", ["rsa", None])
 def test_each_of_four_keys_is_tried(signer: SigningKey, other_signer: SigningKey, kid: str | None) -> None:
     keys = [*(signer.public(kid="rsa", x5t=str(place)) for place in range(3)), other_signer.public(kid="rsa")]
-    token = verify(make_verifier(make_issuer(keys)), other_signer.sign(claims(), header={"kid": kid}))
+    token = make_verifier(make_issuer(keys)).verify(other_signer.sign(claims(), header={"kid": kid}).encode())
 
     assert token.key is keys[3]
 
 
-@pytest.mark.parametrize("kid", ["rsa", None])
 @pytest.mark.parametrize(("x5t", "reason"), [("1", Reason.OK), ("3", Reason.OK), ("2", Reason.BAD_SIGNATURE)])
 def test_only_the_key_with_the_tokens_thumbprint_is_tried(
-    signer: SigningKey, other_signer: SigningKey, kid: str | None, x5t: str, reason: Reason
+    signer: SigningKey, other_signer: SigningKey, mint: Mint, x5t: str, reason: Reason
 ) -> None:
     verifier = make_verifier(make_issuer([signer.public(x5t="1"), other_signer.public(kid="rsa", x5t="2")]))
 
-    assert outcome(verifier, signer.sign(claims(), header={"kid": kid, "x5t": x5t})) is reason
-
-
-def unusable(*keys: SigningKey, jwk: dict[str, Any]) -> TokenVerifier:
-    """An issuer that publishes ``keys`` and one that cannot be used."""
-    parsed = parse_key_set(jwks(*keys, jwk))
-    return make_verifier(make_issuer(KeySet(parsed.usable, parsed.unusable)))
+    assert outcome(verifier.verify, mint(header={"x5t": x5t})) is reason
 
 
 @pytest.mark.parametrize(
@@ -194,7 +165,7 @@ def test_a_refusal_says_why_the_published_key_cannot_be_used(
 ) -> None:
     parsed = parse_key_set(jwks(*[signer] * usable, weak_signer.jwk(kid=kid)))
     verifier = make_verifier(make_issuer(KeySet(parsed.usable, parsed.unusable)))
-    no = rejected(verifier, weak_signer.sign(claims(), header={"kid": kid}))
+    no = rejected(verifier.verify, weak_signer.sign(claims(), header={"kid": kid}).encode())
 
     assert no.reason is reason
     assert words in no.description
@@ -205,7 +176,7 @@ def test_changed_claims_make_the_signature_bad(verifier: TokenVerifier, mint: Mi
     header, _, signature = mint().split(b".")
     changed = mint(scope="admin").split(b".")[1]
 
-    assert outcome(verifier, b".".join((header, changed, signature))) is Reason.BAD_SIGNATURE
+    assert outcome(verifier.verify, b".".join((header, changed, signature))) is Reason.BAD_SIGNATURE
 
 
 # --- keys that may be fetched ---
@@ -231,40 +202,42 @@ async def test_a_token_verifies_after_the_refresh_that_its_rejection_offers(
 ) -> None:
     verifier, _ = await with_remote_keys(fetch)
     fetch.answers[JWKS_URL] = jwks(key(new_key).jwk(kid=kid))
-    token = key(new_key).sign(claims(), header={"kid": kid})
-    no = rejected(verifier, token)
+    token = key(new_key).sign(claims(), header={"kid": kid}).encode()
+    no = rejected(verifier.verify, token)
 
     assert no.reason is reason
     assert no.refresh is not None
     await no.refresh()
-    assert outcome(verifier, token) is Reason.OK
+    assert outcome(verifier.verify, token) is Reason.OK
 
 
 async def test_a_bad_signature_offers_no_refresh_during_the_cooldown(
     other_signer: SigningKey, fetch: FakeFetch
 ) -> None:
     verifier, _ = await with_remote_keys(fetch, seconds=0)
-    no = rejected(verifier, other_signer.sign(claims(), header={"kid": "rsa"}))
+    no = rejected(verifier.verify, other_signer.sign(claims(), header={"kid": "rsa"}).encode())
 
     assert (no.reason, no.refresh) == (Reason.BAD_SIGNATURE, None)
 
 
 async def test_without_any_keys_the_decision_is_indeterminate(mint: Mint) -> None:
     verifier, keys = await with_remote_keys(FakeFetch({JWKS_URL: FetchError("down")}))
-    no = rejected(verifier, mint())
+    no = rejected(verifier.verify, mint())
 
     assert (no.reason, no.issuer, no.refresh) == (Reason.KEYS_UNAVAILABLE, "lab", keys.refresh)
 
 
-def test_keys_from_a_file_offer_no_refresh(signer: SigningKey, verifier: TokenVerifier) -> None:
-    assert rejected(verifier, signer.sign(claims(), header={"kid": "unknown"})).refresh is None
+def test_keys_from_a_file_offer_no_refresh(verifier: TokenVerifier, mint: Mint) -> None:
+    assert rejected(verifier.verify, mint(header={"kid": "unknown"})).refresh is None
 
 
 @pytest.mark.parametrize(("kid", "issuers"), [("rsa", ["lab"]), ("unknown", [])])
-def test_only_signature_checks_are_observed_with_their_issuer(signer: SigningKey, kid: str, issuers: list[str]) -> None:
+def test_only_signature_checks_are_observed_with_their_issuer(
+    signer: SigningKey, mint: Mint, kid: str, issuers: list[str]
+) -> None:
     seen: list[tuple[str, float]] = []
     verifier = make_verifier(make_issuer([signer.public()]), observe=lambda *check: seen.append(check))
-    outcome(verifier, signer.sign(claims(), header={"kid": kid}))
+    outcome(verifier.verify, mint(header={"kid": kid}))
 
     assert [issuer for issuer, _ in seen] == issuers
     assert all(seconds > 0 for _, seconds in seen)
@@ -272,7 +245,7 @@ def test_only_signature_checks_are_observed_with_their_issuer(signer: SigningKey
 
 # --- claims: times, M2M, audience, types, proof ---
 
-NO_NUMBERS: list[Any] = [None, "1900000000", True, False, [NOW], {}]
+# What each of them may hold is tested where it is read: test_claims, test_principals, test_proofs.
 CLAIMS: dict[Reason, list[dict[str, Any]]] = {
     Reason.OK: [
         {"exp": NOW - 9}, {"exp": NOW + 0.5}, {"exp": 2.0**53},
@@ -281,64 +254,47 @@ CLAIMS: dict[Reason, list[dict[str, Any]]] = {
     Reason.EXPIRED: [{"exp": NOW - 10}, {"exp": 0}, {"exp": -1}],
     Reason.NOT_YET_VALID: [{"nbf": NOW + 11}, {"iat": NOW + 11}],
     Reason.INVALID_CLAIMS: [
-        {"exp": ABSENT}, {"exp": 2.0**53 + 2},
-        *({name: value} for name in ("exp", "nbf", "iat") for value in NO_NUMBERS),
-        {"jti": 5}, {"scope": 5}, {"scope": ["read", 5]}, {"scope": "read\tall"}, {"scope": "read\nx"},
-        {"scope": ["read all"]}, {"scope": "é"},
-        *({"client_id": client, "sub": client} for client in ("a b", "a\r\nX: y", "é", "", 5)),
+        {"exp": ABSENT}, {"exp": "1900000000"}, {"nbf": "0"}, {"iat": "0"}, {"jti": 5}, {"client_id": 5}, {"scope": 5},
     ],
     Reason.NOT_M2M: [{"sub": "ann"}, {"client_id": ABSENT}],
-    # What cannot be proved here (RFC 7800 section 3.1).
-    Reason.BAD_PROOF: [{"cnf": {"jkt": "abc"}}, {"cnf": {"x5t#S256": "abc"}}, {"cnf": {}}, {"cnf": None}],
+    Reason.BAD_PROOF: [{"cnf": {}}],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("changes", "reason"), by_reason(CLAIMS), ids=show)
 def test_claims_are_checked(verifier: TokenVerifier, mint: Mint, changes: dict[str, Any], reason: Reason) -> None:
-    assert outcome(verifier, mint(**changes)) is reason
+    assert outcome(verifier.verify, mint(**changes)) is reason
 
 
 def test_the_description_names_the_profile_that_a_machines_token_fits(verifier: TokenVerifier, mint: Mint) -> None:
     okta = {"client_id": ABSENT, "cid": "etl", "scp": ["read"]}
-    machine, person = rejected(verifier, mint(**okta)), rejected(verifier, mint(**okta, sub="ann"))
+    machine, person = rejected(verifier.verify, mint(**okta)), rejected(verifier.verify, mint(**okta, sub="ann"))
 
     assert machine.description.endswith("; this looks like Okta: set profile: okta")
     assert person.description.endswith("it has no client_id or azp")
 
 
-# profile, further types of the issuer: types that pass, types that do not
-TYPES: list[tuple[str, frozenset[str], list[str | None], list[str | None]]] = [
-    (
-        "generic", frozenset(),
-        [None, "JWT", "jose", "at+jwt", "application/jwt", "Application/AT+JWT", "application/jose"],
-        [
-            "logout+jwt", "logout+at+jwt", "id_token", "dpop+jwt", "", "application/", "text/jwt", "application/x/jwt",
-            " jwt",
-        ],
-    ),
-    ("generic", frozenset({"vnd+jwt"}), ["VND+jwt", "application/vnd+jwt"], ["other+jwt"]),
-    ("rfc9068", frozenset(), ["AT+JWT", "application/at+jwt"], ["JWT", None]),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("profile", "further", "passing", "others"), TYPES)
-def test_a_type_that_names_another_kind_of_token_does_not_pass(
-    signer: SigningKey, profile: str, further: frozenset[str], passing: list[str | None], others: list[str | None]
-) -> None:
-    verifier = make_verifier(make_issuer([signer.public()], profile=profile, typ=further))
-    reasons = {typ: outcome(verifier, signer.sign(claims(), header={"typ": typ})) for typ in passing + others}
-
-    assert reasons == dict.fromkeys(passing, Reason.OK) | dict.fromkeys(others, Reason.NOT_M2M)
-
-
 ANY: dict[str, Any] = {"audience": None}
 OPTIONAL: dict[str, Any] = {"audience": frozenset(), "audience_optional": True}
 USERS: dict[str, Any] = {"allow_users": True}
+OWN_TYPE: dict[str, Any] = {"typ": frozenset({"vnd+jwt"})}
+RFC9068: dict[str, Any] = {"profile": "rfc9068"}
+
+
+def typed(settings: dict[str, Any], *types: str | None) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """An issuer and tokens of these types."""
+    return [(settings, {"header": {"typ": typ}}) for typ in types]
+
+
+# Settings of the issuer; changes to header and claims.
 SETTINGS: dict[Reason, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     Reason.OK: [
         ({}, {"aud": "api"}), ({}, {"aud": ["x", "api"]}), (ANY, {"aud": "x"}), (ANY, {"aud": ABSENT}),
         (OPTIONAL, {"aud": ABSENT}), (OPTIONAL, {"aud": []}), (OPTIONAL | {"audience": {"api"}}, {"aud": "api"}),
         (USERS, {"sub": "ann"}),
+        *typed({}, None, "JWT", "jose", "at+jwt", "application/jwt", "Application/AT+JWT", "application/jose"),
+        *typed(OWN_TYPE, "VND+jwt", "application/vnd+jwt"),
+        *typed(RFC9068, "AT+JWT", "application/at+jwt"),
     ],
     Reason.WRONG_AUDIENCE: [
         ({}, {"aud": "x"}), ({}, {"aud": "API"}), ({}, {"aud": []}), ({}, {"aud": ABSENT}), (OPTIONAL, {"aud": ""}),
@@ -348,17 +304,24 @@ SETTINGS: dict[Reason, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ({}, {"aud": 5}), ({}, {"aud": None}), ({}, {"aud": ["api", 5]}), (ANY, {"aud": 5}), (OPTIONAL, {"aud": None}),
         (USERS, {"sub": 5}),
     ],
-    Reason.NOT_M2M: [(USERS | {"profile": "cognito"}, {"token_use": "id"})],
+    # a type that names another kind of token
+    Reason.NOT_M2M: [
+        (USERS | {"profile": "cognito"}, {"token_use": "id"}),
+        *typed({}, "logout+jwt", "logout+at+jwt", "id_token", "dpop+jwt", "", " jwt"),
+        *typed({}, "application/", "text/jwt", "application/x/jwt"),
+        *typed(OWN_TYPE, "other+jwt"),
+        *typed(RFC9068, "JWT", None),
+    ],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("case", "reason"), by_reason(SETTINGS), ids=show)
-def test_the_issuer_names_its_audiences_and_may_allow_people(
+def test_the_issuer_names_its_types_and_audiences_and_may_allow_people(
     signer: SigningKey, mint: Mint, case: tuple[dict[str, Any], dict[str, Any]], reason: Reason
 ) -> None:
     settings, changes = case
 
-    assert outcome(make_verifier(make_issuer([signer.public()], **settings)), mint(**changes)) is reason
+    assert outcome(make_verifier(make_issuer([signer.public()], **settings)).verify, mint(**changes)) is reason
 
 
 # --- the principal ---
@@ -372,7 +335,7 @@ def test_the_issuer_decides_how_scopes_and_clients_are_read(signer: SigningKey, 
         clients=frozenset({"other"}),
     )
     token = mint(app={"id": "etl"}, realm={"roles": ["https://api/read", "write"]})
-    principal = verify(make_verifier(issuer), token).principal
+    principal = make_verifier(issuer).verify(token).principal
 
     assert principal.scopes == {"https://api/read", "read", "write"}
     assert (principal.client_id, principal.scope, principal.listed) == ("etl", "https://api/read write", False)
