@@ -364,13 +364,18 @@ def statuses(port: int, requests: Iterable[bytes], together: int = 50) -> list[i
 
 
 def request(
-    target: str = "/db/x", *lines: str, method: str = "GET", token: str | None = None, version: str = "1.1"
+    target: str = "/db/x",
+    *lines: str,
+    method: str = "GET",
+    token: str | None = None,
+    version: str = "1.1",
+    host: str | None = "api.example",
 ) -> bytes:
     """The head of a request, byte for byte; ``lines`` are further header lines."""
-    head = [f"{method} {target} HTTP/{version}", "Host: api.example", *lines]
-    if token is not None:
-        head.append(f"Authorization: Bearer {token}")
-    return "\r\n".join([*head, "", ""]).encode("latin-1")
+    head = [f"{method} {target} HTTP/{version}"]
+    head += [f"Host: {host}"] if host is not None else []
+    head += [f"Authorization: Bearer {token}"] if token is not None else []
+    return "\r\n".join([*head, *lines, "", ""]).encode("latin-1")
 
 
 @dataclass
