@@ -106,7 +106,7 @@ class Serve:
                 start_new_session=True,
             )
         assert self.process.stdout
-        self._reader = threading.Thread(target=self.output.extend, args=(self.process.stdout,))
+        self._reader = threading.Thread(target=self.output.extend, args=(self.process.stdout,), daemon=True)
         if self._read_output:
             self._reader.start()
         try:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from examples.stack import PlainNginx
 from tests.proxies.where import Command, Where, objects, replaced
 from verifier.demo.nginx import Gateway, Location, find_nginx
 from verifier.policy.resources import WELL_KNOWN
 
 
 def _nginx(where: Where, http: str) -> Command:
-    gateway = PlainNginx(where.folder / "nginx", where.port, [], server_snippet=http)
+    gateway = Gateway(where.folder / "nginx", where.port, [where.verifier])
     gateway.prefix.mkdir(exist_ok=True)
-    text = (http if "events {" in http else gateway.render()).replace(
+    http = http.replace(
         f"listen 127.0.0.1:{where.port};", f"listen 127.0.0.1:{where.port}; listen 127.0.0.1:{where.h2} http2;"
     )
-    return [find_nginx(), "-p", str(gateway.prefix), "-c", where.write("nginx.conf", text), "-e", "stderr"]
+    if "events {" not in http:
+        http = f"{gateway.render().partition('  access_log')[0]}\n  access_log off;\n{http}\n}}\n"
+    return [find_nginx(), "-p", str(gateway.prefix), "-c", where.write("nginx.conf", http), "-e", "stderr"]
 
 
 def nginx(block: str, where: Where) -> Command:
