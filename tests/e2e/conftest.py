@@ -25,3 +25,9 @@ def lab() -> Iterator[Issuer]:
     issuer = Issuer(f"http://127.0.0.1:{port_of(listener)}")
     with Background(issuer.app, listener):
         yield issuer
+
+
+@pytest.fixture
+def token(lab: Issuer) -> str:
+    """A token of that issuer."""
+    return lab.mint(lab.machine_claims("etl", ["read"]))

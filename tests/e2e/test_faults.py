@@ -85,7 +85,8 @@ def test_issuers_that_fail_at_the_start_give_503_until_they_recover(tmp_path: Pa
             assert [serve.ask(path=path).status_code for path in ("/ready", "/health")] == [503, 200]
             assert serve.total("jwks_keys") == 0
             for one in failing:
-                one.answer, token = None, one.token()
+                one.answer = None
+                token = one.token()
                 eventually(lambda: reason(serve, token) == "ok", f"tokens of {one.name} pass")  # noqa: B023
             assert serve.ask(path="/ready").json()["issuers"] == {one.name: True for one in failing}
 
@@ -93,9 +94,10 @@ def test_issuers_that_fail_at_the_start_give_503_until_they_recover(tmp_path: Pa
 # --- configuration ---------------------------------------------------------------------------------------------------
 
 
-def test_a_broken_file_is_refused_and_seen_and_the_old_one_stays_in_force(lab: Issuer, tmp_path: Path) -> None:
+def test_a_broken_file_is_refused_and_seen_and_the_old_one_stays_in_force(
+    lab: Issuer, token: str, tmp_path: Path
+) -> None:
     good = configuration(entry(lab))
-    token = lab.mint(lab.machine_claims("etl", []))
     with Serve(good, tmp_path) as serve:
         assert serve.total("config_last_reload_successful") == 1
         for count, broken in enumerate(("issuers: [", yaml.safe_dump(good | {"leeway": "long"}), None), 1):
@@ -115,10 +117,10 @@ def test_a_broken_file_is_refused_and_seen_and_the_old_one_stays_in_force(lab: I
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_change_takes_effect_without_a_dropped_request(
-    lab: Issuer, api: Background, tmp_path: Path, workers: int
+    lab: Issuer, token: str, api: Background, tmp_path: Path, workers: int
 ) -> None:
     settings = configuration(entry(lab))
-    token, other = (lab.mint(lab.machine_claims(client, ["read"])) for client in ("etl", "leaver"))
+    other = lab.mint(lab.machine_claims("leaver", ["read"]))
     with Serve(settings, tmp_path, workers=workers) as serve:
         front = nginx(tmp_path, api, serve, keepalive=True)
         with front, Load(front.gateway.port, token, threads=2, pause=0.005) as load:
@@ -150,9 +152,8 @@ def test_a_changed_key_file_is_in_force_and_a_broken_one_refused_unquoted(tmp_pa
         assert reason(serve, old) == "unknown_key"
 
 
-def test_a_change_that_comes_while_it_starts_is_not_missed(lab: Issuer, tmp_path: Path) -> None:
+def test_a_change_that_comes_while_it_starts_is_not_missed(lab: Issuer, token: str, tmp_path: Path) -> None:
     settings = configuration(entry(lab))
-    token = lab.mint(lab.machine_claims("etl", []))
     with Serve(settings, tmp_path, ready=None) as serve:
         serve.wait_until_it_listens()  # its file has been read
         serve.write(settings | {"revoked": {"clients": ["etl"]}})

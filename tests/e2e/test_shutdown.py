@@ -36,11 +36,6 @@ from verifier.demo.serving import Background, bind, port_of
 WORKERS = pytest.mark.parametrize("workers", [1, 2], ids=["one process", "two workers"])
 
 
-@pytest.fixture
-def token(lab: Issuer) -> str:
-    return lab.mint(lab.machine_claims("etl", ["read"]))
-
-
 @WORKERS
 @pytest.mark.parametrize("keepalive", [False, True], ids=["new connections", "kept connections"])
 def test_stopping_one_of_two_verifiers_under_load_loses_no_request(

@@ -19,11 +19,6 @@ from tests.e2e.stage import Load, Serve, Wire, command_line, configuration, entr
 from verifier.demo.issuer import Issuer
 
 
-@pytest.fixture
-def token(lab: Issuer) -> str:
-    return lab.mint(lab.machine_claims("etl", ["read"]))
-
-
 @pytest.fixture(scope="module")
 def shared(lab: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     with Serve(configuration(entry(lab)), tmp_path_factory.mktemp("workers"), workers=2) as running:
