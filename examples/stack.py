@@ -49,19 +49,19 @@ class Stack:
     Args:
         folder: the example's, with `verifier.yaml` and `nginx.conf`.
         clients: by id; scopes are without the prefix that `scope_prefix` in `verifier.yaml` names.
-        files: names and contents of further files that `verifier.yaml` refers to, such as keys made at the start.
+
+    Files that `verifier.yaml` refers to, such as keys made at the start, go into `directory` before it is entered.
 
     Raises:
         ProcessError: nginx or the verifier did not start.
     """
 
-    def __init__(
-        self, folder: Path, clients: Mapping[str, Client | Sequence[str]], *, files: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, clients: Mapping[str, Client | Sequence[str]]) -> None:
         self.folder = folder
+        self._temporary = tempfile.TemporaryDirectory(prefix="m2m-example-")
+        self.directory = Path(self._temporary.name)
         self.port, self.service_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._files = dict(files or {})
         self._issuer_socket = bind()
         self.issuer = Issuer(f"http://127.0.0.1:{port_of(self._issuer_socket)}")
         local = {"https://id.example.com": self.issuer.url, "https://api.example.com": self.url}
@@ -71,10 +71,8 @@ class Stack:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as running:
-            self.directory = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="m2m-example-")))
+            running.enter_context(self._temporary)
             running.enter_context(Background(self.issuer.app, self._issuer_socket))
-            for name, content in self._files.items():
-                (self.directory / name).write_text(content)
             self.verifier = running.enter_context(Verifier(self.configuration, self.directory))
             local = {
                 "unix:/run/m2m-verifier/verifier.sock": self.verifier.address,
@@ -98,11 +96,7 @@ class Stack:
         Raises:
             ProcessError: it died, or did not answer within START_TIMEOUT.
         """
-        # A service imports modules that stand beside it, and talks to this machine alone.
-        unwanted = ("pythonsafepath", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
-        given = {**os.environ, **(environment or {})}
-        own = {name: value for name, value in given.items() if name.lower() not in unwanted}
-        service = Child(command, self.directory / "service.log", environment=own)
+        service = Child(command, self.directory / "service.log", environment=environment or local_environment())
         self._running.callback(service.stop, signal.SIGTERM, 10)
         deadline = time.monotonic() + START_TIMEOUT
         with httpx.Client(trust_env=False, timeout=10) as client:
@@ -137,6 +131,14 @@ def replaced(text: str, local: Mapping[str, str]) -> str:
     return text
 
 
+def local_environment(**more: str) -> dict[str, str]:
+    """This process's variables and `more`, for a process that talks to this machine alone."""
+    # Without PYTHONSAFEPATH, which this process may have: a service imports modules that stand beside it.
+    own = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    own.pop("PYTHONSAFEPATH", None)
+    return own | more
+
+
 def environment_python(name: str) -> str:
     """The Python of the environment that `make` builds of `examples/NAME/requirements.txt`.
 
@@ -153,23 +155,21 @@ Step = tuple[str, bool, str]
 """A title, whether it went as expected, and what was seen."""
 
 
-def exit_status(steps: Iterable[Step]) -> int:
-    """Print each step. The exit status: 0 if all went as expected."""
-    results = []
-    for title, right, seen in steps:
-        print(f"{'ok' if right else 'FAILED':6}  {title}\n        {seen}", flush=True)
-        results.append(right)
-    return 0 if results and all(results) else 1
-
-
 def main(running: Callable[[], AbstractContextManager[Stack]], steps: Callable[[Stack], Iterable[Step]]) -> int:
-    """The command of an example: start the stack, take the steps, stop. The exit status."""
+    """The command of an example: start the stack, take and print the steps, stop.
+
+    The exit status: 0 if all steps went as expected.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else SIGTERM would leave nginx and the verifier behind
+    results = []
     try:
         with running() as stack:
-            return exit_status(steps(stack))
+            for title, right, seen in steps(stack):
+                print(f"{'ok' if right else 'FAILED':6}  {title}\n        {seen}", flush=True)
+                results.append(right)
     except KeyboardInterrupt:
         return 130
     except ProcessError as error:
         print(error, file=sys.stderr)
         return 1
+    return 0 if results and all(results) else 1

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from examples.stack import Stack, Step, environment_python, main
+from examples.stack import Stack, Step, environment_python, local_environment, main
 from verifier.demo.processes import Child
 from verifier.demo.serving import free_port
 
@@ -32,8 +32,7 @@ def aws(directory: Path) -> Iterator[dict[str, str]]:
     """moto in place of AWS, with alarms in two accounts; the environment that leads to it."""
     python, port = environment_python("cloudwatch-mcp"), free_port()
     # Not the machine's own configuration of AWS: only what is named here.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    environment = {name: value for name, value in environment.items() if not name.lower().endswith("_proxy")}
+    environment = {name: value for name, value in local_environment().items() if not name.startswith("AWS_")}
     environment |= {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
     environment |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
     environment |= {"AWS_EC2_METADATA_DISABLED": "true", "AWS_MAX_ATTEMPTS": "12"}  # moto takes a moment to listen

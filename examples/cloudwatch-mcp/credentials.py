@@ -77,6 +77,10 @@ def tag_value(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9 _.:/=+@-]", "-", text)[:MAX_TAG]
 
 
+def _session(caller: Caller) -> dict[str, Any]:
+    return {"RoleArn": caller.role, "RoleSessionName": session_name(caller.client_id), "DurationSeconds": DURATION}
+
+
 def by_assume_role(sts: Any) -> Callable[[Caller], Credentials]:
     """The server's own identity assumes the role; the tags say for whom. `sts` is a boto3 client.
 
@@ -85,14 +89,8 @@ def by_assume_role(sts: Any) -> Callable[[Caller], Credentials]:
 
     def fetch(caller: Caller) -> Credentials:
         tags = {"client_id": caller.client_id, "issuer": caller.issuer}
-        return Credentials.of(
-            sts.assume_role(
-                RoleArn=caller.role,
-                RoleSessionName=session_name(caller.client_id),
-                DurationSeconds=DURATION,
-                Tags=[{"Key": name, "Value": tag_value(value)} for name, value in tags.items()],
-            )
-        )
+        listed = [{"Key": name, "Value": tag_value(value)} for name, value in tags.items()]
+        return Credentials.of(sts.assume_role(**_session(caller), Tags=listed))
 
     return fetch
 
@@ -104,14 +102,7 @@ def by_web_identity(sts: Any) -> Callable[[Caller], Credentials]:
     """
 
     def fetch(caller: Caller) -> Credentials:
-        return Credentials.of(
-            sts.assume_role_with_web_identity(
-                RoleArn=caller.role,
-                RoleSessionName=session_name(caller.client_id),
-                DurationSeconds=DURATION,
-                WebIdentityToken=caller.token,
-            )
-        )
+        return Credentials.of(sts.assume_role_with_web_identity(**_session(caller), WebIdentityToken=caller.token))
 
     return fetch
 

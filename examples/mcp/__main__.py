@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from examples.stack import Stack, Step, environment_python, main
+from examples.stack import Stack, Step, environment_python, local_environment, main
 
 HERE = Path(__file__).parent
 CLIENTS = {"reader": ["tools.read"], "publisher": ["tools.read", "tools.write"]}
@@ -51,8 +50,8 @@ def running(scope_challenge: int = 403, *, audience: bool = True) -> Iterator[St
 def agent(stack: Stack, client_id: str, *options: str, **more: str) -> tuple[Lines, str]:
     """What an agent prints: its lines, and the last line of its standard error if it failed."""
     command = [environment_python("mcp"), "-P", str(HERE / "agent.py"), f"{stack.url}/mcp", *options]
-    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    environment |= {"AGENT_ID": client_id, "AGENT_SECRET": stack.issuer.clients[client_id].secrets[0], **more}
+    secret = stack.issuer.clients[client_id].secrets[0]
+    environment = local_environment(AGENT_ID=client_id, AGENT_SECRET=secret, **more)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=100)
     error = done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
     return [json.loads(line) for line in done.stdout.splitlines()], error

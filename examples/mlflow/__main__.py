@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import jwt
 
-from examples.stack import Stack, Step, environment_python, main
+from examples.stack import Stack, Step, environment_python, local_environment, main
 from verifier.demo.issuer import Client
 from verifier.demo.processes import ProcessError
 
@@ -54,6 +54,12 @@ class Call:
     exception: tuple[str, str, int] | None = None
 
 
+# No calls to other hosts, and an error of a proxy is soon an exception.
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+}
 UNAUTHORIZED, FORBIDDEN = ("MlflowException", "UNAUTHENTICATED", 401), ("MlflowException", "PERMISSION_DENIED", 403)
 CALLS = (
     Call("MLflow's client logs a run with the token of its environment", lambda stack: stack.token("trainer"), "log"),
@@ -98,7 +104,7 @@ def ask(stack: Stack, tokens: list[str]) -> list[dict[str, Any]]:
     orders = "\n".join(json.dumps({"token": token, "action": call.action}) for call, token in zip(CALLS, tokens))
     done = subprocess.run(
         [environment_python("mlflow"), "-P", HERE / "client.py"],
-        input=orders, env=environment() | {"MLFLOW_TRACKING_URI": stack.url},
+        input=orders, env=local_environment(**SETTINGS, MLFLOW_TRACKING_URI=stack.url),
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
@@ -112,17 +118,12 @@ def arrived(stack: Stack, path: str) -> list[dict[str, Any]]:
     return [one for one in noted if one["path"].endswith(path)]
 
 
-def environment() -> dict[str, str]:
-    """MLflow's: no calls to other hosts, and an error of a proxy is soon an exception."""
-    own = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    own |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return own | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-
-
 @contextmanager
 def running() -> Iterator[Stack]:
     """The stack with MLflow's server behind it."""
-    with Stack(HERE, CLIENTS, files={"internal-keys.json": json.dumps({"keys": [KEY_FILE]})}) as stack:
+    stack = Stack(HERE, CLIENTS)
+    (stack.directory / "internal-keys.json").write_text(json.dumps({"keys": [KEY_FILE]}))
+    with stack:
         python = environment_python("mlflow")
         plugin = stack.directory / "recorder-1.dist-info"  # how MLflow finds an app by its name
         plugin.mkdir()
@@ -133,7 +134,7 @@ def running() -> Iterator[Stack]:
         command += ["--backend-store-uri", f"sqlite:///{stack.directory}/mlflow.db"]
         command += ["--artifacts-destination", str(stack.directory / "artifacts")]
         paths = {"PYTHONPATH": f"{stack.directory}:{HERE}", "RECORD": str(stack.directory / "record")}
-        stack.start(command, environment() | paths, path="/health")
+        stack.start(command, local_environment(**SETTINGS, **paths), path="/health")
         yield stack
 
 

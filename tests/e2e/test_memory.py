@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import ipaddress
-import itertools
 import os
 import random
 import socket
-import ssl
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,17 +14,15 @@ from typing import Any
 
 import certifi
 import pytest
+import trustme
 import uvicorn
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from tests.e2e.stage import EcKey, Serve, Wire, configuration, entry, eventually, request, resident
+from tests.e2e.stage import Serve, configuration, entry, eventually, request, resident, statuses
+from tests.minting import SigningKey
 from verifier.demo.issuer import Issuer, b64url
 from verifier.demo.serving import bind, port_of
 
@@ -42,85 +36,40 @@ class TlsIssuer:
     """An issuer over https: certificates and buffers of the client count too."""
 
     url: str
-    key: EcKey
+    key: SigningKey
     certificates: Path
     shape: Issuer
     """What claims look like."""
 
     def mint(self, client: str, scopes: Sequence[str], **claims: Any) -> str:
-        return self.key.mint(self.shape.machine_claims(client, scopes) | claims)
+        return self.key.sign(self.shape.machine_claims(client, scopes) | claims)
 
 
 @pytest.fixture
 def issuer(tmp_path: Path) -> Iterator[TlsIssuer]:
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test's issuer")])
-    now = datetime.datetime.now(datetime.UTC)
-    loopback = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    certificate = (
-        x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(loopback, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(private, hashes.SHA256())
-    )
-    own = certificate.public_bytes(serialization.Encoding.PEM)
-    (tmp_path / "own.pem").write_bytes(own)
-    (tmp_path / "key.pem").write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    (tmp_path / "all.pem").write_bytes(Path(certifi.where()).read_bytes() + own)
-
-    key = EcKey()
+    key, authority = SigningKey.generate("ES256", "ec-1"), trustme.CA()
+    own, all_ = tmp_path / "own.pem", tmp_path / "all.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(own)
+    all_.write_bytes(Path(certifi.where()).read_bytes() + authority.cert_pem.bytes())
 
     async def jwks(_: Request) -> JSONResponse:
         return JSONResponse({"keys": [key.jwk()]})
 
     listener = bind()
-    config = uvicorn.Config(
-        Starlette(routes=[Route("/pool/.well-known/jwks.json", jwks)]),
-        log_config=None,
-        lifespan="off",
-        ssl_certfile=tmp_path / "own.pem",
-        ssl_keyfile=tmp_path / "key.pem",
-        ssl_version=ssl.PROTOCOL_TLS_SERVER,
-    )
-    server = uvicorn.Server(config)
+    app = Starlette(routes=[Route("/pool/.well-known/jwks.json", jwks)])
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ssl_certfile=own))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     origin = f"https://127.0.0.1:{port_of(listener)}"
-    yield TlsIssuer(f"{origin}/pool", key, tmp_path / "all.pem", Issuer(origin, pool="pool"))
+    yield TlsIssuer(f"{origin}/pool", key, all_, Issuer(origin, pool="pool"))
     server.should_exit = True
     thread.join()
     listener.close()
 
 
-def settings_for(issuer: TlsIssuer, **more: Any) -> dict[str, Any]:
-    entry = {
-        "name": "lab",
-        "profile": "cognito",
-        "issuer": issuer.url,
-        "jwks_url": f"{issuer.url}/.well-known/jwks.json",
-        "algorithms": ["ES256"],
-    }
-    return configuration(entry, audit="all", headers={"X-User-ID": "sub"}, **more)
-
-
-def ask_all(serve: Serve, asked: Iterable[bytes], together: int = 50) -> set[int]:
-    """Send these requests, so many over each connection. The statuses of their answers."""
-    statuses = set()
-    left = iter(asked)
-    while batch := list(itertools.islice(left, together)):
-        with Wire(serve.port) as wire:
-            wire.send(b"".join(batch))
-            for _ in batch:
-                answer = wire.read()
-                assert answer is not None
-                statuses.add(answer.status)
-    return statuses
+def settings_for(issuer: TlsIssuer) -> dict[str, Any]:
+    lab = entry(issuer.shape, algorithms=["ES256"])
+    return configuration(lab, audit="all", headers={"X-User-ID": "sub"})
 
 
 def test_a_worker_stays_under_80_mib_after_10_000_distinct_tokens(issuer: TlsIssuer, tmp_path: Path) -> None:
@@ -128,7 +77,7 @@ def test_a_worker_stays_under_80_mib_after_10_000_distinct_tokens(issuer: TlsIss
     environment = {"SSL_CERT_FILE": str(issuer.certificates)}
     with Serve(settings_for(issuer), tmp_path, environment=environment) as serve:
         start = resident(serve.process.pid)
-        assert ask_all(serve, (request("/verify", token=token) for token in tokens)) == {200}
+        assert set(statuses(serve.port, (request("/verify", token=token) for token in tokens))) == {200}
         eventually(lambda: len(serve.output) >= TOKENS, "audit lines are written")
         assert serve.total("token_cache_entries") == TOKENS
         size = resident(serve.process.pid)
@@ -159,7 +108,9 @@ def test_a_worker_stays_under_128_mib_with_every_bounded_structure_full(issuer: 
     forged = [body[:-86] + b64url(os.urandom(64)) for _ in range(1200)]
     queries = [f"scope={number:04}{'s' * 495}" for number in range(1000)]  # remembered
     queries += [f"scope={number:04}{'s' * 4000}" for number in range(500)]  # too long for that, but not refused
-    unknown = request("/verify", token=EcKey("unknown").mint(issuer.shape.machine_claims("etl", [])))
+    unknown = request(
+        "/verify", token=issuer.key.sign(issuer.shape.machine_claims("etl", []), header={"kid": "unknown"})
+    )
     environment = {"SSL_CERT_FILE": str(issuer.certificates)}
     with Serve(settings_for(issuer), tmp_path, environment=environment, read_output=False) as serve:
         pid = serve.process.pid
@@ -171,7 +122,7 @@ def test_a_worker_stays_under_128_mib_with_every_bounded_structure_full(issuer: 
             "long URLs": [request("/verify", long_url + "x" * 50_000)] * 500,
         }
         for step, asked in steps.items():
-            ask_all(serve, asked, together=1 if step == "auth URLs" else 50)
+            statuses(serve.port, asked, together=1 if step == "auth URLs" else 50)
             sizes[step] = resident(pid)
         half, many = b"GET /verify HTTP/1.1\r\nX: " + b"x" * 60_000, request("/verify") * 2000
         with hostile(serve, 300, half), hostile(serve, 300, unknown + half), hostile(serve, 300, many):

@@ -6,19 +6,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.proxies.stage import Api, Stage, stage
+from tests.e2e.conftest import lab as lab
+from tests.e2e.stage import Api, Serve, configuration, entry
+from tests.proxies.stage import Stage
+from tests.proxies.table import CONFIGURATION
 from verifier.demo.issuer import Issuer
-from verifier.demo.serving import Background, bind, port_of
+from verifier.demo.serving import Background
 
 
 @pytest.fixture(scope="session")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def parts(lab: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """Issuer, API and verifier; no proxy changes them."""
-    listener = bind()
-    issuer = Issuer(f"http://127.0.0.1:{port_of(listener)}")
+    folder = tmp_path_factory.mktemp("proxies")
     with (
-        Background(issuer.app, listener),
         Background(Api(), websockets=True) as api,
-        stage(issuer, api, tmp_path_factory.mktemp("proxies")) as parts,
+        Serve(configuration(entry(lab), **CONFIGURATION), folder) as serve,
     ):
-        yield parts
+        yield Stage(serve, lab, api, folder)

@@ -14,31 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from starlette.types import Receive, Scope, Send
-
-from tests.e2e.stage import Answer, Serve, Wire, configuration, entry, eventually, exchange, free_port, request
-from tests.e2e.stage import Api as PlainApi
+from tests.e2e.stage import Answer, Serve, Wire, eventually, exchange, free_port, request
 from tests.proxies.renderers import LUA, RENDER
-from tests.proxies.table import CONFIGURATION, ENVOY, HEADERS, NGINX, TABLE, Row
+from tests.proxies.table import ENVOY, HEADERS, NGINX, TABLE, Row
 from tests.proxies.where import Where
 from verifier.demo.issuer import Issuer
 from verifier.demo.processes import Child
 from verifier.demo.serving import Background
-
-
-class Api(PlainApi):
-    """The API of the end-to-end tests, which also accepts WebSockets and says in a header what reached it."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application."""
-        if scope["type"] == "http":
-            await super().__call__(scope, receive, send)
-            return
-        await receive()
-        seen = {"headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]]}
-        await send({"type": "websocket.accept", "headers": [(b"x-seen", json.dumps(seen).encode())]})
-        await receive()
-
 
 PROXIES = [name for name in RENDER if name != "haproxy" or LUA in os.environ]
 
@@ -112,18 +94,14 @@ class Proxy:
 
     def send(self, row: Row) -> Answer | None:
         """The answer, None where the proxy only closes the connection."""
-        head = [f"{row.method} {row.target} HTTP/{row.version}"]
-        head += [f"Host: {row.host}"] if row.host is not None else []
-        head.append(f"X-Request-ID: {row.number}")
-        token = self.token(row)
-        head += [f"Authorization: Bearer {token}"] if token else []
+        lines = [f"X-Request-ID: {row.number}", *row.lines]
         if row.body and "chunked" not in str(row.lines):
-            head.append(f"Content-Length: {len(row.body)}")
+            lines.append(f"Content-Length: {len(row.body)}")
         if not any(line.startswith("Connection:") for line in row.lines):
-            head.append("Connection: close")
-        data = "\r\n".join([*head, *row.lines, "", row.body]).encode("latin-1")
+            lines.append("Connection: close")
+        head = request(row.target, *lines, method=row.method, token=self.token(row), version=row.version, host=row.host)
         with Wire(self.port) as wire, contextlib.suppress(ConnectionError):
-            wire.send(data)
+            wire.send(head + row.body.encode())
             return wire.read(row.method)
         return None
 
@@ -134,7 +112,7 @@ def identity(row: Row, issuer: Issuer) -> dict[str, str]:
         return dict.fromkeys(HEADERS, "")
     scope = " ".join(issuer.prefix + one for one in row.scopes)
     values = {"X-M2M-Client-ID": "etl", "X-M2M-Scope": scope, "X-M2M-Issuer": "lab", "X-User-ID": "etl"}
-    return {name: values.get(name, "") for name in HEADERS}
+    return dict.fromkeys(HEADERS, "") | values
 
 
 def wrong(row: Row, proxy: Proxy, answer: Answer | None) -> str:
@@ -169,13 +147,6 @@ def decisions(stage: Stage) -> dict[str, list[tuple[str, str]]]:
         entry_ = json.loads(line)
         found.setdefault(entry_["request_id"], []).append((entry_["reason"], entry_["path"]))
     return found
-
-
-@contextlib.contextmanager
-def stage(issuer: Issuer, api: Background, folder: Path) -> Iterator[Stage]:
-    """The parts that no proxy changes."""
-    with Serve(configuration(entry(issuer), **CONFIGURATION), folder) as serve:
-        yield Stage(serve, issuer, api, folder)
 
 
 def is_refused_while_down(proxy: Proxy) -> bool:

@@ -118,9 +118,9 @@ def http2() -> Iterator[httpx.Client]:
 
 def over_http2(proxy: Proxy, row: Row, client: httpx.Client) -> Answer:
     port = proxy.h2 if proxy.name in (*NGINX, "haproxy") else proxy.port
-    pairs = [(line.partition(": ")[0], line.partition(": ")[2]) for line in row.lines]
     token = proxy.token(row)
-    pairs += [("Authorization", f"Bearer {token}")] if token else []
+    lines = [*row.lines, *([f"Authorization: Bearer {token}"] if token else [])]
+    pairs = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
     try:
         answer = client.request(
             row.method, f"http://127.0.0.1:{port}/", headers=pairs, content=row.body or None,
