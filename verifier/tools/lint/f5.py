@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from verifier.proxies import nginx
 from verifier.tools.lint import snippets
-from verifier.tools.lint.guards import UNGUARDED, Found, Guard, Route, asks_verifier, missing_headers
+from verifier.tools.lint.guards import UNGUARDED, Found, Guard, Route, missing_headers
 from verifier.tools.lint.known import Known
 from verifier.tools.lint.manifests import Finding, Manifests, Object, Place
 from verifier.tools.lint.targets import named
@@ -55,13 +55,11 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
 
 
 def _guard(policy: Object) -> Guard | None:
-    uri, service = policy.text(*_AUTH, "authURI"), policy.text(*_AUTH, "authServiceName")
-    if not asks_verifier(uri, service):
-        return None
     own = snippets.set_headers(policy.text(*_AUTH, "authSnippets"))
     certified = tuple(name for name, value in own.items() if value.startswith("$ssl_client_"))
-    return Guard(policy, (*_AUTH, "authURI"), uri, (nginx.PREFIX,), (), (), f"policies: [{{name: {policy.name}}}]",
-                 drops_challenge=True, certified=certified)  # fmt: skip
+    guard = Guard(policy, (*_AUTH, "authURI"), (nginx.PREFIX,), f"policies: [{{name: {policy.name}}}]",
+                  [(*_AUTH, "authServiceName")], drops_challenge=True, certified=certified)  # fmt: skip
+    return guard if guard.asks else None
 
 
 def _decides(policy: Object) -> bool:

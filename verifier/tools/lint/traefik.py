@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from verifier.proxies import forward_auth
 from verifier.tools.lint.gateway_api import middlewares_of, ways_of
-from verifier.tools.lint.guards import UNGUARDED, Found, Guard, Route, asks_verifier, missing_headers
+from verifier.tools.lint.guards import UNGUARDED, Found, Guard, Route, missing_headers
 from verifier.tools.lint.ingress_nginx import MIDDLEWARES, Ingress
 from verifier.tools.lint.known import Known
 from verifier.tools.lint.manifests import Finding, Manifests, Object, Place
@@ -25,7 +25,7 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
     middlewares: dict[str, Object] = {}
     for one in manifests.of(_GROUPS, "Middleware"):
         middlewares |= {one.label: one, f"{one.namespace or 'default'}-{one.name}@kubernetescrd": one}
-    guards = {one.label: _guard(one) for one in middlewares.values() if _asks(one)}
+    guards = {label: guard for label, guard in map(_guard, middlewares.values()) if guard.asks}
     statics = list(manifests.sections("entryPoints"))
     used: set[str] = set()
     serving: set[str] = set()
@@ -58,8 +58,7 @@ def _routers(manifests: Manifests) -> Iterator[tuple[Object, Place, list[str], l
     """What lists Middlewares: object, place, names; and host, path and backend of each way to an API."""
     for one in manifests.of("", "Ingress"):
         if one.text(*MIDDLEWARES):
-            names = [name.strip() for name in one.text(*MIDDLEWARES).split(",")]
-            yield one, MIDDLEWARES, names, list(Ingress(one, True).paths())
+            yield one, MIDDLEWARES, one.texts(*MIDDLEWARES), list(Ingress(one, True).paths())
     for one in manifests.of(_GROUPS, "IngressRoute", "IngressRouteTCP"):
         for place in one.each("spec", "routes"):
             names = [_name(one, item) for item in one.each(*place, "middlewares")]
@@ -79,18 +78,12 @@ def _outer(static: Object, entries: list[str]) -> Iterator[str]:
             yield from static.texts("entryPoints", entry, "http", "middlewares")
 
 
-def _asks(middleware: Object) -> bool:
-    address, headers = ("spec", "forwardAuth", "address"), ("spec", "forwardAuth", "authResponseHeaders")
-    return asks_verifier(middleware.text(*address), headers=middleware.texts(*headers))
-
-
-def _guard(middleware: Object) -> Guard:
+def _guard(middleware: Object) -> tuple[str, Guard]:
     auth: Place = ("spec", "forwardAuth")
-    passed, asked = (*auth, "authResponseHeaders"), (*auth, "authRequestHeaders")
-    sent = middleware.texts(*asked)
+    asked = (*auth, "authRequestHeaders") if middleware.texts(*auth, "authRequestHeaders") else ()
     use = f"middlewares: [{{name: {middleware.name}}}]"
-    return Guard(middleware, (*auth, "address"), middleware.text(*auth, "address"), (forward_auth.PREFIX,), passed,
-                 middleware.texts(*passed), use, asked if sent else (), sent)  # fmt: skip
+    return middleware.label, Guard(middleware, (*auth, "address"), (forward_auth.PREFIX,), use,
+                                   passed=(*auth, "authResponseHeaders"), asked=asked)  # fmt: skip
 
 
 def _name(one: Object, item: Place) -> str:
