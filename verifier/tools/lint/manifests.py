@@ -74,6 +74,11 @@ class Object:
         """A scalar as text, else empty."""
         return text(self.at(*place))
 
+    def mapping(self, *place: str | int) -> dict[Any, Any]:
+        """A mapping; empty where there is none."""
+        value = self.at(*place)
+        return value if isinstance(value, dict) else {}
+
     def each(self, *place: str | int) -> Iterator[Place]:
         """The places of the items of a list."""
         value = self.at(*place)

@@ -73,7 +73,7 @@ def _routers(manifests: Manifests) -> Iterator[tuple[Object, Place, list[str], l
 
 def _outer(static: Object, entries: list[str]) -> Iterator[str]:
     """The Middlewares of the entry points that a router names; of all, where it names none."""
-    for entry in static.at("entryPoints") if isinstance(static.at("entryPoints"), dict) else ():
+    for entry in static.mapping("entryPoints"):
         if entry in entries or not entries:
             yield from static.texts("entryPoints", entry, "http", "middlewares")
 
@@ -113,9 +113,8 @@ def _order(one: Object, place: Place, chain: list[Object], guard: Guard, known: 
             names = list(dict.fromkeys([guard.object.name, *(other.name for other in chain)]))
             yield one.trap("rewrite-before-auth", place, why, [f"{{name: {name}}}" for name in names])
     for middleware in chain[position:]:
-        headers = middleware.at("spec", "headers", "customRequestHeaders")
         own = set(map(str.lower, missing_headers((), known)))
-        for name in headers if isinstance(headers, dict) else ():
+        for name in middleware.mapping("spec", "headers", "customRequestHeaders"):
             if str(name).lower() in own:
                 why = f"sets {name} behind the guard: the API receives another value than the verifier's"
                 yield middleware.trap("forgeable-header", ("spec", "headers", "customRequestHeaders", name), why)
@@ -132,8 +131,7 @@ def _matches(rule: str) -> Iterator[tuple[str, str]]:
 
 def _static(static: Object, serving: set[str]) -> Iterator[Finding]:
     """Traps of the entry points that serve a guarded route; of all, where it is not known which."""
-    entries = static.at("entryPoints")
-    for entry in entries if isinstance(entries, dict) else ():
+    for entry in static.mapping("entryPoints"):
         if serving and entry not in serving:
             continue
         http: Place = ("entryPoints", entry, "http")
