@@ -98,6 +98,13 @@ class Child:
         self.process.wait()
 
 
+def status_of(client: httpx.Client, url: str) -> int:
+    """The status of the answer; 0 while there is none."""
+    with contextlib.suppress(httpx.TransportError):
+        return client.get(url).status_code
+    return 0
+
+
 class Verifier:
     """`with Verifier(configuration, directory):` a real `m2m-verifier serve` is ready inside.
 
@@ -139,9 +146,7 @@ class Verifier:
 
             def is_ready() -> bool:
                 self._watch()
-                with contextlib.suppress(httpx.TransportError):
-                    return client.get(f"http://{self.address}/ready").status_code == 200
-                return False
+                return status_of(client, f"http://{self.address}/ready") == 200
 
             self.child.wait_until(is_ready, READY_TIMEOUT, "the verifier did not become ready")
         return self
