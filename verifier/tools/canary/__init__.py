@@ -15,9 +15,10 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Gauge, Metric, ProcessCollector
 
 from verifier.clock import Clock
+from verifier.keys.fetch import FetchError
 from verifier.tools.canary.checks import CHECKS, Outcome, Result, Round
 from verifier.tools.canary.echo import echo_app
-from verifier.tools.canary.exchange import NoAnswerError, client
+from verifier.tools.canary.exchange import client
 from verifier.tools.canary.settings import Settings, load
 from verifier.tools.canary.tokens import Tokens
 
@@ -67,7 +68,7 @@ class Canary:
         try:
             async with await client(self._settings.url, self._settings.ca_file, self._environment) as through:
                 results = await Round(self._settings, self._tokens, through).results()
-        except NoAnswerError as error:  # no certificate authority, or no usable proxy variable
+        except FetchError as error:  # no certificate authority, or no usable proxy variable
             results = dict.fromkeys(CHECKS, Result(Outcome.UNKNOWN, str(error)))
         self.results = results
         self._success.clear()
