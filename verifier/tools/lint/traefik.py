@@ -25,7 +25,7 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
     middlewares: dict[str, Object] = {}
     for one in manifests.of(_GROUPS, "Middleware"):
         middlewares |= {one.label: one, f"{one.namespace or 'default'}-{one.name}@kubernetescrd": one}
-    guards = {label: guard for label, guard in map(_guard, middlewares.values()) if guard.asks}
+    guards = {one.label: found for one in middlewares.values() if (found := _guard(one)).asks}
     statics = list(manifests.sections("entryPoints"))
     used: set[str] = set()
     serving: set[str] = set()
@@ -78,12 +78,12 @@ def _outer(static: Object, entries: list[str]) -> Iterator[str]:
             yield from static.texts("entryPoints", entry, "http", "middlewares")
 
 
-def _guard(middleware: Object) -> tuple[str, Guard]:
+def _guard(middleware: Object) -> Guard:
     auth: Place = ("spec", "forwardAuth")
     asked = (*auth, "authRequestHeaders") if middleware.texts(*auth, "authRequestHeaders") else ()
     use = f"middlewares: [{{name: {middleware.name}}}]"
-    return middleware.label, Guard(middleware, (*auth, "address"), (forward_auth.PREFIX,), use,
-                                   passed=(*auth, "authResponseHeaders"), asked=asked)  # fmt: skip
+    return Guard(middleware, (*auth, "address"), (forward_auth.PREFIX,), use,
+                 passed=(*auth, "authResponseHeaders"), asked=asked)  # fmt: skip
 
 
 def _name(one: Object, item: Place) -> str:
