@@ -66,7 +66,7 @@ def _table(tally: Tally, assumptions: list[str], out: TextIO, _: TextIO) -> None
     last = max(client.last_seen for client in clients)
     counted = f"{tally.requests:,} requests, {tally.passed:,} let through, {tally.refused:,} refused"
     print(printable(f"{counted}, from {_time(first)} to {_time(last)}"), end="\n\n", file=out)
-    title = "GRANTED" if tally.replay is None else "GRANTED AND NEVER NEEDED"
+    scopes = "GRANTED" if tally.replay is None else "GRANTED AND NEVER NEEDED"
     rows = [
         [
             *(_name(one), f"{one.requests:,}", f"{one.refused:,}", _time(one.last_seen), _refusals(one)),
@@ -74,7 +74,7 @@ def _table(tally: Tally, assumptions: list[str], out: TextIO, _: TextIO) -> None
         ]
         for one in clients
     ]
-    _write_rows(out, ["CLIENT", "REQUESTS", "REFUSED", "LAST SEEN", "REFUSALS", title], rows)
+    _write_rows(out, ["CLIENT", "REQUESTS", "REFUSED", "LAST SEEN", "REFUSALS", scopes], rows)
     if tally.replay is not None:
         print(f"\nWith {printable(', '.join(assumptions))}:", file=out)
         for kind, title in TITLES.items():
