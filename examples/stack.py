@@ -16,7 +16,6 @@ import os
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -27,7 +26,7 @@ import yaml
 
 from verifier.demo.issuer import Client, Issuer
 from verifier.demo.nginx import Gateway, Nginx
-from verifier.demo.processes import Child, ProcessError, Verifier
+from verifier.demo.processes import Child, ProcessError, Verifier, status_of
 from verifier.demo.serving import Background, bind, free_port, port_of
 
 ROOT = Path(__file__).parents[1]
@@ -98,15 +97,9 @@ class Stack:
         """
         service = Child(command, self.directory / "service.log", environment=environment or local_environment())
         self._running.callback(service.stop, signal.SIGTERM, 10)
-        deadline = time.monotonic() + START_TIMEOUT
+        url = f"http://127.0.0.1:{self.service_port}{path}"
         with httpx.Client(trust_env=False, timeout=10) as client:
-            while True:
-                if not service.alive or time.monotonic() > deadline:
-                    raise ProcessError(f"the service did not start\n{service.log}")
-                with contextlib.suppress(httpx.TransportError):
-                    client.get(f"http://127.0.0.1:{self.service_port}{path}")
-                    return
-                time.sleep(0.05)
+            service.wait_until(lambda: status_of(client, url) > 0, START_TIMEOUT, "the service did not start")
 
     def token(self, client_id: str, *scopes: str) -> str:
         """An access token from the issuer's token endpoint: with these scopes, or with all that the client may have.

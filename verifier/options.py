@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from verifier import __version__
@@ -24,13 +24,11 @@ def parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", parents=[config], help="answer the auth requests of a proxy")
     serve.add_argument("--host", metavar="H", help="address to listen on (M2M_HOST, 0.0.0.0)")
-    serve.add_argument("--port", type=_number(0, 65535), metavar="N", help="port for auth requests (M2M_PORT, 8000)")
+    serve.add_argument("--port", type=_port, metavar="N", help="port for auth requests (M2M_PORT, 8000)")
     serve.add_argument("--uds", type=Path, metavar="PATH", help="Unix socket instead of host and port")
     serve.add_argument("--uds-mode", type=_mode, metavar="MODE", help="the Unix socket's file mode (0660)")
-    serve.add_argument(
-        "--metrics-port", type=_number(0, 65535), metavar="N", help="port for Prometheus (M2M_METRICS_PORT, 9090)"
-    )
-    serve.add_argument("--workers", type=_number(1, 64), metavar="N", help="number of processes (M2M_WORKERS, 1)")
+    serve.add_argument("--metrics-port", type=_port, metavar="N", help="port for Prometheus (M2M_METRICS_PORT, 9090)")
+    serve.add_argument("--workers", type=_workers, metavar="N", help="number of processes (M2M_WORKERS, 1)")
     serve.set_defaults(log_level=logging.INFO)
 
     check = commands.add_parser("check", parents=[config], help="validate the configuration: exit 0 or 2")
@@ -93,25 +91,26 @@ def parser() -> argparse.ArgumentParser:
     canary.add_argument("--config", type=Path, required=True, metavar="FILE", help="the canary's own file")
     canary.add_argument("--host", default="0.0.0.0", metavar="H", help="address to listen on (%(default)s)")  # noqa: S104 - as serve does
     canary.add_argument(
-        "--metrics-port", type=_number(0, 65535), default=9090, metavar="N", help="port for Prometheus (%(default)s)"
+        "--metrics-port", type=_port, default=9090, metavar="N", help="port for Prometheus (%(default)s)"
     )
-    canary.add_argument("--echo-port", type=_number(0, 65535), metavar="N", help="serve the echo endpoint on this port")
+    canary.add_argument("--echo-port", type=_port, metavar="N", help="serve the echo endpoint on this port")
     canary.add_argument("--once", action="store_true", help="make one round and print the results")
     canary.set_defaults(log_level=logging.INFO)
 
     demo = commands.add_parser("demo", help="run token issuer, verifier, nginx and an API on this machine")
-    demo.add_argument("--port", type=_number(0, 65535), default=8080, metavar="N", help="nginx's port (%(default)s)")
+    demo.add_argument("--port", type=_port, default=8080, metavar="N", help="nginx's port (%(default)s)")
     demo.add_argument("--check", action="store_true", help="run the self-test and exit 0 or 1")
     return whole
 
 
-def _number(least: int, most: int) -> Callable[[str], int]:
-    def parse(written: str) -> int:
-        if not written.isdecimal() or not least <= int(written) <= most:
-            raise argparse.ArgumentTypeError(f"must be a number from {least} to {most}")
-        return int(written)
+def _number(written: str, least: int, most: int) -> int:
+    if not written.isdecimal() or not least <= int(written) <= most:
+        raise argparse.ArgumentTypeError(f"must be a number from {least} to {most}")
+    return int(written)
 
-    return parse
+
+_port = partial(_number, least=0, most=65535)
+_workers = partial(_number, least=1, most=64)
 
 
 def _mode(written: str) -> int:

@@ -16,11 +16,11 @@ from verifier.config import Config, ConfigError, yaml_errors
 from verifier.config.environment import Environment, read_environment, variable_of
 from verifier.config.fields import Context, Section
 from verifier.config.model import Settings
+from verifier.config.yaml_errors import Place
 from verifier.policy.clients import ClientIds
 
 log = logging.getLogger(__name__)
 
-Place = tuple[str | int, ...]
 AnySection = TypeVar("AnySection", bound=Section)
 
 _MESSAGES = {
@@ -139,17 +139,5 @@ class _Document:
 
     def at(self, place: Place) -> str:
         """``file:line: issuers[0].name``. Parts that the file lacks have the line of what should hold them."""
-        node, line = self._root, None
-        for part in place:
-            node, line = _children(node).get(str(part), (None, line))
-        named = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
-        return ": ".join(filter(None, (self._name + (f":{line}" if line else ""), named)))
-
-
-def _children(node: yaml.Node | None) -> dict[str, tuple[yaml.Node, int]]:
-    """The parts of a list or mapping, and their lines."""
-    if isinstance(node, yaml.SequenceNode):
-        return {str(place): (child, child.start_mark.line + 1) for place, child in enumerate(node.value)}
-    if isinstance(node, yaml.MappingNode):
-        return {key.value: (child, key.start_mark.line + 1) for key, child in node.value}
-    return {}
+        _, line = yaml_errors.find(self._root, place)
+        return ": ".join(filter(None, (self._name + (f":{line}" if line else ""), yaml_errors.written(place))))

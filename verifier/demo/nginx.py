@@ -9,7 +9,6 @@ import os
 import pwd
 import shutil
 import signal
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,13 +126,12 @@ class Nginx:
         pid_file.unlink(missing_ok=True)
         command = [find_nginx(), "-p", str(prefix), "-c", str(self.config), "-e", "stderr"]
         self.child = Child(command, self.log_file)
-        deadline = time.monotonic() + START_TIMEOUT
         # Another server on the port would answer too; nginx writes its pid only once it listens.
-        while not (pid_file.exists() and pid_file.read_text().strip()):
-            if not self.child.alive or time.monotonic() > deadline:
-                self.stop()
-                raise ProcessError(f"nginx did not start on port {self.gateway.port}\n{self.child.log}")
-            time.sleep(0.02)
+        self.child.wait_until(
+            lambda: pid_file.exists() and bool(pid_file.read_text().strip()),
+            START_TIMEOUT,
+            f"nginx did not start on port {self.gateway.port}",
+        )
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -64,6 +64,22 @@ class Child:
         self._shown += len(lines)
         return lines.decode(errors="replace")
 
+    def wait_until(self, is_ready: Callable[[], bool], timeout: float, failure: str) -> None:
+        """Wait at most `timeout` seconds. What `is_ready` raises stops the process.
+
+        Raises:
+            ProcessError: it died or was too slow; the text is `failure` and the last lines of its log.
+        """
+        deadline = time.monotonic() + timeout
+        try:
+            while not is_ready():
+                if not self.alive or time.monotonic() > deadline:
+                    raise ProcessError(f"{failure}\n{self.log}")
+                time.sleep(0.02)
+        except BaseException:
+            self.stop(signal.SIGTERM, 10)
+            raise
+
     def stop(self, how: signal.Signals, timeout: float) -> None:
         """Ask it to stop with a signal; after `timeout` seconds kill it and what it started."""
         if self._stopped:
@@ -80,6 +96,13 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def status_of(client: httpx.Client, url: str) -> int:
+    """The status of the answer; 0 while there is none."""
+    with contextlib.suppress(httpx.TransportError):
+        return client.get(url).status_code
+    return 0
 
 
 class Verifier:
@@ -119,24 +142,14 @@ class Verifier:
             if not name.startswith(_IGNORED) and not name.lower().endswith("_proxy")
         }
         self.child = Child(command, self.log_file, output=self._audit, environment=environment)
-        try:
-            self._wait_ready()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def _wait_ready(self) -> None:
-        deadline = time.monotonic() + READY_TIMEOUT
         with httpx.Client(trust_env=False, timeout=2) as client:
-            while True:
+
+            def is_ready() -> bool:
                 self._watch()
-                if not self.child.alive or time.monotonic() > deadline:
-                    raise ProcessError(f"the verifier did not become ready\n{self.child.log}")
-                with contextlib.suppress(httpx.TransportError):
-                    if client.get(f"http://{self.address}/ready").status_code == 200:
-                        return
-                time.sleep(0.05)
+                return status_of(client, f"http://{self.address}/ready") == 200
+
+            self.child.wait_until(is_ready, READY_TIMEOUT, "the verifier did not become ready")
+        return self
 
     def stop(self) -> None:
         """Let it finish the requests under way (SIGTERM); kill it after 10 seconds."""

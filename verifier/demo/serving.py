@@ -12,21 +12,13 @@ from starlette.types import ASGIApp
 
 
 def bind(port: int = 0) -> socket.socket:
-    """A socket bound to the port (0: any free one) of the loopback address.
+    """A socket that listens on the port (0: any free one) of the loopback address.
 
     Raises:
         OSError: the port is taken.
     """
-    bound = socket.socket()
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(("127.0.0.1", port))
-        # Bound is not enough: two sockets with SO_REUSEADDR share a port until one of them listens.
-        bound.listen(512)
-    except OSError:
-        bound.close()
-        raise
-    return bound
+    # Bound is not enough: two sockets with SO_REUSEADDR share a port until one of them listens.
+    return socket.create_server(("127.0.0.1", port), backlog=512)
 
 
 def free_port() -> int:

@@ -4,6 +4,7 @@ Issuer and API run in threads of this process, the verifier and nginx in process
 """
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +53,7 @@ class Stack:
         try:
             bind(self.port).close()
         except (OSError, OverflowError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
+            reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else error
             raise ProcessError(f"cannot listen on port {self.port}: {reason}; choose another with --port") from None
         with contextlib.ExitStack() as running:
             directory = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="m2m-demo-")))

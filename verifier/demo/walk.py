@@ -4,7 +4,6 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 
@@ -33,13 +32,6 @@ class Step:
         forged = f" -H 'X-M2M-Role: {self.forged}'" if self.forged else ""
         return f"curl -i{method}{token}{forged} {url}{self.path}"
 
-    def explain(self, url: str, config: Path) -> str:
-        """The line to paste that prints each step of the decision."""
-        command = (
-            f"{shlex.quote(sys.executable)} -P -m verifier explain --config {shlex.quote(str(config))} --policy api"
-        )
-        return f'printf %s "$TOKEN" | {command} --method {self.method} --url {url}{self.path}'
-
     def take(self, client: httpx.Client, token: str) -> tuple[bool, str]:
         """Send it. Whether the answer is the expected one, and a summary of it."""
         headers = {"Authorization": f"Bearer {token}"} if self.token else {}
@@ -48,9 +40,7 @@ class Step:
         answer = client.request(self.method, self.path, headers=headers)
         challenge = answer.headers.get("WWW-Authenticate", "")
         whole = challenge + answer.text
-        right = answer.status_code == self.status and self.holds in whole
-        if self.lacks and self.lacks in whole:
-            right = False
+        right = answer.status_code == self.status and self.holds in whole and not (self.lacks and self.lacks in whole)
         return right, f"{answer.status_code} {' '.join(answer.text.split()) if answer.is_success else challenge}"
 
 
@@ -74,7 +64,9 @@ def instructions(demo: Stack) -> str:
     )
     lines = [("Get a token; its only scope is read", get_token)]
     lines += [(step.title, step.curl(demo.url)) for step in STEPS]
-    lines.append(("Print each step of the decision about the DELETE", DELETE.explain(demo.url, demo.verifier.config)))
+    command = [sys.executable, "-P", "-m", "verifier", "explain", "--config", str(demo.verifier.config)]
+    command += ["--policy", "api", "--method", DELETE.method, "--url", demo.url + DELETE.path]
+    lines.append(("Print each step of the decision about the DELETE", f'printf %s "$TOKEN" | {shlex.join(command)}'))
     script = "\n\n".join(f"  # {number}. {title}\n  {line}" for number, (title, line) in enumerate(lines, 1))
     return f"""
 nginx listens on {demo.url}, protects a small API and asks the verifier about every request.

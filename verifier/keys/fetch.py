@@ -185,11 +185,17 @@ async def _get(client: httpx.AsyncClient, url: str) -> Fetched:
             raise FetchError(f"status {response.status_code}")
         if response.headers.get("content-encoding", "identity") != "identity":
             raise FetchError("the answer is compressed, which was not requested")
-        body = bytearray()
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > SIZE_LIMIT:
-                raise FetchError(f"more than {SIZE_LIMIT // 1024} KiB")
+        body = await read_body(response, SIZE_LIMIT)
         cache_control = response.headers.get("cache-control", "").lower()
     found = _MAX_AGE.search(cache_control)
-    return Fetched(bytes(body), int(found[1]) if found else None)
+    return Fetched(body, int(found[1]) if found else None)
+
+
+async def read_body(response: httpx.Response, limit: int) -> bytes:
+    """The body as it was sent. Raises FetchError where it has more bytes than ``limit``."""
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > limit:
+            raise FetchError(f"more than {limit // 1024} KiB")
+    return bytes(body)

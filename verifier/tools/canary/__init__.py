@@ -10,13 +10,15 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Gauge, Metric, ProcessCollector
 
 from verifier.clock import Clock
+from verifier.keys.fetch import FetchError
 from verifier.tools.canary.checks import CHECKS, Outcome, Result, Round
 from verifier.tools.canary.echo import echo_app
-from verifier.tools.canary.exchange import NoAnswerError, client
+from verifier.tools.canary.exchange import client
 from verifier.tools.canary.settings import Settings, load
 from verifier.tools.canary.tokens import Tokens
 
@@ -42,16 +44,12 @@ class Canary:
         """Of the last round, by check."""
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        prefix = "m2m_verifier_canary_"
-        self._success = Gauge(
-            f"{prefix}check_success", "1: the check passed, 0: it failed; no series while it is unknown.",
-            ["check"], registry=self._registry,
-        )  # fmt: skip
-        self._unknown = Gauge(
-            f"{prefix}check_unknown", "1: the last round could not make the check.", ["check"], registry=self._registry
-        )
-        self._last_run = Gauge(f"{prefix}last_run_timestamp_seconds", "End of the last round.", registry=self._registry)
-        self._duration = Gauge(f"{prefix}round_duration_seconds", "Time of the last round.", registry=self._registry)
+        gauge = partial(Gauge, namespace="m2m_verifier_canary", registry=self._registry)
+        by_check = partial(gauge, labelnames=["check"])
+        self._success = by_check("check_success", "1: the check passed, 0: it failed; no series while it is unknown.")
+        self._unknown = by_check("check_unknown", "1: the last round could not make the check.")
+        self._last_run = gauge("last_run_timestamp_seconds", "End of the last round.")
+        self._duration = gauge("round_duration_seconds", "Time of the last round.")
         for check in CHECKS:
             self._unknown.labels(check).set(1)
 
@@ -70,9 +68,14 @@ class Canary:
         try:
             async with await client(self._settings.url, self._settings.ca_file, self._environment) as through:
                 results = await Round(self._settings, self._tokens, through).results()
-        except NoAnswerError as error:  # no certificate authority, or no usable proxy variable
+        except FetchError as error:  # no certificate authority, or no usable proxy variable
             results = dict.fromkeys(CHECKS, Result(Outcome.UNKNOWN, str(error)))
-        self._take(results)
+        self.results = results
+        self._success.clear()
+        for check, result in results.items():
+            self._unknown.labels(check).set(result.outcome is Outcome.UNKNOWN)
+            if result.outcome is not Outcome.UNKNOWN:
+                self._success.labels(check).set(result.outcome is Outcome.PASS)
         self._duration.set(time.monotonic() - started)
         self._last_run.set(self._clock())
 
@@ -87,14 +90,6 @@ class Canary:
         if Outcome.FAIL in outcomes:
             return FAILED
         return 0 if outcomes == {Outcome.PASS} else NOT_CHECKED
-
-    def _take(self, results: dict[str, Result]) -> None:
-        self._success.clear()
-        for check, result in results.items():
-            self._unknown.labels(check).set(result.outcome is Outcome.UNKNOWN)
-            if result.outcome is not Outcome.UNKNOWN:
-                self._success.labels(check).set(result.outcome is Outcome.PASS)
-        self.results = results
 
     def _log_changes(self, before: Mapping[str, Result]) -> None:
         for check, result in self.results.items():

@@ -11,9 +11,10 @@ from urllib.parse import urljoin
 
 import httpx
 
+from verifier.keys.fetch import FetchError
 from verifier.reasons import Reason
 from verifier.tools.canary import echo
-from verifier.tools.canary.exchange import Answer, NoAnswerError, exchange
+from verifier.tools.canary.exchange import Answer, exchange
 from verifier.tools.canary.settings import CLIENT_ID, Settings
 from verifier.tools.canary.tokens import Tokens
 
@@ -95,7 +96,7 @@ class Round:
             return _unknown(self._tokens.missing_good)
         try:
             answer, query = await self._ask(token.text)
-        except NoAnswerError as error:
+        except FetchError as error:
             return _failed(str(error))
         if answer.status != 200:
             if answer.status == 401:
@@ -172,7 +173,7 @@ class Round:
 async def _answered(check: Awaitable[Result]) -> Result:
     try:
         return await check
-    except NoAnswerError as error:
+    except FetchError as error:
         return _unknown(str(error))
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import httpx
 
 from verifier import __version__
-from verifier.keys.fetch import TIME_LIMIT, FetchError, client_for
+from verifier.keys.fetch import TIME_LIMIT, FetchError, client_for, read_body
 from verifier.keys.proxy import proxy_for
 
 SIZE_LIMIT = 64 * 1024  # bytes of body
@@ -23,10 +23,6 @@ _HEADERS = {
 }
 
 
-class NoAnswerError(Exception):
-    """There was no answer. The message says why, without a header or a body."""
-
-
 class Answer(NamedTuple):
     """An answer of any status."""
 
@@ -36,13 +32,13 @@ class Answer(NamedTuple):
 
 
 async def client(url: str, ca_file: Path | None, environment: Mapping[str, str]) -> httpx.AsyncClient:
-    """A client for requests to the origin of ``url``. Raises NoAnswerError."""
+    """A client for requests to the origin of ``url``. Raises FetchError."""
     try:
         proxy = proxy_for(url, environment)
-        # In a thread: reading the certificate authorities would delay the other checks.
-        return await asyncio.to_thread(client_for, url, _HEADERS, proxy=proxy, ca_file=ca_file, environment=environment)
-    except (FetchError, ValueError) as error:
-        raise NoAnswerError(str(error)) from None
+    except ValueError as error:
+        raise FetchError(str(error)) from None
+    # In a thread: reading the certificate authorities would delay the other checks.
+    return await asyncio.to_thread(client_for, url, _HEADERS, proxy=proxy, ca_file=ca_file, environment=environment)
 
 
 async def exchange(
@@ -51,22 +47,17 @@ async def exchange(
     headers: Sequence[tuple[str, str]] = (),
     form: Mapping[str, str] | None = None,
 ) -> Answer:
-    """GET ``url``, or POST ``form`` to it. Raises NoAnswerError."""
+    """GET ``url``, or POST ``form`` to it. Raises FetchError."""
     method = "GET" if form is None else "POST"
     try:
         async with (
             asyncio.timeout(TIME_LIMIT),
             through.stream(method, url, headers=list(headers), data=form) as answer,
         ):
-            body = bytearray()
-            async for chunk in answer.aiter_raw():
-                body += chunk
-                if len(body) > SIZE_LIMIT:
-                    raise NoAnswerError(f"more than {SIZE_LIMIT // 1024} KiB")
-            return Answer(answer.status_code, answer.headers, bytes(body))
+            return Answer(answer.status_code, answer.headers, await read_body(answer, SIZE_LIMIT))
     except TimeoutError:
-        raise NoAnswerError(f"no answer within {TIME_LIMIT:g} s") from None
+        raise FetchError(f"no answer within {TIME_LIMIT:g} s") from None
     except httpx.ConnectError as error:
-        raise NoAnswerError(f"cannot connect: {error}") from None
+        raise FetchError(f"cannot connect: {error}") from None
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
-        raise NoAnswerError(type(error).__name__) from None  # its message could quote a header
+        raise FetchError(type(error).__name__) from None  # its message could quote a header

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 from verifier import strict_json
 from verifier.clock import Clock
-from verifier.tools.canary.exchange import NoAnswerError, client, exchange
+from verifier.keys.fetch import FetchError
+from verifier.tools.canary.exchange import client, exchange
 from verifier.tools.canary.settings import Grant, Settings
 
 SIZE_LIMIT = 16 * 1024  # bytes of a token or a secret
@@ -54,7 +55,7 @@ class Tokens:
         self.missing_good, self.missing_expired = "", "no token of this canary has expired yet"
         try:
             await self._renew_good()
-        except (TokenError, NoAnswerError) as error:
+        except (TokenError, FetchError) as error:
             self.missing_good = f"token: {error}"
             if self.good is not None and self.good.expires <= self._clock():
                 self._retire()
@@ -96,7 +97,7 @@ class Tokens:
 
 
 async def _granted(grant: Grant, environment: Mapping[str, str]) -> Token:
-    """A token for the client's secret (RFC 6749 section 4.4). Raises TokenError and NoAnswerError."""
+    """A token for the client's secret (RFC 6749 section 4.4). Raises TokenError and FetchError."""
     secret = _content(grant.client_secret_file)
     form = {"grant_type": "client_credentials", **grant.parameters}
     if grant.scope:

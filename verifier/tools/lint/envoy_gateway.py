@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from verifier.tools.lint.guards import EXT_AUTHZ, UNGUARDED, Found, Guard, asks_verifier
+from verifier.tools.lint.guards import EXT_AUTHZ, UNGUARDED, Found, Guard
 from verifier.tools.lint.known import Known
 from verifier.tools.lint.manifests import Manifests, Object, Place
 from verifier.tools.lint.targets import Targets, no_grant, targets_of
@@ -20,7 +20,7 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
         if guard is None:
             continue
         yield guard
-        for backend in (*policy.each(*_HTTP, "backendRefs"), (*_HTTP, "backendRef")):
+        for backend in _backends(policy):
             yield from no_grant(policy, backend, manifests)
         if not any(policy.at("spec", key) for key in ("targetRefs", "targetRef", "targetSelectors")):
             why = f"this SecurityPolicy has no target: {UNGUARDED}"
@@ -41,12 +41,12 @@ def _policies(manifests: Manifests) -> Iterator[Object]:
     return manifests.of("gateway.envoyproxy.io", "SecurityPolicy")
 
 
+def _backends(policy: Object) -> tuple[Place, ...]:
+    return (*policy.each(*_HTTP, "backendRefs"), (*_HTTP, "backendRef"))
+
+
 def _guard(policy: Object) -> Guard | None:
-    path, passed, asked = (*_HTTP, "path"), (*_HTTP, "headersToBackend"), ("spec", "extAuth", "headersToExtAuth")
-    backends = (*policy.each(*_HTTP, "backendRefs"), (*_HTTP, "backendRef"))
-    service = " ".join(policy.text(*backend, "name") for backend in backends)
-    if not isinstance(policy.at(*_HTTP), dict) or not asks_verifier(policy.text(*path), service, policy.texts(*passed)):
-        return None
-    return Guard(policy, path, policy.text(*path), (EXT_AUTHZ,), passed, policy.texts(*passed),
-                 f"the route among the targetRefs of {policy.label}", asked, policy.texts(*asked),
-                 fail_open=("spec", "extAuth", "failOpen"))  # fmt: skip
+    use, services = f"the route among the targetRefs of {policy.label}", [(*item, "name") for item in _backends(policy)]
+    guard = Guard(policy, (*_HTTP, "path"), (EXT_AUTHZ,), use, services, (*_HTTP, "headersToBackend"),
+                  ("spec", "extAuth", "headersToExtAuth"), fail_open=("spec", "extAuth", "failOpen"))  # fmt: skip
+    return guard if isinstance(policy.at(*_HTTP), dict) and guard.asks else None

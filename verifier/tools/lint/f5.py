@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from verifier.proxies import nginx
 from verifier.tools.lint import snippets
-from verifier.tools.lint.guards import UNGUARDED, Found, Guard, Route, asks_verifier, missing_headers
+from verifier.tools.lint.guards import UNGUARDED, Found, Guard, Route, missing_headers
 from verifier.tools.lint.known import Known
 from verifier.tools.lint.manifests import Finding, Manifests, Object, Place
 from verifier.tools.lint.targets import named
@@ -20,7 +20,8 @@ _REQUEST = {"x-original-url": "$scheme://$http_host$request_uri", "x-original-me
 def read(manifests: Manifests, known: Known) -> Iterator[Found]:
     """The guards, routes and traps of VirtualServers and Policies."""
     policies = {policy.label: policy for policy in manifests.of(_GROUP, "Policy")}
-    guards = {label: guard for label, policy in policies.items() if (guard := _guard(policy)) is not None}
+    guards = {label: found for label, policy in policies.items() if (found := _guard(policy)).asks}
+    deciding = {label for label, one in policies.items() if any(one.at("spec", kind) is not None for kind in _CHECKS)}
     inherited: dict[str, list[str]] = {}  # the policies of a VirtualServerRoute
     used: set[str] = set()
     for one in (*manifests.of(_GROUP, "VirtualServer"), *manifests.of(_GROUP, "VirtualServerRoute")):
@@ -34,7 +35,7 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
                 target = one.text(*place, "route")
                 inherited[target if "/" in target else f"{one.namespace}/{target}".removeprefix("/")] = names
                 continue
-            checks = [name for name in names if name in policies and _decides(policies[name])]
+            checks = [name for name in names if name in deciding]
             guard = next((guards.get(name) for name in checks if policies[name].at(*_AUTH) is not None), None)
             used |= {guard.object.label} if guard else set()
             host, path = one.text("spec", "host"), one.text(*place, "path")
@@ -54,18 +55,11 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
             yield guard.object.finding("unused-guard", ("metadata", "name"), why, guard.use)
 
 
-def _guard(policy: Object) -> Guard | None:
-    uri, service = policy.text(*_AUTH, "authURI"), policy.text(*_AUTH, "authServiceName")
-    if not asks_verifier(uri, service):
-        return None
+def _guard(policy: Object) -> Guard:
     own = snippets.set_headers(policy.text(*_AUTH, "authSnippets"))
     certified = tuple(name for name, value in own.items() if value.startswith("$ssl_client_"))
-    return Guard(policy, (*_AUTH, "authURI"), uri, (nginx.PREFIX,), (), (), f"policies: [{{name: {policy.name}}}]",
-                 drops_challenge=True, certified=certified)  # fmt: skip
-
-
-def _decides(policy: Object) -> bool:
-    return any(policy.at("spec", kind) is not None for kind in _CHECKS)
+    return Guard(policy, (*_AUTH, "authURI"), (nginx.PREFIX,), f"policies: [{{name: {policy.name}}}]",
+                 [(*_AUTH, "authServiceName")], drops_challenge=True, certified=certified)  # fmt: skip
 
 
 def _backends(one: Object, place: Place) -> Iterator[str]:

@@ -7,7 +7,7 @@ from itertools import product
 
 from verifier.proxies import gateway_fabric
 from verifier.tools.lint import envoy_gateway, istio
-from verifier.tools.lint.guards import EXT_AUTHZ, UNGUARDED, Found, Guard, Route, asks_verifier
+from verifier.tools.lint.guards import EXT_AUTHZ, UNGUARDED, Found, Guard, Route
 from verifier.tools.lint.known import Known
 from verifier.tools.lint.manifests import Finding, Manifests, Object, Place
 from verifier.tools.lint.targets import GROUP, Targets, named, no_grant
@@ -15,7 +15,7 @@ from verifier.tools.lint.targets import GROUP, Targets, named, no_grant
 
 def read(manifests: Manifests, known: Known) -> Iterator[Found]:
     """The guards, routes and traps of HTTPRoutes and what is like them."""
-    attached = istio.targets(manifests, known) | envoy_gateway.targets(manifests)
+    attached = istio.targets(manifests) | envoy_gateway.targets(manifests)
     for one in manifests.of(GROUP, "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"):
         for rule in one.each("spec", "rules"):
             if middlewares_of(one, rule):  # Traefik's: read in traefik
@@ -48,17 +48,16 @@ def _filters(one: Object, rule: Place, manifests: Manifests) -> Iterator[Guard |
     for place in list(one.each(*filters)) or [filters]:  # a mapping, where the line with the type is lost
         auth: Place = (*place, "externalAuth")
         http, backend = (*auth, "http"), (*auth, "backendRef")
-        path, passed, asked = (*http, "path"), (*http, "allowedResponseHeaders"), (*http, "allowedHeaders")
-        if not isinstance(one.at(*auth), dict):
-            continue
-        if not asks_verifier(one.text(*path), one.text(*backend, "name"), one.texts(*passed)):
+        is_fabric = one.text(*http, "path").startswith(gateway_fabric.PREFIX)
+        guard = Guard(one, (*http, "path"), _dialects(one, manifests), "the same filter ExternalAuth",
+                      [(*backend, "name")], (*http, "allowedResponseHeaders"), (*http, "allowedHeaders"),
+                      drops_challenge=is_fabric)  # fmt: skip
+        if not isinstance(one.at(*auth), dict) or not guard.asks:
             continue
         if one.text(*place, "type") != "ExternalAuth":
             yield one.trap("no-guard", (*place, "type"), f"the filter's type is another: {UNGUARDED}", "ExternalAuth")
             continue
-        is_fabric = one.text(*path).startswith(gateway_fabric.PREFIX)
-        yield Guard(one, path, one.text(*path), _dialects(one, manifests), passed, one.texts(*passed),
-                    "the same filter ExternalAuth", asked, one.texts(*asked), drops_challenge=is_fabric)  # fmt: skip
+        yield guard
         yield from no_grant(one, backend, manifests)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from urllib.parse import SplitResult, urlsplit
 
 from verifier.identity import IDENTITY_HEADERS
@@ -20,6 +21,7 @@ EXT_AUTHZ = ext_authz.PREFIX.decode().rstrip("/")
 
 _BY_HEADERS = {dialect.PREFIX: dialect.policy_in for dialect in (nginx, forward_auth, gateway_fabric)}
 _IDENTITY = {name.lower() for name in IDENTITY_HEADERS}
+_OVERRIDES = [name.decode() for name in METHOD_OVERRIDES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +30,55 @@ class Guard:
 
     object: Object
     place: Place
-    """Of the auth URL."""
-    written: str
-    """The auth URL, or its path alone."""
+    """Of the auth URL, or of its path alone."""
     prefixes: tuple[str, ...]
     """The dialects that this controller can use."""
-    passed: Place
-    """Where the headers are listed that the controller takes from the verifier's answer; empty: in each route."""
-    headers: Sequence[str]
     use: str
     """What makes another route of the same controller ask too."""
+    services: Sequence[Place] = ()
+    """Where it names the verifier's Service, if not in the auth URL."""
+    passed: Place = ()
+    """Where the headers are listed that the controller takes from the verifier's answer; empty: in each route."""
     asked: Place = ()
     """Where the client's headers are listed that the verifier sees; empty: it sees all."""
-    sent: Sequence[str] = ()
+    has_wildcards: bool = False
+    """Whether a list may hold ``X-M2M-*``, for each header that begins so."""
     drops_challenge: bool = False
     """Whether a 403 loses its headers on its way to the client."""
     certified: Sequence[str] = ()
     """The headers of the auth request that the controller sets itself, in lower case."""
     fail_open: Place = ()
     """Of the switch that lets requests pass while the verifier is down."""
+
+    @property
+    def written(self) -> str:
+        """The auth URL, or its path alone."""
+        return self.object.text(*self.place)
+
+    @property
+    def asks(self) -> bool:
+        """Whether it is meant to ask the verifier: by path, by Service, or, without a URL, by the headers."""
+        services = "".join(f" {self.object.text(*place)}" for place in self.services)
+        headers = map(str.lower, self.headers(IDENTITY_HEADERS))
+        return (
+            bool(_policies(self.url.path))
+            or "m2m-verifier" in self.url.netloc + services
+            or (not self.written and not _IDENTITY.isdisjoint(headers))
+        )
+
+    def headers(self, names: Iterable[str]) -> list[str]:
+        """The headers that the controller takes from the answer. ``names`` are those that a wildcard may stand for."""
+        return self._listed(self.passed, names)
+
+    @property
+    def sent(self) -> list[str]:
+        """The client's headers that the verifier sees."""
+        return self._listed(self.asked, _OVERRIDES)
+
+    def _listed(self, place: Place, names: Iterable[str]) -> list[str]:
+        listed = self.object.texts(*place)
+        patterns = [pattern.lower() for pattern in listed if self.has_wildcards and "*" in pattern]
+        return [*listed, *(name for name in names if any(fnmatchcase(name.lower(), pattern) for pattern in patterns))]
 
     @property
     def url(self) -> SplitResult:
@@ -89,25 +121,16 @@ def split(url: str) -> SplitResult:
         return urlsplit("")
 
 
-def asks_verifier(url: str, service: str = "", headers: Sequence[str] = ()) -> bool:
-    """Whether something is meant to ask the verifier: by path, by Service, or, without a URL, by the headers."""
-    parts = split(url)
-    return (
-        bool(_policies(parts.path))
-        or "m2m-verifier" in parts.netloc + service
-        or (not url and not _IDENTITY.isdisjoint(map(str.lower, headers)))
-    )
-
-
 def findings(guard: Guard, known: Known) -> Iterator[Finding]:
     """Every trap that a guard has by itself."""
     yield from _auth_url(guard, known)
-    missing = missing_headers(guard.headers, known)
+    headers = guard.headers(missing_headers((), known))
+    missing = missing_headers(headers, known)
     if guard.passed and missing:
         why = f"{', '.join(missing)} not listed: the API receives what the client sent, not what the verifier answered"
-        yield guard.object.trap("forgeable-header", guard.passed, why, [*guard.headers, *missing])
+        yield guard.object.trap("forgeable-header", guard.passed, why, [*headers, *missing])
     lower = set(map(str.lower, guard.sent))
-    hidden = [name.decode() for name in METHOD_OVERRIDES if name.decode() not in lower]
+    hidden = [name for name in _OVERRIDES if name not in lower]
     if guard.asked and hidden:
         why = f"the verifier does not see {', '.join(hidden)}: a rule with token: none may let another method pass"
         yield guard.object.trap("hidden-header", guard.asked, why, [*guard.sent, *hidden])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from verifier.proxies import forward_auth, nginx
 from verifier.tools.lint import snippets
-from verifier.tools.lint.guards import UNGUARDED, Found, Guard, Route, asks_verifier, split
+from verifier.tools.lint.guards import UNGUARDED, Found, Guard, Route, split
 from verifier.tools.lint.known import Known
 from verifier.tools.lint.manifests import Finding, Manifests, Object, Place
 
@@ -37,22 +37,19 @@ class Ingress:
         return self.object.text(*place(key))
 
     @property
-    def response_headers(self) -> list[str]:
-        """The names in ``auth-response-headers``, as they are written."""
-        return [name.strip() for name in self.annotation("auth-response-headers").split(",") if name.strip()]
-
-    @property
-    def guard(self) -> Guard | None:
-        """How it asks the verifier: ``auth-url`` has its path, or names its Service."""
-        url = self.annotation("auth-url")
-        if not url or not asks_verifier(url):
-            return None
+    def guard(self) -> Guard:
+        """How it asks the verifier, if it does."""
         # Traefik answers the client itself; nginx sets the header of the certificate, which has rules of its own.
         prefix = forward_auth.PREFIX if self.is_traefik else nginx.PREFIX
-        passed, use = place("auth-response-headers"), f'{PREFIX}auth-url: "{url}"'
         certified = () if self.is_traefik else (nginx.CERTIFICATE,)
-        return Guard(self.object, place("auth-url"), url, (prefix,), passed, self.response_headers, use,
-                     drops_challenge=not self.is_traefik, certified=certified)  # fmt: skip
+        return Guard(self.object, place("auth-url"), (prefix,), f'{PREFIX}auth-url: "{self.annotation("auth-url")}"',
+                     passed=place("auth-response-headers"), drops_challenge=not self.is_traefik,
+                     certified=certified)  # fmt: skip
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether it asks: ``auth-url`` has the verifier's path, or names its Service."""
+        return bool(self.annotation("auth-url")) and self.guard.asks
 
     @property
     def hosts(self) -> list[str]:
@@ -104,9 +101,9 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
         if ingress.annotation("canary") != "true" and not one.text(*MIDDLEWARES):
             ingresses.append(ingress)
     passing = {host for ingress in ingresses if not _missing_for_certificate(ingress) for host in ingress.hosts}
-    guarded_hosts = {host for ingress in ingresses if ingress.guard for host in ingress.hosts}
+    guarded_hosts = {host for ingress in ingresses if ingress.is_guarded for host in ingress.hosts}
     for ingress in ingresses:
-        guard = ingress.guard
+        guard = ingress.guard if ingress.is_guarded else None
         is_checked = bool(ingress.annotation("auth-url"))
         for host, path, backend in ingress.paths():
             yield Route(ingress.object, place("auth-url"), host, path, backend, guard, is_checked)
@@ -115,9 +112,9 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
             yield from _auth_url(ingress)
             yield from _traefik(ingress) if ingress.is_traefik else _nginx(ingress, known, passing)
             yield from _tls(ingress)
-        elif not is_checked and asks_verifier("", headers=ingress.response_headers):
+        elif not is_checked and ingress.guard.asks:
             why = f"auth-response-headers lists the verifier's, but there is no auth-url: {UNGUARDED}"
-            write = f"{SERVICE}{forward_auth.PREFIX if ingress.is_traefik else nginx.PREFIX}/POLICY"
+            write = f"{SERVICE}{ingress.guard.prefixes[0]}/POLICY"
             yield ingress.trap("no-guard", "auth-url", why, write)
         is_shared = not guarded_hosts.isdisjoint(ingress.hosts)
         yield from snippets.of_ingress(ingress.object, guard is not None, is_shared, known)

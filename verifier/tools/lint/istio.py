@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 
 from verifier.policy.resources import WELL_KNOWN
-from verifier.proxies.fields import METHOD_OVERRIDES
-from verifier.tools.lint.guards import EXT_AUTHZ, UNGUARDED, Found, Guard, asks_verifier, missing_headers
+from verifier.tools.lint.guards import EXT_AUTHZ, UNGUARDED, Found, Guard
 from verifier.tools.lint.known import Known
 from verifier.tools.lint.manifests import Finding, Manifests, Object, Place
 from verifier.tools.lint.targets import Targets, targets_of
@@ -18,7 +16,7 @@ _MESHES: tuple[Place, ...] = ((), ("meshConfig",), ("spec", "meshConfig"))
 
 def read(manifests: Manifests, known: Known) -> Iterator[Found]:
     """The guards and traps of providers and policies."""
-    guards = _providers(manifests, known)
+    guards = _providers(manifests)
     yield from guards.values()
     used = set()
     for policy in manifests.of("security.istio.io", "AuthorizationPolicy"):
@@ -34,9 +32,9 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
             yield guard.object.finding("unused-guard", guard.place[:-2], why, guard.use)
 
 
-def targets(manifests: Manifests, known: Known) -> Targets:
+def targets(manifests: Manifests) -> Targets:
     """The guards of Gateways and routes that an AuthorizationPolicy is attached to."""
-    guards = _providers(manifests, known)
+    guards = _providers(manifests)
     return {
         key: (guards.get(policy.text("spec", "provider", "name")), True)
         for policy in manifests.of("security.istio.io", "AuthorizationPolicy")
@@ -45,27 +43,18 @@ def targets(manifests: Manifests, known: Known) -> Targets:
     }
 
 
-def _providers(manifests: Manifests, known: Known) -> dict[str, Guard]:
-    guards = {}
+def _providers(manifests: Manifests) -> dict[str, Guard]:
+    guards: dict[str, Guard] = {}
     for one in (*manifests.sections(), *manifests.of("istio.io", "IstioOperator")):
         for item in (item for mesh in _MESHES for item in one.each(*mesh, "extensionProviders")):
             http: Place = (*item, "envoyExtAuthzHttp")
-            path, passed = (*http, "pathPrefix"), (*http, "headersToUpstreamOnAllow")
-            asked = (*http, "includeRequestHeadersInCheck")
-            headers = _expanded(one.texts(*passed), missing_headers((), known))
-            sent = _expanded(one.texts(*asked), [name.decode() for name in METHOD_OVERRIDES])
-            if asks_verifier(one.text(*path), one.text(*http, "service"), headers):
-                name = one.text(*item, "name")
-                use = f"an AuthorizationPolicy with action: CUSTOM, provider: {{name: {name}}}, rules: [{{}}]"
-                guards[name] = Guard(one, path, one.text(*path), (EXT_AUTHZ,), passed, headers, use, asked, sent,
-                                     fail_open=(*http, "failOpen"))  # fmt: skip
+            name = one.text(*item, "name")
+            use = f"an AuthorizationPolicy with action: CUSTOM, provider: {{name: {name}}}, rules: [{{}}]"
+            guard = Guard(one, (*http, "pathPrefix"), (EXT_AUTHZ,), use, [(*http, "service")],
+                          (*http, "headersToUpstreamOnAllow"), (*http, "includeRequestHeadersInCheck"),
+                          has_wildcards=True, fail_open=(*http, "failOpen"))  # fmt: skip
+            guards |= {name: guard} if guard.asks else {}
     return guards
-
-
-def _expanded(listed: list[str], names: list[str]) -> list[str]:
-    """A list with its wildcards resolved: X-M2M-* stands for each header that begins so."""
-    patterns = [pattern.lower() for pattern in listed if "*" in pattern]
-    return [*listed, *(name for name in names if any(fnmatchcase(name.lower(), pattern) for pattern in patterns))]
 
 
 def _policy(policy: Object) -> Iterator[Finding]:

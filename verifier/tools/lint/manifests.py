@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from verifier.config import yaml_errors
+from verifier.config.yaml_errors import Place as Place  # the controllers import it from here
 
-Place = tuple[str | int, ...]
-"""Keys and indexes that lead to a part of an object."""
+_ANNOTATIONS = ("metadata", "annotations")
 
 # Where a ConfigMap holds the configuration of Istio's mesh and of Traefik.
 _EMBEDDED = ("mesh", "traefik.yaml", "traefik.yml")
@@ -40,13 +40,6 @@ class Finding:
         return f"{where} [{self.rule}]\n  why:   {self.why}\n  write: {self.write}"
 
 
-class _Mapping(dict[Any, Any]):
-    """A mapping that knows its own line and those of its keys."""
-
-    line = 0
-    lines: dict[Any, int] = {}
-
-
 @dataclass(frozen=True, slots=True)
 class Object:
     """An object of Kubernetes, or a configuration without kind and name. No part of it has a type for sure."""
@@ -59,6 +52,8 @@ class Object:
     name: str = ""
     offset: int = 0
     """Lines of the file before ``content``, where that is a text of its own."""
+    node: yaml.Node | None = None
+    """What ``content`` was made of: it has the lines."""
 
     @property
     def label(self) -> str:
@@ -79,31 +74,30 @@ class Object:
         """A scalar as text, else empty."""
         return text(self.at(*place))
 
+    def mapping(self, *place: str | int) -> dict[Any, Any]:
+        """A mapping; empty where there is none."""
+        value = self.at(*place)
+        return value if isinstance(value, dict) else {}
+
     def each(self, *place: str | int) -> Iterator[Place]:
         """The places of the items of a list."""
         value = self.at(*place)
         return ((*place, number) for number in range(len(value) if isinstance(value, list) else 0))
 
     def texts(self, *place: str | int) -> list[str]:
-        """A list of scalars as texts."""
+        """A list of scalars as texts. An annotation is one text, with commas."""
+        if place[:2] == _ANNOTATIONS:
+            return [name.strip() for name in self.text(*place).split(",") if name.strip()]
         return [self.text(*item) for item in self.each(*place)]
 
     def line(self, place: Place) -> int:
         """The line of a part; of the part that should hold it, where it is missing."""
-        value, line = self.content, getattr(self.content, "line", 0)
-        for part in place:
-            if isinstance(value, _Mapping):
-                line = value.lines.get(part, line)
-                value = value.get(part)
-            elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-                value = value[part]
-                line = getattr(value, "line", line)
-        return int(line) + self.offset
+        start = self.node.start_mark.line + 1 if self.node is not None else 0
+        return self.offset + (yaml_errors.find(self.node, place)[1] or start)
 
     def finding(self, rule: str, place: Place, why: str, write: str) -> Finding:
         """A finding about this object."""
-        shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
-        shown = str(place[-1]) if place[:2] == ("metadata", "annotations") else shown
+        shown = str(place[-1]) if place[:2] == _ANNOTATIONS else yaml_errors.written(place)
         return Finding(rule, self.file, self.line(place), f"{self.kind} {self.label}".strip(), shown, why, write)
 
     def trap(self, rule: str, place: Place, why: str, value: str | Sequence[str] | None = None) -> Finding:
@@ -112,7 +106,7 @@ class Object:
         if value is None:
             return self.finding(rule, place, why, f"(nothing: delete the {str(key).rpartition('/')[2]} line)")
         listed = value if isinstance(value, str) else f"[{', '.join(value)}]"
-        if place[:2] == ("metadata", "annotations"):  # their values are texts
+        if place[:2] == _ANNOTATIONS:  # their values are texts
             listed = f'"{value if isinstance(value, str) else ", ".join(value)}"'
         return self.finding(rule, place, why, f"{key}: {listed}")
 
@@ -134,20 +128,9 @@ class Manifests:
 
 def read(paths: Iterable[Path]) -> tuple[Manifests, list[Finding]]:
     """The objects of all files, and a finding for each file that cannot be read."""
-    objects: list[Object] = []
-    findings: list[Finding] = []
-    for path in paths:
-        try:
-            content = path.read_text(encoding="utf-8")
-        except OSError as error:
-            findings.append(_unreadable(str(path), error.strerror or type(error).__name__))
-        except UnicodeDecodeError:
-            findings.append(_unreadable(str(path), "not UTF-8 text"))
-        else:
-            for found in _objects(Object(str(path), content)):
-                findings += [found] if isinstance(found, Finding) else []
-                objects += [found] if isinstance(found, Object) else []
-    return Manifests(tuple(objects)), findings
+    found = [one for path in paths for one in _read(path)]
+    objects = tuple(one for one in found if isinstance(one, Object))
+    return Manifests(objects), [one for one in found if isinstance(one, Finding)]
 
 
 def text(value: object) -> str:
@@ -162,21 +145,30 @@ def _unreadable(file: str, why: str, line: int = 0) -> Finding:
     return Finding("unreadable", file, line, "", "", why, "a readable file of Kubernetes YAML")
 
 
+def _read(path: Path) -> Iterator[Object | Finding]:
+    try:
+        yield from _objects(Object(str(path), path.read_text(encoding="utf-8")))
+    except OSError as error:
+        yield _unreadable(str(path), error.strerror or type(error).__name__)
+    except UnicodeDecodeError:
+        yield _unreadable(str(path), "not UTF-8 text")
+
+
 def _objects(source: Object) -> Iterator[Object | Finding]:
     """The objects in a text, and in the configurations that ConfigMaps hold."""
     try:
-        documents = list(yaml.load_all(source.content, _Loader))
+        documents = list(_documents(yaml.SafeLoader(source.content)))
     # PyYAML raises ValueError for an impossible date or number, RecursionError for deep nesting.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         line, problem = yaml_errors.describe(error)
         yield _unreadable(source.file, problem, line + source.offset if line else source.offset)
         return
-    for document in documents:
-        whole = replace(source, content=document)
+    for node, content in documents:
+        whole = replace(source, content=content, node=node)
         # What `kubectl get -o yaml` prints; the API server nests no lists.
         items = whole.each("items") if whole.text("kind").endswith("List") else [()]
         for item in items:
-            one = as_object(replace(whole, content=whole.at(*item)))
+            one = as_object(replace(whole, content=whole.at(*item), node=yaml_errors.find(node, item)[0]))
             yield one
             for key in _EMBEDDED if one.kind == "ConfigMap" else ():
                 if one.text("data", key):
@@ -195,20 +187,7 @@ def as_object(document: Object) -> Object:
     )
 
 
-class _Loader(yaml.SafeLoader):
-    """Keeps the lines of mappings."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[_Mapping]:
-    found = _Mapping()
-    yield found  # before its content, for aliases inside it
-    found.update(loader.construct_mapping(node))
-    found.line = node.start_mark.line + 1
-    found.lines = {text(key): line for key, line in _lines(node)}
-
-
-def _lines(node: yaml.MappingNode) -> Iterator[tuple[object, int]]:
-    return ((key.value, key.start_mark.line + 1) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+def _documents(loader: yaml.SafeLoader) -> Iterator[tuple[yaml.Node | None, Any]]:
+    while loader.check_node():
+        node = loader.get_node()
+        yield node, loader.construct_document(node)

@@ -25,8 +25,7 @@ def of_ingress(ingress: Object, is_guarded: bool, is_shared: bool, known: Known)
 
     ``is_shared``: a guard is on one of the hosts. A server snippet is in force for all Ingresses of its hosts.
     """
-    annotations = ingress.at("metadata", "annotations")
-    for key in annotations if isinstance(annotations, dict) else ():
+    for key in ingress.mapping("metadata", "annotations"):
         place: Place = ("metadata", "annotations", key)
         kind = text(key).rpartition("/")[2]
         if kind == "satisfy" and is_guarded and ingress.text(*place).strip().lower() == "any":

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from verifier.proxies import forward_auth
 from verifier.tools.lint.gateway_api import middlewares_of, ways_of
-from verifier.tools.lint.guards import UNGUARDED, Found, Guard, Route, asks_verifier, missing_headers
+from verifier.tools.lint.guards import UNGUARDED, Found, Guard, Route, missing_headers
 from verifier.tools.lint.ingress_nginx import MIDDLEWARES, Ingress
 from verifier.tools.lint.known import Known
 from verifier.tools.lint.manifests import Finding, Manifests, Object, Place
@@ -25,7 +25,7 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
     middlewares: dict[str, Object] = {}
     for one in manifests.of(_GROUPS, "Middleware"):
         middlewares |= {one.label: one, f"{one.namespace or 'default'}-{one.name}@kubernetescrd": one}
-    guards = {one.label: _guard(one) for one in middlewares.values() if _asks(one)}
+    guards = {one.label: found for one in middlewares.values() if (found := _guard(one)).asks}
     statics = list(manifests.sections("entryPoints"))
     used: set[str] = set()
     serving: set[str] = set()
@@ -58,8 +58,7 @@ def _routers(manifests: Manifests) -> Iterator[tuple[Object, Place, list[str], l
     """What lists Middlewares: object, place, names; and host, path and backend of each way to an API."""
     for one in manifests.of("", "Ingress"):
         if one.text(*MIDDLEWARES):
-            names = [name.strip() for name in one.text(*MIDDLEWARES).split(",")]
-            yield one, MIDDLEWARES, names, list(Ingress(one, True).paths())
+            yield one, MIDDLEWARES, one.texts(*MIDDLEWARES), list(Ingress(one, True).paths())
     for one in manifests.of(_GROUPS, "IngressRoute", "IngressRouteTCP"):
         for place in one.each("spec", "routes"):
             names = [_name(one, item) for item in one.each(*place, "middlewares")]
@@ -74,23 +73,17 @@ def _routers(manifests: Manifests) -> Iterator[tuple[Object, Place, list[str], l
 
 def _outer(static: Object, entries: list[str]) -> Iterator[str]:
     """The Middlewares of the entry points that a router names; of all, where it names none."""
-    for entry in static.at("entryPoints") if isinstance(static.at("entryPoints"), dict) else ():
+    for entry in static.mapping("entryPoints"):
         if entry in entries or not entries:
             yield from static.texts("entryPoints", entry, "http", "middlewares")
 
 
-def _asks(middleware: Object) -> bool:
-    address, headers = ("spec", "forwardAuth", "address"), ("spec", "forwardAuth", "authResponseHeaders")
-    return asks_verifier(middleware.text(*address), headers=middleware.texts(*headers))
-
-
 def _guard(middleware: Object) -> Guard:
     auth: Place = ("spec", "forwardAuth")
-    passed, asked = (*auth, "authResponseHeaders"), (*auth, "authRequestHeaders")
-    sent = middleware.texts(*asked)
+    asked = (*auth, "authRequestHeaders") if middleware.texts(*auth, "authRequestHeaders") else ()
     use = f"middlewares: [{{name: {middleware.name}}}]"
-    return Guard(middleware, (*auth, "address"), middleware.text(*auth, "address"), (forward_auth.PREFIX,), passed,
-                 middleware.texts(*passed), use, asked if sent else (), sent)  # fmt: skip
+    return Guard(middleware, (*auth, "address"), (forward_auth.PREFIX,), use,
+                 passed=(*auth, "authResponseHeaders"), asked=asked)  # fmt: skip
 
 
 def _name(one: Object, item: Place) -> str:
@@ -120,9 +113,8 @@ def _order(one: Object, place: Place, chain: list[Object], guard: Guard, known: 
             names = list(dict.fromkeys([guard.object.name, *(other.name for other in chain)]))
             yield one.trap("rewrite-before-auth", place, why, [f"{{name: {name}}}" for name in names])
     for middleware in chain[position:]:
-        headers = middleware.at("spec", "headers", "customRequestHeaders")
         own = set(map(str.lower, missing_headers((), known)))
-        for name in headers if isinstance(headers, dict) else ():
+        for name in middleware.mapping("spec", "headers", "customRequestHeaders"):
             if str(name).lower() in own:
                 why = f"sets {name} behind the guard: the API receives another value than the verifier's"
                 yield middleware.trap("forgeable-header", ("spec", "headers", "customRequestHeaders", name), why)
@@ -139,8 +131,7 @@ def _matches(rule: str) -> Iterator[tuple[str, str]]:
 
 def _static(static: Object, serving: set[str]) -> Iterator[Finding]:
     """Traps of the entry points that serve a guarded route; of all, where it is not known which."""
-    entries = static.at("entryPoints")
-    for entry in entries if isinstance(entries, dict) else ():
+    for entry in static.mapping("entryPoints"):
         if serving and entry not in serving:
             continue
         http: Place = ("entryPoints", entry, "http")

@@ -31,14 +31,13 @@ def run(
     """
     tally = Tally(_replay(config, options))
     try:
-        for source, first, lines in read(options.files, stdin, err):
-            for number, line in enumerate(lines, first):
-                try:
-                    record = parse_line(line)
-                except ValueError as error:
-                    if line.strip():
-                        tally.add_broken(source, number, error)
-                    continue
+        for source, number, line in read(options.files, stdin, err):
+            try:
+                record = parse_line(line)
+            except ValueError as error:
+                if line.strip():
+                    tally.add_broken(source, number, error)
+            else:
                 tally.add(record)
     except InputError as error:
         print(output.printable(str(error)), file=err)

@@ -49,15 +49,6 @@ class Record(NamedTuple):
     path: str
 
 
-class Lines(NamedTuple):
-    """Consecutive lines of one file."""
-
-    source: str
-    first: int
-    """The number of the first one."""
-    lines: list[bytes]
-
-
 _TEXTS = itemgetter("time", "policy", "issuer", "client_id", "scope", "role", "jti", "method", "host", "path")
 _TIME_LENGTH = len("2027-01-15T08:00:00.250000Z")
 
@@ -124,18 +115,18 @@ class Progress:
         self._out.flush()
 
 
-def read(paths: Sequence[str], stdin: io.BufferedReader, progress_to: TextIO) -> Iterator[Lines]:
-    """The lines of all files in their order, ``-`` for ``stdin``. Raises InputError."""
+def read(paths: Sequence[str], stdin: io.BufferedReader, progress_to: TextIO) -> Iterator[tuple[str, int, bytes]]:
+    """The lines of all files in their order, ``-`` for ``stdin``: file, number and text. Raises InputError."""
     progress = Progress(_size(paths), progress_to)
     before = count = 0
     try:
         for path in paths:
             name = "standard input" if path == STDIN else path
             position = 0
-            with _errors_of(name), _opened(path, stdin) as raw:
-                for lines, position in _chunks(name, raw):
-                    count += len(lines.lines)
-                    yield lines
+            with _errors_of(name), contextlib.nullcontext(stdin) if path == STDIN else open(path, "rb") as raw:
+                for first, lines, position in _chunks(raw):
+                    yield from ((name, number, line) for number, line in enumerate(lines, first))
+                    count += len(lines)
                     progress.show(before + position, count)
             before += position
     finally:
@@ -151,10 +142,6 @@ def _size(paths: Sequence[str]) -> int:
     return sum(sizes) if len(sizes) == len(paths) and all(sizes) else 0
 
 
-def _opened(path: str, stdin: io.BufferedReader) -> contextlib.AbstractContextManager[io.BufferedReader]:
-    return contextlib.nullcontext(stdin) if path == STDIN else open(path, "rb")
-
-
 @contextlib.contextmanager
 def _errors_of(name: str) -> Iterator[None]:
     try:
@@ -167,8 +154,11 @@ def _errors_of(name: str) -> Iterator[None]:
         raise InputError(f"{name}: {error.strerror}") from None
 
 
-def _chunks(name: str, raw: io.BufferedReader) -> Iterator[tuple[Lines, int]]:
-    """Lines, and the position in ``raw``. A line that is too long is cut, and still too long."""
+def _chunks(raw: io.BufferedReader) -> Iterator[tuple[int, list[bytes], int]]:
+    """The number of the first line, some lines, and the position in ``raw``.
+
+    A line that is too long is cut, and still too long.
+    """
     file: BinaryIO = raw
     if raw.peek(2)[:2] == GZIP_MAGIC:
         file = gzip.GzipFile(fileobj=raw)  # type: ignore[assignment] # it reads like a BinaryIO
@@ -177,7 +167,7 @@ def _chunks(name: str, raw: io.BufferedReader) -> Iterator[tuple[Lines, int]]:
         position = raw.tell() if raw.seekable() else 0
         lines = (rest + data).split(b"\n")
         rest = lines.pop()[: MAX_LINE + 1]
-        yield Lines(name, number, lines), position
+        yield number, lines, position
         number += len(lines)
     if rest:
-        yield Lines(name, number, [rest]), position
+        yield number, [rest], position

@@ -66,16 +66,15 @@ def _table(tally: Tally, assumptions: list[str], out: TextIO, _: TextIO) -> None
     last = max(client.last_seen for client in clients)
     counted = f"{tally.requests:,} requests, {tally.passed:,} let through, {tally.refused:,} refused"
     print(printable(f"{counted}, from {_time(first)} to {_time(last)}"), end="\n\n", file=out)
-    header = ["CLIENT", "REQUESTS", "REFUSED", "LAST SEEN", "REFUSALS", "GRANTED"]
+    scopes = "GRANTED" if tally.replay is None else "GRANTED AND NEVER NEEDED"
     rows = [
-        [_name(one), f"{one.requests:,}", f"{one.refused:,}", _time(one.last_seen), _refusals(one), _few(one.granted)]
+        [
+            *(_name(one), f"{one.requests:,}", f"{one.refused:,}", _time(one.last_seen), _refusals(one)),
+            _few(one.granted if tally.replay is None else one.never_needed),
+        ]
         for one in clients
     ]
-    if tally.replay is not None:
-        header[-1] = "GRANTED AND NEVER NEEDED"
-        for row, client in zip(rows, clients):
-            row[-1] = _few(client.never_needed)
-    _write_rows(out, header, rows)
+    _write_rows(out, ["CLIENT", "REQUESTS", "REFUSED", "LAST SEEN", "REFUSALS", scopes], rows)
     if tally.replay is not None:
         print(f"\nWith {printable(', '.join(assumptions))}:", file=out)
         for kind, title in TITLES.items():

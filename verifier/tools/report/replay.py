@@ -75,16 +75,6 @@ class _RecordedTokens:
         return self.token, True
 
 
-class _Grant(NamedTuple):
-    """One client with one set of scopes, as the configuration reads it."""
-
-    principal: Principal
-    reduced: Principal
-    """Without the scopes that are taken away."""
-    for_role: frozenset[str]
-    """The granted scopes without which its role would be another."""
-
-
 class Replay:
     """Decides about recorded requests with ``config``, without some scopes and with further clients revoked.
 
@@ -143,9 +133,8 @@ class Replay:
         needed = frozenset[str]()
         if record.client_id and record.reason in DECIDED_BY_POLICY:
             try:
-                grant = self._grant(record)
-                needed = self._needed(grant, request)
-                self._tokens.token = VerifiedToken(grant.reduced, _RecordedKey(), math.inf, record.jti, 0.0)
+                principal, needed = self._reduced(record, request)
+                self._tokens.token = VerifiedToken(principal, _RecordedKey(), math.inf, record.jti, 0.0)
             except Rejected as rejected:
                 self._tokens.token = rejected
         elif record.reason in (Reason.OK, Reason.MISSING_TOKEN):
@@ -156,27 +145,32 @@ class Replay:
         passes = decision.reason is Reason.OK or decision.report
         return Outcome(decision.reason, passes, decision.token.principal.role if decision.token else "", needed)
 
-    def _grant(self, record: Record) -> _Grant:
-        """Raises Rejected."""
+    def _reduced(self, record: Record, request: AuthRequest) -> tuple[Principal, frozenset[str]]:
+        """The client without the scopes that are taken away, and what it needs of those that are granted.
+
+        Raises Rejected.
+        """
         rules = self._issuers.get(record.issuer)
         if rules is None:
             raise Rejected(Reason.UNKNOWN_ISSUER, "the configuration has no issuer of this name")
         for written in (record.client_id, f"{record.issuer}/{record.client_id}"):
             self.absent.discard(f"client {written}")
-        taken = {form: scope for scope in self._without for form in (scope, with_prefix(scope, rules.scope_prefix))}
+        prefix = rules.scope_prefix
+        taken = {form: scope for scope in self._without for form in (scope, with_prefix(scope, prefix))}
         granted = [scope for scope in record.scope.split(" ") if scope]
         self.absent -= {f"scope {taken[scope]}" for scope in granted if scope in taken}
         principal = self._principal(rules, record.client_id, granted)
         reduced = self._principal(rules, record.client_id, [scope for scope in granted if scope not in taken])
-        for_role = frozenset(
-            scope
-            for scope in granted
-            if principal.role
-            != self._config.roles.of(
-                rules.name, record.client_id, principal.scopes - {scope, scope.removeprefix(rules.scope_prefix)}
-            )
-        )
-        return _Grant(principal, reduced, for_role)
+        wanted = self._wanted(request)
+        if wanted is None:
+            return reduced, frozenset()
+
+        def is_needed(scope: str) -> bool:
+            forms = {scope, scope.removeprefix(prefix)}
+            role = self._config.roles.of(rules.name, record.client_id, principal.scopes - forms)
+            return not forms.isdisjoint(wanted) or role != principal.role
+
+        return reduced, frozenset(filter(is_needed, granted))
 
     def _principal(self, rules: IssuerRules, client_id: str, scopes: list[str]) -> Principal:
         """As the claims of a token would give it. Raises Rejected."""
@@ -184,16 +178,14 @@ class Replay:
         claims = {"scope": " ".join(scopes)}
         return self._principals.make(rules.name, client_id, claims, profile, rules.scope_prefix, rules.clients)
 
-    def _needed(self, grant: _Grant, request: AuthRequest) -> frozenset[str]:
+    def _wanted(self, request: AuthRequest) -> set[str] | None:
+        """The scopes that the rules of a request name; None where there is no decision about them."""
         try:
             policy = self._config.policies.find(request.policy, request.query)
             needs, rare = policy.needs_of(request.method, request.url)
         except Rejected:
-            return frozenset()
-        wanted = {scope for alternatives in (*needs, *rare) for scope in alternatives}
-        prefix = grant.principal.scope_prefix
-        granted = grant.principal.scope.split(" ")
-        return grant.for_role.union(one for one in granted if one in wanted or one.removeprefix(prefix) in wanted)
+            return None
+        return {scope for alternatives in (*needs, *rare) for scope in alternatives}
 
 
 def _url(host: str, path: str) -> bytes:

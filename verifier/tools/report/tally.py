@@ -100,10 +100,8 @@ class Tally:
         client.requests += 1
         if record.reason is not Reason.OK:
             (client.would_deny if record.passed else client.refusals)[record.reason] += 1
-        if record.time > client.last_seen:
-            client.last_seen = record.time
-        if not client.first_seen or record.time < client.first_seen:
-            client.first_seen = record.time
+        client.last_seen = max(client.last_seen, record.time)
+        client.first_seen = min(client.first_seen or record.time, record.time)
         if hash(record.scope) != client.last_scopes:
             self._grant(client, record.scope)
         if self.replay is not None:
