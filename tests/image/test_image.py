@@ -4,7 +4,6 @@ buildah builds it on a base of Debian's packages (build.sh), runc starts it. The
 image reaches an issuer on the loopback address.
 """
 
-import contextlib
 import json
 import subprocess
 import time
@@ -18,6 +17,7 @@ import pytest
 
 from tests.e2e.stage import eventually, resident
 from tests.image.conftest import Spec, run, running
+from tests.programs import answers
 from verifier import __version__
 from verifier.demo.issuer import Issuer
 from verifier.demo.serving import Background, bind, free_port, port_of
@@ -52,11 +52,6 @@ class Container:
         """The output of a command inside, a failure's too."""
         return run(*self.runc, "exec", "test", *command, check=False)
 
-    def healthy(self) -> bool:
-        with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/health", trust_env=False).is_success
-        return False
-
 
 @pytest.fixture(scope="module")
 def container(
@@ -83,7 +78,7 @@ def container(
     begun = time.monotonic()
     with running(tmp_path_factory.mktemp("bundle"), restrict) as (runc, process):
         made = Container(runc, process, f"http://127.0.0.1:{port}")
-        eventually(lambda: made.healthy() or process.poll() is not None, "it answers or has ended")
+        eventually(lambda: answers(f"{made.url}/health") or process.poll() is not None, "it answers or has ended")
         made.started = time.monotonic() - begun
         yield made
 
@@ -91,7 +86,7 @@ def container(
 def test_it_answers_health_and_is_ready(container: Container) -> None:
     answer = httpx.get(f"{container.url}/health", trust_env=False)
     assert (answer.status_code, answer.json()["service"]) == (200, "m2m-verifier")
-    eventually(lambda: httpx.get(f"{container.url}/ready", trust_env=False).is_success, "it has the issuer's keys")
+    eventually(lambda: answers(f"{container.url}/ready"), "it has the issuer's keys")
 
 
 def test_it_decides(container: Container, issuer: Issuer) -> None:
@@ -117,9 +112,10 @@ def test_the_program_is_on_the_path(container: Container) -> None:
     assert container.execute("m2m-verifier", "--version").split()[-1] == __version__
 
 
-def test_pip_is_not_in_it(container: Container) -> None:
+@pytest.mark.parametrize("module", ["pip", "setuptools", "hatchling", "pytest"])
+def test_no_build_tool_is_left(container: Container, module: str) -> None:
     for python in ("/usr/local/bin/python", "/opt/m2m-verifier/bin/python"):
-        assert "No module named pip" in container.execute(python, "-m", "pip", "--version")
+        assert f"No module named '{module}'" in container.execute(python, "-I", "-c", f"import {module}")
 
 
 def test_size_memory_and_start_time_are_printed(container: Container, image: tuple[Path, dict[str, Any]]) -> None:
