@@ -14,11 +14,9 @@ import yaml
 
 from tests.cluster.server import TOKEN, ApiServer
 from tests.proxies import renderers
-from tests.proxies.stage import Api, Proxy, Stage, stage, wrong
+from tests.proxies.stage import Proxy, Stage, wrong
 from tests.proxies.table import TABLE
 from tests.proxies.where import AUTH, BIN, Where
-from verifier.demo.issuer import Issuer
-from verifier.demo.serving import Background, bind, port_of
 from verifier.tools.guard import Guard
 
 PROXY = "traefik-ingress-nginx"
@@ -34,25 +32,11 @@ def service(name: str, namespace: str, port: int, address: str) -> dict[str, Any
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    listener = bind()
-    issuer = Issuer(f"http://127.0.0.1:{port_of(listener)}")
-    folder = tmp_path_factory.mktemp("traefik")
-    with Background(issuer.app, listener), Background(Api(), websockets=True) as api, stage(issuer, api, folder) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
 def running(api_server: ApiServer, parts: Stage) -> Iterator[Any]:
     """Starts Traefik with a block."""
-    controller = {"controller": "k8s.io/ingress-nginx"}
+    metadata, spec = {"name": "nginx"}, {"controller": "k8s.io/ingress-nginx"}
     api_server.apply(
-        {
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "IngressClass",
-            "metadata": {"name": "nginx"},
-            "spec": controller,
-        },
+        {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": metadata, "spec": spec},
         *({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in ("auth", "default")),
         service("m2m-verifier", "auth", 8000, parts.serve.address),
         service("api", "default", 8080, parts.api.address),

@@ -1,13 +1,15 @@
 """docs/agents.md: its commands, pasted one after the other in an empty folder."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import yaml
-from pages import DOCS, ROOT
+
+from tests.ops.pages import DOCS
+from tests.programs import ROOT, run
 
 pytestmark = pytest.mark.timeout(600)  # they start a dozen processes
 
@@ -19,7 +21,7 @@ RESOURCE = (
 )
 
 
-def paste(commands: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def paste(commands: str, folder: Path) -> CompletedProcess[str]:
     """Run them in a new, empty folder."""
     program = folder / "bin" / "m2m-verifier"
     program.parent.mkdir()
@@ -27,10 +29,7 @@ def paste(commands: str, folder: Path) -> subprocess.CompletedProcess[str]:
     program.chmod(0o755)
     (folder / "empty").mkdir()
     environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "HOME": str(folder), "PYTHONPATH": str(ROOT)}
-    command = ["bash", "-euo", "pipefail", "-c", commands]
-    return subprocess.run(
-        command, cwd=folder / "empty", env=environment, capture_output=True, text=True, check=False, timeout=500
-    )
+    return run("bash", "-euo", "pipefail", "-c", commands, check=False, cwd=folder / "empty", env=environment)
 
 
 def without_demo(commands: str) -> str:
