@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.server import BUILT, ApiServer
+from tests.e2e.conftest import api as api
+from tests.e2e.conftest import lab as lab
 from tests.proxies.conftest import parts as parts
 
 

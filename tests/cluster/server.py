@@ -69,6 +69,11 @@ class ApiServer:
         """Apply objects on the server's side, strictly."""
         return self.kubectl(*APPLY, "--filename=-", stdin=yaml.safe_dump_all(objects), check=check)
 
+    def try_to_create(self, manifest: Any) -> str:
+        """Why the server would not create an object; empty if it would."""
+        done = self.kubectl(*TRY, "--filename=-", stdin=yaml.safe_dump(manifest), check=False)
+        return done.stderr if done.returncode else ""  # a warning is no refusal
+
     def token(self, namespace: str, account: str, audience: str = AUDIENCE) -> str:
         """A token of a service account, valid for an hour."""
         return self.kubectl("create", "token", account, "--namespace", namespace, f"--audience={audience}").stdout
@@ -118,4 +123,5 @@ class ApiServer:
         )  # fmt: skip
 
 
+TRY = ("create", "--dry-run=server", "--validate=strict")
 APPLY = ("apply", "--server-side", "--validate=strict")

@@ -6,7 +6,6 @@ import copy
 import re
 import shlex
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -58,26 +57,17 @@ def test_a_misspelt_field_does_not_apply(api_server: ApiServer) -> None:
     assert "field not declared in schema" in api_server.apply(account, check=False).stderr
 
 
-@pytest.fixture(scope="session")
-def restricted(api_server: ApiServer) -> str:
-    return api_server.namespace("restricted", **{"pod-security.kubernetes.io/enforce": "restricted"})
-
-
 @pytest.fixture
-def pod(restricted: str) -> Any:
-    """A Pod as the Deployment's controller would make it."""
+def pod(api_server: ApiServer) -> Any:
+    """A Pod as the Deployment's controller would make it, in a restricted namespace."""
+    restricted = api_server.namespace("restricted", **{"pod-security.kubernetes.io/enforce": "restricted"})
     metadata = {"name": "m2m-verifier", "namespace": restricted}
     spec = kustomize.pod_of(kustomize.build(OVERLAYS[-1]))
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-def create(server: ApiServer, pod: Any) -> CompletedProcess[str]:
-    arguments = ("create", "--dry-run=server", "--validate=strict", "--filename=-")
-    return server.kubectl(*arguments, stdin=yaml.safe_dump(pod), check=False)
-
-
 def test_pod_security_restricted_accepts_our_pod(api_server: ApiServer, pod: Any) -> None:
-    assert create(api_server, pod).stderr == ""
+    assert api_server.try_to_create(pod) == ""
 
 
 @pytest.mark.parametrize("field", ["allowPrivilegeEscalation", "capabilities"])
@@ -87,7 +77,7 @@ def test_pod_security_restricted_refuses_it_without_its_security_context(
     weak = copy.deepcopy(pod)
     del weak["spec"]["containers"][0]["securityContext"][field]
 
-    assert 'violates PodSecurity "restricted' in create(api_server, weak).stderr
+    assert 'violates PodSecurity "restricted' in api_server.try_to_create(weak)
 
 
 def test_the_readmes_helm_install_prints_the_annotations_and_an_upgrade_adds_everything(

@@ -18,14 +18,14 @@ import yaml
 from tests import kustomize
 from tests.cluster.server import TOKEN, ApiServer
 from tests.cluster.test_traefik import TRAEFIK, service
-from tests.e2e.stage import Api, Serve, configuration, entry, eventually, exchange, free_port, request
+from tests.e2e.stage import Serve, configuration, entry, eventually, exchange, free_port, request
 from tests.kustomize import PARAMS
 from tests.ops.moving import ANNOTATIONS, COMMANDS, DELETES, POLICY, VALUES, overlay
 from tests.programs import m2m_verifier, running
 from tests.proxies.render_nginx import ingress_nginx
 from tests.proxies.where import Where
 from verifier.demo.issuer import Issuer
-from verifier.demo.serving import Background, bind, port_of
+from verifier.demo.serving import Background
 
 pytestmark = pytest.mark.skipif(not TRAEFIK.exists(), reason="`make proxies` installs Traefik")
 NGINX = "k8s.io/ingress-nginx"
@@ -102,12 +102,10 @@ class Walk:
 
 
 @pytest.fixture
-def walk(api_server: ApiServer, tmp_path: Path) -> Iterator[Walk]:
-    listener = bind()
-    issuer = Issuer(f"http://127.0.0.1:{port_of(listener)}")
-    start: dict[str, Any] = configuration(entry(issuer), audit="all") | {"policies": {"api": {}}}
-    with Background(issuer.app, listener), Background(Api()) as api, Serve(start, tmp_path) as serve:
-        yield Walk(api_server, serve, issuer, api.address, tmp_path)
+def walk(api_server: ApiServer, api: Background, lab: Issuer, tmp_path: Path) -> Iterator[Walk]:
+    start: dict[str, Any] = configuration(entry(lab), audit="all") | {"policies": {"api": {}}}
+    with Serve(start, tmp_path) as serve:
+        yield Walk(api_server, serve, lab, api.address, tmp_path)
 
 
 def test_the_walk_keeps_the_old_way_as_it_is_and_opens_nothing(walk: Walk, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.conftest import lab as lab
 from tests.programs import CACHE
 
 HERE = Path(__file__).parent

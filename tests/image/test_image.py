@@ -20,17 +20,9 @@ from tests.image.conftest import Spec, run, running
 from tests.programs import answers
 from verifier import __version__
 from verifier.demo.issuer import Issuer
-from verifier.demo.serving import Background, bind, free_port, port_of
+from verifier.demo.serving import free_port
 
 pytestmark = pytest.mark.timeout(3600)  # seconds: the first test waits for the build, which needs the network
-
-
-@pytest.fixture(scope="module")
-def issuer() -> Iterator[Issuer]:
-    listener = bind()
-    made = Issuer(f"http://127.0.0.1:{port_of(listener)}")
-    with Background(made.app, listener):
-        yield made
 
 
 @dataclass
@@ -45,8 +37,8 @@ class Container:
     def status(self) -> dict[str, str]:
         """What the kernel says of its first process."""
         pid = json.loads(run(*self.runc, "state", "test"))["pid"]
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return {"Pid": str(pid)} | {name: rest.strip() for name, _, rest in (line.partition(":") for line in lines)}
+        lines = (line.partition(":") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        return {"Pid": str(pid)} | {name: rest.strip() for name, _, rest in lines}
 
     def execute(self, *command: str) -> str:
         """The output of a command inside, a failure's too."""
@@ -55,12 +47,12 @@ class Container:
 
 @pytest.fixture(scope="module")
 def container(
-    image: tuple[Path, dict[str, Any]], issuer: Issuer, tmp_path_factory: pytest.TempPathFactory
+    image: tuple[Path, dict[str, Any]], lab: Issuer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Container]:
     root, config = image
     port = free_port()
     environment = {"M2M_HOST": "127.0.0.1", "M2M_PORT": str(port), "M2M_METRICS_PORT": str(free_port())}
-    environment |= {"OAUTH_ISSUER": issuer.url, "OAUTH_JWKS_URL": issuer.jwks_url, "OAUTH_PROFILE": "cognito"}
+    environment |= {"OAUTH_ISSUER": lab.url, "OAUTH_JWKS_URL": lab.jwks_url, "OAUTH_PROFILE": "cognito"}
 
     def restrict(spec: Spec) -> None:  # as k8s/base/deployment.yaml restricts the pod
         user, group = map(int, config["User"].split(":"))
@@ -89,8 +81,8 @@ def test_it_answers_health_and_is_ready(container: Container) -> None:
     eventually(lambda: answers(f"{container.url}/ready"), "it has the issuer's keys")
 
 
-def test_it_decides(container: Container, issuer: Issuer) -> None:
-    token = issuer.mint(issuer.machine_claims("etl", ["read"]))
+def test_it_decides(container: Container, lab: Issuer) -> None:
+    token = lab.mint(lab.machine_claims("etl", ["read"]))
     headers = {"X-Original-Method": "GET", "X-Original-URL": "https://api.example/db"}
     for authorization, status in (({"Authorization": f"Bearer {token}"}, 200), ({}, 401)):
         answer = httpx.get(f"{container.url}/verify", headers=headers | authorization, trust_env=False)

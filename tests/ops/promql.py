@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from grafana.live import FIXTURE, RULES
 from tests.programs import ROOT
 from tests.unit.observe.test_metrics import CONTRACT
 
-RULE_FILES = sorted((ROOT / "grafana" / "alerts").glob("*.yaml"))
-FIXTURE = ROOT / "tests" / "ops" / "fixtures" / "oauth2-proxy-7.15.6.prom"
+RULE_FILES = sorted(RULES.glob("*.yaml"))
 
 BOARDS: dict[str, dict[str, Any]] = {
     path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "grafana" / "dashboards").glob("*.json"))

@@ -8,7 +8,8 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.ops.promql import FIXTURE, exprs, named
+from grafana.live import FIXTURE
+from tests.ops.promql import exprs, named
 from tests.programs import CACHE, running
 from verifier.demo.issuer import Issuer
 from verifier.demo.serving import Background, bind, free_port, port_of

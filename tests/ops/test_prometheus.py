@@ -27,7 +27,7 @@ EXPRS = [
 @pytest.fixture(scope="module")
 def prometheus() -> Iterator[Prometheus]:
     with Live() as live:
-        live.lose_issuer()  # some decisions end in 503, and a reload is counted
+        live.configure(outage=True)  # some decisions end in 503, and a reload is counted
         yield live.prometheus
 
 
