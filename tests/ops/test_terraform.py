@@ -1,14 +1,13 @@
 """terraform/, read without its provider: nothing is planned or applied."""
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import hcl2
 import yaml
 
-from tests.programs import ROOT, find
+from tests.programs import ROOT, find, run
 
 FOLDER = ROOT / "terraform"
 FILES = sorted(FOLDER.glob("*.tf"))
@@ -40,8 +39,7 @@ def formatted(path: Path) -> bool:
     """Whether `terraform fmt`, or the formatter that it is built on, leaves the file unchanged."""
     program = find("terraform", "tofu", "hclfmt")
     arguments = [] if Path(program).name == "hclfmt" else ["fmt", "-"]
-    done = subprocess.run([program, *arguments], input=path.read_bytes(), capture_output=True, timeout=60, check=True)
-    return done.stdout == path.read_bytes()
+    return run(program, *arguments, input=path.read_text()).stdout == path.read_text()
 
 
 def test_the_files_are_formatted_and_the_formatter_notices_if_not(tmp_path: Path) -> None:
