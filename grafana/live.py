@@ -37,6 +37,8 @@ FIXTURE = ROOT / "tests" / "ops" / "fixtures" / "oauth2-proxy-7.15.6.prom"
 RULES = ROOT / "grafana" / "alerts"
 WINDOW = "15s"
 """Stands for $__rate_interval at a scrape interval of 1 s."""
+RATE = 40
+"""Calls per second."""
 
 
 def ask_with(expr: str) -> str:
@@ -44,16 +46,11 @@ def ask_with(expr: str) -> str:
     return expr.replace("$__rate_interval", WINDOW).replace("$policy", ".*")
 
 
-class PrometheusMissing(RuntimeError):
-    """The Debian package is not installed."""
-
-
 def binary(name: str) -> str:
-    """Where `prometheus` or `promtool` is. Raises PrometheusMissing."""
-    found = shutil.which(name)
-    if found is None:
-        raise PrometheusMissing(f"{name} is not installed: run `make prometheus`")
-    return found
+    """Where `prometheus` or `promtool` is. Raises RuntimeError if the Debian package is not installed."""
+    if found := shutil.which(name):
+        return found
+    raise RuntimeError(f"{name} is not installed: run `make prometheus`")
 
 
 class Prometheus:
@@ -98,25 +95,19 @@ class Prometheus:
         found: list[dict[str, Any]] = self.get("query", query=expr)["result"]
         return found
 
-    def query_range(self, expr: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
-        """The series of a range query."""
-        times = {"start": str(start), "end": str(end), "step": str(step)}
-        found: list[dict[str, Any]] = self.get("query_range", query=expr, **times)["result"]
-        return found
 
-
-def replay(clock: Callable[[], float] = time.monotonic) -> Starlette:
+def replay() -> Starlette:
     """The fixture at /metrics: each counter grows by 40 times its recorded value a minute, in waves of its own."""
-    started = clock()
+    started = time.monotonic()
     lines = FIXTURE.read_text().splitlines()
 
     def grown(line: str) -> str:
         if re.match(r"oauth2_proxy_requests_in_flight ", line):
-            return f"oauth2_proxy_requests_in_flight {round(2 + 2 * math.sin((clock() - started) / 31))}"
+            return f"oauth2_proxy_requests_in_flight {round(2 + 2 * math.sin((time.monotonic() - started) / 31))}"
         if not re.match(r"oauth2_proxy_|process_cpu_seconds_total ", line):
             return line
         name, _, value = line.rpartition(" ")
-        minutes = (clock() - started) / 60
+        minutes = (time.monotonic() - started) / 60
         code = re.search(r'code="(\d+)"', name)
         phase = float(code[1]) if code else 0.0
         wave = 0.2 * (math.sin(4 * minutes + phase) - math.sin(phase))  # its slope stays below 1: no counter falls
@@ -141,9 +132,8 @@ class Call(NamedTuple):
 class Live:
     """`with Live() as live:` runs it all; `live.prometheus` answers. Traffic comes from one thread, gently."""
 
-    def __init__(self, replicas: int = 1, calls_per_second: float = 40) -> None:
+    def __init__(self, replicas: int = 1) -> None:
         self._replicas = replicas
-        self.rate = calls_per_second
         self._stop = threading.Event()
 
     def __enter__(self) -> Live:
@@ -151,7 +141,8 @@ class Live:
             directory = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="m2m-live-")))
             self._issuers = [self._issuer(running, pool) for pool in ("us-east-1_Homelab", "us-east-1_Partner")]
             self._away = Issuer("http://127.0.0.1:9", pool="us-east-1_Staging")  # no process listens there
-            self._verifiers = [self._verifier(running, directory / str(n)) for n in range(self._replicas)]
+            folders = [Path(tempfile.mkdtemp(dir=directory)) for _ in range(self._replicas)]
+            self._verifiers = [running.enter_context(Verifier(self._configuration(), folder)) for folder in folders]
             proxy = running.enter_context(Background(replay()))
             metrics = [f"127.0.0.1:{verifier.metrics_port}" for verifier in self._verifiers]
             jobs = {"m2m-verifier": metrics, "oauth2-proxy": [proxy.address]}
@@ -165,10 +156,6 @@ class Live:
 
     def __exit__(self, *_: object) -> None:
         self._running.close()
-
-    def _verifier(self, running: contextlib.ExitStack, directory: Path) -> Verifier:
-        directory.mkdir()
-        return running.enter_context(Verifier(self._configuration(), directory))
 
     @staticmethod
     def _issuer(running: contextlib.ExitStack, pool: str) -> Issuer:
@@ -200,19 +187,12 @@ class Live:
             "revoked": {"clients": ["old-agent"]},
         }
 
-    def lose_issuer(self) -> None:
-        """From the next reload on an issuer is configured whose keys cannot be had: its tokens get 503."""
-        self._write(yaml.safe_dump(self._configuration(outage=True)))
+    def configure(self, *, outage: bool = False) -> None:
+        """The next reload is accepted. `outage`: an issuer is added whose keys cannot be had; its tokens get 503."""
+        self.write(yaml.safe_dump(self._configuration(outage=outage)))
 
-    def find_issuer(self) -> None:
-        """The outage is over."""
-        self._write(yaml.safe_dump(self._configuration()))
-
-    def break_configuration(self) -> None:
-        """The next reload is refused."""
-        self._write("issuers: 7\n")
-
-    def _write(self, text: str) -> None:
+    def write(self, text: str) -> None:
+        """Replace every verifier's configuration file."""
         for verifier in self._verifiers:
             new = verifier.config.with_suffix(".new")
             new.write_text(text)
@@ -273,7 +253,7 @@ class Live:
     def _mixed(self, calls: list[Call], chance: random.Random) -> Iterator[Call]:
         yield from calls  # each once at first: no series is missing by chance
         for number in itertools.count():
-            wave = 1 + 0.35 * math.sin(number / self.rate / 20)
-            if self._stop.wait(chance.expovariate(self.rate * wave)):
+            wave = 1 + 0.35 * math.sin(number / RATE / 20)
+            if self._stop.wait(chance.expovariate(RATE * wave)):
                 return
             yield chance.choices(calls, [call.weight for call in calls])[0]

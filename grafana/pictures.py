@@ -8,15 +8,14 @@ configuration.
 from __future__ import annotations
 
 import json
-import math
 import re
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,6 +24,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 from grafana.live import ROOT, Live, Prometheus, ask_with
+
+Line = Any  # an array of the values at each step of the time axis, NaN where there is none
 
 TARGET = ROOT / "docs" / "dashboards"
 MINUTES = 8.0
@@ -55,16 +56,14 @@ NAMED = {
     "super-light-purple": "#deb6f2",
 }
 CLASSIC = list(NAMED.values())
-CALCS: dict[str, tuple[str, Callable[[list[float]], float]]] = {
-    "mean": ("mean", lambda values: sum(values) / len(values)),
-    "max": ("max", max),
-    "lastNotNull": ("last", lambda values: values[-1]),
+CALCS: dict[str, tuple[str, Callable[[Line], float]]] = {
+    "mean": ("mean", np.mean),
+    "max": ("max", np.max),
+    "lastNotNull": ("last", lambda line: line[-1]),
 }
 ROW = 17  # pixels, of a legend
 LEAST_PLOT = 90  # pixels that a legend below leaves to the plot
 DASH = 3.0  # points for each point of line width
-
-Points = tuple[list[float], list[float]]
 
 
 def human(value: float, unit: str, decimals: int | None = None) -> str:
@@ -103,14 +102,13 @@ def series_colors(panel: dict[str, Any], names: Iterable[str]) -> dict[str, str]
     return {name: fixed.get(name, CLASSIC[number % len(CLASSIC)]) for number, name in enumerate(names)}
 
 
-def coinciding(filled: dict[str, list[float]]) -> list[list[str]]:
+def coinciding(lines: dict[str, Line]) -> list[list[str]]:
     """The series in groups whose lines lie on each other, at three of four points and within 1 % of the height."""
-    top = max((value for values in filled.values() for value in values if value == value), default=0.0)
+    top = max((np.nanmax(line) for line in lines.values()), default=0.0)
     groups: list[list[str]] = []
-    for name, values in filled.items():
+    for name, line in lines.items():
         for group in groups:
-            both = [(a, b) for a, b in zip(filled[group[0]], values, strict=True) if a == a and b == b]
-            if sum(abs(a - b) <= 0.01 * top for a, b in both) >= 0.75 * len(values):
+            if np.mean(np.abs(lines[group[0]] - line) <= 0.01 * top) >= 0.75:
                 group.append(name)
                 break
         else:
@@ -131,12 +129,12 @@ def reduce_colors(path: Path) -> None:
 class Table:
     """A legend's words: for each series its name and what Grafana computes from its values."""
 
-    def __init__(self, filled: dict[str, list[float]], calcs: list[str], unit: str) -> None:
-        known = {name: [value for value in values if value == value] for name, values in filled.items()}
+    def __init__(self, lines: dict[str, Line], calcs: list[str], unit: str) -> None:
+        known = {name: line[~np.isnan(line)] for name, line in lines.items()}
         self.titles = [CALCS[calc][0] for calc in calcs]
-        self.rows = {name: [human(CALCS[calc][1](values), unit) for calc in calcs] for name, values in known.items()}
-        self.columns = [list(filled), *([*column] for column in zip(self.titles, *self.rows.values(), strict=True))]
-        self._size = {name: sum(values) for name, values in known.items()}
+        self.rows = {name: [human(CALCS[calc][1](line), unit) for calc in calcs] for name, line in known.items()}
+        self.columns = [list(lines), *([*column] for column in zip(self.titles, *self.rows.values(), strict=True))]
+        self._size = {name: line.sum() for name, line in known.items()}
 
     def first(self, count: int) -> list[str]:
         """All series, or as many of the largest."""
@@ -149,6 +147,7 @@ class Board:
 
     def __init__(self, board: dict[str, Any], prometheus: Prometheus, start: float, end: float) -> None:
         self._board, self._prometheus, self._start, self._end = board, prometheus, start, end
+        self._times = np.arange(start, end + STEP / 2, STEP)
         bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"])
         self._height = HEADER + bottom * CELL + GAP
         self._figure: Figure = plt.figure(figsize=(WIDTH / DPI, self._height / DPI), dpi=DPI, facecolor=BACKGROUND)
@@ -195,15 +194,19 @@ class Board:
         plt.close(self._figure)
         reduce_colors(path)
 
-    def _ask(self, panel: dict[str, Any]) -> dict[str, Points]:
-        found: dict[str, Points] = {}
+    def _ask(self, panel: dict[str, Any]) -> dict[str, Line]:
+        """The lines of a panel by their names in the legend."""
+        found: dict[str, Line] = {}
+        times = {"start": str(self._start), "end": str(self._end), "step": str(STEP)}
         for target in panel["targets"]:
-            series = self._prometheus.query_range(ask_with(target["expr"]), self._start, self._end, STEP)
+            series = self._prometheus.get("query_range", query=ask_with(target["expr"]), **times)["result"]
             named = {legend(target["legendFormat"], one["metric"]): one for one in series}
             for name, one in sorted(named.items()):
-                times, values = zip(*((float(t), float(v)) for t, v in one["values"]), strict=True)
-                if any(value == value for value in values):
-                    found[name] = (list(times), list(values))
+                at, values = np.array(one["values"], float).T
+                line = np.full(len(self._times), np.nan)
+                line[np.rint((at - self._start) / STEP).astype(int)] = values
+                if not np.isnan(line).all():
+                    found[name] = line
         return found
 
     def _stat(self, panel: dict[str, Any], x: float, y: float, w: float, h: float) -> None:
@@ -213,8 +216,8 @@ class Board:
         if not found:
             self._text(x + w / 2, middle, defaults["noValue"], 12, MUTED, ha="center")
             return
-        times, values = next(iter(found.values()))
-        last = [value for value in values if value == value][-1]
+        line = next(iter(found.values()))
+        last = line[~np.isnan(line)][-1]
         color = self._level(defaults["thresholds"], last)
         text = human(last, defaults["unit"], defaults.get("decimals"))
         if mappings := defaults.get("mappings"):
@@ -225,9 +228,8 @@ class Board:
         if options["graphMode"] == "area":
             spark = self._axes(x + 1, y + h * 0.68, w - 2, h * 0.31)
             spark.axis("off")
-            spark.plot(times, values, color=color, lw=1.1, alpha=0.8)
-            low = min((v for v in values if v == v), default=0)
-            spark.fill_between(times, values, low, color=color, alpha=0.14, lw=0)
+            spark.plot(self._times, line, color=color, lw=1.1, alpha=0.8)
+            spark.fill_between(self._times, line, np.nanmin(line), color=color, alpha=0.14, lw=0)
             spark.margins(x=0)
         self._text(x + w / 2, middle - 14, text, 21 if len(text) < 10 else 17, color, ha="center", weight="bold")
 
@@ -246,29 +248,23 @@ class Board:
         if not found:
             self._text(x + w / 2, y + h / 2 + 8, defaults["noValue"], 12, MUTED, ha="center")
             return
-        count = round((self._end - self._start) / STEP) + 1
-        times = [self._start + STEP * number for number in range(count)]
-        filled = {name: [math.nan] * count for name in found}  # a gap where a series has no value
-        for name, (at, values) in found.items():
-            for t, value in zip(at, values, strict=True):
-                filled[name][round((t - self._start) / STEP)] = value
-        colors = series_colors(panel, filled)
-        table = Table(filled, panel["options"]["legend"]["calcs"], unit)
+        colors = series_colors(panel, found)
+        table = Table(found, panel["options"]["legend"]["calcs"], unit)
         if panel["options"]["legend"]["placement"] == "right":
             wide = min(0.6 * w, 31 + sum(self._width(column, 8.4) + 14 for column in table.columns))
             rows = int((h - 34 - 2 * ROW) // ROW)
             self._legend(table, colors, x + w - wide, y + 40, wide, rows)
             plot_w, plot_h = w - wide, h - 34 - 30
         else:
-            rows = min(len(filled), int((h - 34 - 48 - LEAST_PLOT) // ROW))
+            rows = min(len(found), int((h - 34 - 48 - LEAST_PLOT) // ROW))
             self._legend(table, colors, x, y + h - ROW * rows - 14, w, rows)
             plot_w, plot_h = w, h - 34 - 48 - ROW * rows
         plot = self._axes(x + 66, y + 34, plot_w - 82, plot_h)
         if "stacking" in custom:
-            self._stack(plot, times, filled, colors)
+            self._stack(plot, found, colors)
         else:
-            self._lines(plot, times, filled, colors)
-        busy = any(value > 0 for values in filled.values() for value in values)
+            self._lines(plot, found, colors)
+        busy = any(np.nanmax(line) > 0 for line in found.values())
         left = self._style(plot, unit, busy=busy)
         plot.set_position(self._axes_box(x + left, y + 34, plot_w - left - 16, plot_h))
         if "thresholdsStyle" in custom:
@@ -276,23 +272,20 @@ class Board:
                 if step["value"] is not None and step["value"] <= plot.get_ylim()[1]:
                     plot.axhline(step["value"], color=NAMED[step["color"]], lw=1, ls=(0, (5, 4)), alpha=0.8)
 
-    @staticmethod
-    def _stack(plot: Axes, times: list[float], filled: dict[str, list[float]], colors: dict[str, str]) -> None:
-        floor = [0.0] * len(times)
-        for name, values in filled.items():
-            top = [low + (0.0 if value != value else value) for low, value in zip(floor, values, strict=True)]
-            edge = [high if high > low else math.nan for low, high in zip(floor, top, strict=True)]
-            plot.fill_between(times, floor, top, color=colors[name], alpha=0.6, lw=0)
-            plot.plot(times, edge, color=colors[name], lw=1)
+    def _stack(self, plot: Axes, lines: dict[str, Line], colors: dict[str, str]) -> None:
+        floor = np.zeros(len(self._times))
+        for name, line in lines.items():
+            top = floor + np.nan_to_num(line)
+            plot.fill_between(self._times, floor, top, color=colors[name], alpha=0.6, lw=0)
+            plot.plot(self._times, np.where(top > floor, top, np.nan), color=colors[name], lw=1)
             floor = top
 
-    @staticmethod
-    def _lines(plot: Axes, times: list[float], filled: dict[str, list[float]], colors: dict[str, str]) -> None:
-        for group in coinciding(filled):
+    def _lines(self, plot: Axes, lines: dict[str, Line], colors: dict[str, str]) -> None:
+        for group in coinciding(lines):
             for number, name in enumerate(group):
-                plot.fill_between(times, filled[name], 0, color=colors[name], alpha=0.06, lw=0)
+                plot.fill_between(self._times, lines[name], 0, color=colors[name], alpha=0.06, lw=0)
                 dashes: Any = "-" if len(group) == 1 else (DASH * number, (DASH, DASH * (len(group) - 1)))
-                plot.plot(times, filled[name], color=colors[name], lw=1.6, ls=dashes, dash_capstyle="butt")
+                plot.plot(self._times, lines[name], color=colors[name], lw=1.6, ls=dashes, dash_capstyle="butt")
 
     def _style(self, plot: Axes, unit: str, *, busy: bool) -> float:
         """Scales, grid and their words. Returns the pixels that the words on the left take."""
@@ -337,11 +330,11 @@ def main(minutes: float) -> None:
     seconds = minutes * 60
     with Live(replicas=2) as live:
         start = time.time() + 15
-        story = [
-            (0.30, live.lose_issuer),
-            (0.62, live.find_issuer),
-            (0.80, live.break_configuration),
-            (0.93, live.find_issuer),
+        story: list[tuple[float, Callable[[], None]]] = [
+            (0.30, lambda: live.configure(outage=True)),
+            (0.62, live.configure),
+            (0.80, lambda: live.write("issuers: 7\n")),  # which is refused
+            (0.93, live.configure),
             (1.0, lambda: None),
         ]
         for share, act in story:
@@ -354,4 +347,4 @@ def main(minutes: float) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else MINUTES)
+    main(MINUTES)

@@ -6,22 +6,21 @@ Nothing else of a cluster runs: no controller makes Pods of a Deployment, and no
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.e2e.stage import eventually, free_port
+from tests.programs import CACHE, answers, run
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "m2m-verifier" / "cluster"
+BUILT = CACHE / "cluster"
 TOKEN = "the-administrator-of-this-test"
 AUDIENCE = "m2m-verifier"
 
@@ -43,7 +42,9 @@ class ApiServer:
             self._etcd_url = f"http://127.0.0.1:{free_port()}"
             self._start(starting, "etcd", *self._etcd())
             self._start(starting, "kube-apiserver", *self._apiserver())
-            eventually(self._ready, f"the API server is ready; its log is {self.log}", seconds=120)
+            eventually(
+                lambda: answers(f"{self.url}/readyz"), f"the API server is ready; its log is {self.log}", seconds=120
+            )
             self._write_kubeconfig()
             self._running = starting.pop_all()
         return self
@@ -53,14 +54,7 @@ class ApiServer:
 
     def kubectl(self, *arguments: str | Path, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run kubectl as the administrator. Raises AssertionError with its message, unless `check` is false."""
-        command = [CACHE / "kubectl", "--kubeconfig", self.kubeconfig, *arguments]
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, check=False)
-        assert not check or done.returncode == 0, done.stderr
-        return done
-
-    def build(self, folder: Path) -> list[Any]:
-        """The objects of a kustomization."""
-        return list(yaml.safe_load_all(self.kubectl("kustomize", folder).stdout))
+        return run(BUILT / "kubectl", "--kubeconfig", self.kubeconfig, *arguments, input=stdin, check=check)
 
     def get(self, *arguments: str) -> Any:
         """What `kubectl get` finds, as an object."""
@@ -74,6 +68,11 @@ class ApiServer:
     def apply(self, *objects: Any, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Apply objects on the server's side, strictly."""
         return self.kubectl(*APPLY, "--filename=-", stdin=yaml.safe_dump_all(objects), check=check)
+
+    def try_to_create(self, manifest: Any) -> str:
+        """Why the server would not create an object; empty if it would."""
+        done = self.kubectl(*TRY, "--filename=-", stdin=yaml.safe_dump(manifest), check=False)
+        return done.stderr if done.returncode else ""  # a warning is no refusal
 
     def token(self, namespace: str, account: str, audience: str = AUDIENCE) -> str:
         """A token of a service account, valid for an hour."""
@@ -96,8 +95,8 @@ class ApiServer:
         )  # fmt: skip
 
     def _apiserver(self) -> tuple[Path | str, ...]:
-        program = CACHE / "kube-apiserver"
-        assert (CACHE / "built").exists(), "kube-apiserver is not built: run `make cluster`"
+        program = BUILT / "kube-apiserver"
+        assert (BUILT / "built").exists(), "kube-apiserver is not built: run `make cluster`"
         key = rsa.generate_private_key(65537, 2048)
         pem = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         (self.folder / "accounts.key").write_bytes(key.private_bytes(*pem))
@@ -112,12 +111,6 @@ class ApiServer:
             "--disable-admission-plugins=ServiceAccount",
         )  # fmt: skip
 
-    def _ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/readyz", verify=False, trust_env=False).status_code == 200
-        except httpx.TransportError:
-            return False
-
     def _write_kubeconfig(self) -> None:
         cluster = {"server": self.url, "certificate-authority": str(self.ca)}
         self.kubeconfig.write_text(
@@ -130,4 +123,5 @@ class ApiServer:
         )  # fmt: skip
 
 
+TRY = ("create", "--dry-run=server", "--validate=strict")
 APPLY = ("apply", "--server-side", "--validate=strict")

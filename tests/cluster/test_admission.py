@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests import kustomize
 from tests.cluster.server import APPLY, ApiServer
 from tests.e2e.stage import eventually
+from tests.kustomize import MINIMAL, OVERLAYS
+from tests.programs import m2m_verifier
 
-ROOT = Path(__file__).parents[2]
 NAMESPACE = "guarded"
 NGINX = "nginx.ingress.kubernetes.io/"
 URL = f"http://m2m-verifier.{NAMESPACE}.svc.cluster.local:8000/verify"
@@ -130,18 +130,7 @@ REFUSED: dict[str, tuple[Manifest, str]] = {
 @pytest.fixture(scope="module")
 def server(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> ApiServer:
     """With the policy, as the component and the params make it, in force for one namespace."""
-    folder = tmp_path_factory.mktemp("policy", numbered=False)
-    relative = Path(*[".."] * (len(folder.parts) - 1), *ROOT.parts[1:])
-    kustomization = {
-        "namespace": NAMESPACE,
-        "resources": [str(relative / "k8s" / "base")],
-        "components": [str(relative / "k8s" / "components" / "admission-policy")],
-        "transformers": [str(relative / "k8s" / "params")],
-        "configMapGenerator": [
-            {"name": "params", "literals": [f"{name}=x" for name in ("host", "service", "port", "app")]}
-        ],
-    }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    folder = kustomize.write(tmp_path_factory.mktemp("policy"), ["admission-policy"], NAMESPACE)
     api_server.namespace(NAMESPACE, **{"m2m-verifier/guarded": "true"})
     api_server.kubectl(*APPLY, "--kustomize", folder)
     # Another namespace's may have been in force before.
@@ -152,9 +141,7 @@ def server(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> A
 def refusal(server: ApiServer, manifest: Manifest) -> str:
     """Why the API server does not create it; empty if it does."""
     without_nulls = manifest | {"spec": {key: value for key, value in manifest["spec"].items() if value is not None}}
-    arguments = ("create", "--dry-run=server", "--validate=strict", "--filename=-")
-    done = server.kubectl(*arguments, stdin=yaml.safe_dump(without_nulls), check=False)
-    return done.stderr if done.returncode else ""
+    return server.try_to_create(without_nulls)
 
 
 @pytest.mark.parametrize("name", PASS)
@@ -215,29 +202,25 @@ def test_a_namespace_without_the_label_is_left_alone(server: ApiServer) -> None:
 
 def test_it_passes_what_guard_prints(server: ApiServer, tmp_path: Path) -> None:
     policy = {"resource": {"url": "https://api.example.com", "authorization_servers": ["https://issuer.example"]}}
+    issuer = {"name": "a", "cognito": {"user_pool_id": "us-east-1_Example"}}
     config = tmp_path / "m2m.yaml"
-    config.write_text(
-        yaml.safe_dump(
-            {"issuers": [{"name": "a", "cognito": {"user_pool_id": "us-east-1_Example"}}], "policies": {"api": policy}}
-        )
-    )
-    command = [sys.executable, "-m", "verifier", "guard", "--proxy=ingress-nginx", "--policy=api", f"--config={config}"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    manifests = list(yaml.safe_load_all(printed.replace(".auth.", f".{NAMESPACE}.")))
+    config.write_text(yaml.safe_dump({"issuers": [issuer], "policies": {"api": policy}}))
+    _, printed, _ = m2m_verifier("guard", "--proxy=ingress-nginx", "--policy=api", f"--config={config}")
+
+    assert [refusal(server, manifest) for manifest in moved(printed, ".auth.")] == ["", ""]
+
+
+def moved(text: str, old: str) -> list[Manifest]:
+    """Manifests in the guarded namespace instead of their own; `old` is that part of the verifier's name."""
+    manifests = list(yaml.safe_load_all(text.replace(old, f".{NAMESPACE}.")))
     for manifest in manifests:
         manifest["metadata"]["namespace"] = NAMESPACE
+    return manifests
 
-    assert [refusal(server, manifest) for manifest in manifests] == ["", ""]
 
+@pytest.mark.parametrize("folder", [*OVERLAYS, MINIMAL], ids=lambda path: path.name)
+def test_it_passes_our_own_ingresses(server: ApiServer, folder: Path) -> None:
+    ours = kustomize.of_kind(kustomize.build(folder), "Ingress")
+    manifests = moved(yaml.safe_dump_all(ours), f".{ours[0]['metadata']['namespace']}.")
 
-@pytest.mark.parametrize("folder", ["k8s/overlays/homelab", "k8s/overlays/production", "examples/minimal"])
-def test_it_passes_our_own_ingresses(server: ApiServer, folder: str) -> None:
-    ours = [each for each in server.build(ROOT / folder) if each["kind"] == "Ingress"]
-    text = yaml.safe_dump_all(ours).replace(
-        f"m2m-verifier.{ours[0]['metadata']['namespace']}.", f"m2m-verifier.{NAMESPACE}."
-    )
-    moved = list(yaml.safe_load_all(text))
-    for manifest in moved:
-        manifest["metadata"]["namespace"] = NAMESPACE
-
-    assert [refusal(server, manifest) for manifest in moved] == [""] * len(moved)
+    assert [refusal(server, manifest) for manifest in manifests] == [""] * len(ours)

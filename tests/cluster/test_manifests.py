@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import functools
 import re
 import shlex
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +12,10 @@ import pytest
 import yaml
 
 from k8s import guards
-from k8s.guards import COMPONENTS
 from tests import kustomize
 from tests.cluster.server import APPLY, ApiServer
-
-ROOT = Path(__file__).parents[2]
-FOLDERS = [
-    ROOT / "k8s" / "base",
-    *sorted((ROOT / "k8s" / "overlays").iterdir()),
-    ROOT / "examples" / "minimal",
-    ROOT / "tests" / "ops" / "oauth2-proxy",
-    ROOT / "tests" / "ops" / "canary",
-]
+from tests.kustomize import FOLDERS, K8S, OVERLAYS
+from tests.programs import ROOT, find, run
 
 
 def versions(server: ApiServer, folder: Path) -> dict[str, str]:
@@ -57,7 +47,7 @@ def test_a_component_that_guards_applies_strictly(api_server: ApiServer, name: s
     kinds = {key.partition("/")[0] for key in versions(api_server, folder)}
     api_server.kubectl("delete", "--kustomize", folder)
 
-    written = yaml.safe_load_all((COMPONENTS / name / "guard.yaml").read_text())
+    written = yaml.safe_load_all((K8S / "components" / name / "guard.yaml").read_text())
     assert {each["kind"] for each in written if each} - kinds <= {"ReferenceGrant"}
 
 
@@ -67,31 +57,17 @@ def test_a_misspelt_field_does_not_apply(api_server: ApiServer) -> None:
     assert "field not declared in schema" in api_server.apply(account, check=False).stderr
 
 
-@pytest.fixture(scope="session")
-def restricted(api_server: ApiServer) -> str:
-    return api_server.namespace("restricted", **{"pod-security.kubernetes.io/enforce": "restricted"})
-
-
 @pytest.fixture
-def pod(api_server: ApiServer, restricted: str) -> Any:
-    """A Pod as the Deployment's controller would make it."""
-    objects = api_server.build(ROOT / "k8s" / "overlays" / "production")
-    [deployment] = [each for each in objects if each["kind"] == "Deployment"]
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "m2m-verifier", "namespace": restricted},
-        "spec": deployment["spec"]["template"]["spec"],
-    }
-
-
-def create(server: ApiServer, pod: Any) -> subprocess.CompletedProcess[str]:
-    arguments = ("create", "--dry-run=server", "--validate=strict", "--filename=-")
-    return server.kubectl(*arguments, stdin=yaml.safe_dump(pod), check=False)
+def pod(api_server: ApiServer) -> Any:
+    """A Pod as the Deployment's controller would make it, in a restricted namespace."""
+    restricted = api_server.namespace("restricted", **{"pod-security.kubernetes.io/enforce": "restricted"})
+    metadata = {"name": "m2m-verifier", "namespace": restricted}
+    spec = kustomize.pod_of(kustomize.build(OVERLAYS[-1]))
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
 def test_pod_security_restricted_accepts_our_pod(api_server: ApiServer, pod: Any) -> None:
-    assert create(api_server, pod).stderr == ""
+    assert api_server.try_to_create(pod) == ""
 
 
 @pytest.mark.parametrize("field", ["allowPrivilegeEscalation", "capabilities"])
@@ -101,28 +77,25 @@ def test_pod_security_restricted_refuses_it_without_its_security_context(
     weak = copy.deepcopy(pod)
     del weak["spec"]["containers"][0]["securityContext"][field]
 
-    assert 'violates PodSecurity "restricted' in create(api_server, weak).stderr
+    assert 'violates PodSecurity "restricted' in api_server.try_to_create(weak)
 
 
 def test_the_readmes_helm_install_prints_the_annotations_and_an_upgrade_adds_everything(
-    api_server: ApiServer, helm: str, tmp_path: Path
+    api_server: ApiServer, tmp_path: Path
 ) -> None:
-    chart, options = str(ROOT / "k8s" / "chart"), [f"--kubeconfig={api_server.kubeconfig}"]
+    chart, option = K8S / "chart", f"--kubeconfig={api_server.kubeconfig}"
     values = tmp_path / "values.yaml"
     values.write_text(yaml.safe_dump(EVERYTHING))
     [written] = re.findall(r"^    helm install ((?:.*\\\n)+.*)", (ROOT / "README.md").read_text(), re.MULTILINE)
     name, _, *arguments = shlex.split(written.replace("\\\n", ""))
-    run = functools.partial(subprocess.run, capture_output=True, text=True, timeout=300, check=False)
-    installed = run([helm, "install", name, chart, *arguments, *options])
-    upgraded = run([helm, "upgrade", name, chart, "--namespace=auth", f"--values={values}", *options])
+    installed = run(find("helm"), "install", name, chart, *arguments, option).stdout
+    run(find("helm"), "upgrade", name, chart, "--namespace=auth", f"--values={values}", option)
 
-    assert (installed.returncode, upgraded.returncode) == (0, 0), installed.stderr + upgraded.stderr
-    assert "auth-url: http://m2m-verifier.auth.svc.cluster.local:8000/verify/api\n" in installed.stdout
-    assert "auth-response-headers: X-M2M-Client-ID, X-M2M-Scope, X-M2M-Role, X-M2M-Issuer\n" in installed.stdout
+    assert "auth-url: http://m2m-verifier.auth.svc.cluster.local:8000/verify/api\n" in installed
+    assert "auth-response-headers: X-M2M-Client-ID, X-M2M-Scope, X-M2M-Role, X-M2M-Issuer\n" in installed
     kinds = "deployment,service,ingress,networkpolicy,hpa,pdb,servicemonitor,prometheusrule,issuer.cert-manager.io"
     objects = api_server.get(kinds, "--namespace=auth", "--selector=app.kubernetes.io/name=m2m-verifier")["items"]
-    uninstalled = run([helm, "uninstall", name, "--namespace=auth", *options])
-    assert uninstalled.returncode == 0, uninstalled.stderr  # other tests have Services of their own there
+    run(find("helm"), "uninstall", name, "--namespace=auth", option)  # other tests have Services of their own there
     assert len(objects) == 11
 
 

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,14 +18,14 @@ import yaml
 from tests import kustomize
 from tests.cluster.server import TOKEN, ApiServer
 from tests.cluster.test_traefik import TRAEFIK, service
-from tests.e2e.stage import Api, Serve, configuration, entry, eventually, exchange, free_port, request
+from tests.e2e.stage import Serve, configuration, entry, eventually, exchange, free_port, request
 from tests.kustomize import PARAMS
 from tests.ops.moving import ANNOTATIONS, COMMANDS, DELETES, POLICY, VALUES, overlay
+from tests.programs import m2m_verifier, running
 from tests.proxies.render_nginx import ingress_nginx
 from tests.proxies.where import Where
 from verifier.demo.issuer import Issuer
-from verifier.demo.processes import Child
-from verifier.demo.serving import Background, bind, port_of
+from verifier.demo.serving import Background
 
 pytestmark = pytest.mark.skipif(not TRAEFIK.exists(), reason="`make proxies` installs Traefik")
 NGINX = "k8s.io/ingress-nginx"
@@ -100,30 +97,15 @@ class Walk:
     def report(self) -> Any:
         """What `report` finds in the lines of the second name."""
         lines = b"".join(line for line in list(self.serve.output) if b'"policy":"api-moving"' in line)
-        command = [sys.executable, "-P", "-m", "verifier", "report", "-"]
-        command += [f"--config={self.serve.config}", "--format=json"]
-        done = subprocess.run(command, input=lines, capture_output=True, check=False)
-        return json.loads(done.stdout)
-
-
-@contextlib.contextmanager
-def running(command: list[str], log: Path) -> Iterator[Child]:
-    child = Child(command, log)
-    try:
-        yield child
-    finally:
-        child.stop(signal.SIGKILL, 10)
+        options = f"--config={self.serve.config}", "--format=json"
+        return json.loads(m2m_verifier("report", "-", *options, input=lines.decode())[1])
 
 
 @pytest.fixture
-def walk(api_server: ApiServer, tmp_path: Path) -> Iterator[Walk]:
-    listener = bind()
-    issuer = Issuer(f"http://127.0.0.1:{port_of(listener)}")
-    start: dict[str, Any] = configuration(entry(issuer), audit="all") | {"policies": {"api": {}}}
-    with (
-        Background(issuer.app, listener), Background(Api()) as api, Serve(start, tmp_path) as serve,
-    ):  # fmt: skip
-        yield Walk(api_server, serve, issuer, api.address, tmp_path)
+def walk(api_server: ApiServer, api: Background, lab: Issuer, tmp_path: Path) -> Iterator[Walk]:
+    start: dict[str, Any] = configuration(entry(lab), audit="all") | {"policies": {"api": {}}}
+    with Serve(start, tmp_path) as serve:
+        yield Walk(api_server, serve, lab, api.address, tmp_path)
 
 
 def test_the_walk_keeps_the_old_way_as_it_is_and_opens_nothing(walk: Walk, tmp_path: Path) -> None:
@@ -174,7 +156,7 @@ def test_with_the_controller_of_its_component_traefik_leaves_the_ingresses_of_in
 ) -> None:
     provider = yaml.safe_load(ANNOTATIONS)["providers"]["kubernetesIngressNGINX"]
     folder = kustomize.write(tmp_path, ["ingress-nginx", "traefik-ingress-nginx"], api_server.namespace("other"))
-    objects = {each["metadata"]["name"]: each for each in api_server.build(folder) if "Ingress" in each["kind"]}
+    objects = {each["metadata"]["name"]: each for each in kustomize.build(folder) if "Ingress" in each["kind"]}
     objects["m2m-api"]["spec"]["rules"][0]["host"] = "old.example"
     objects["nginx"] = {**objects["traefik-nginx"], "metadata": {"name": "nginx"}, "spec": {"controller": NGINX}}
     for each in objects.values():

@@ -13,9 +13,7 @@ import pytest
 import yaml
 
 from tests.cluster.server import TOKEN, ApiServer
-from tests.e2e.conftest import lab as lab
 from tests.proxies import renderers
-from tests.proxies.conftest import parts as parts
 from tests.proxies.stage import Proxy, Stage, wrong
 from tests.proxies.table import TABLE
 from tests.proxies.where import AUTH, BIN, Where
@@ -36,14 +34,9 @@ def service(name: str, namespace: str, port: int, address: str) -> dict[str, Any
 @pytest.fixture(scope="module")
 def running(api_server: ApiServer, parts: Stage) -> Iterator[Any]:
     """Starts Traefik with a block."""
-    controller = {"controller": "k8s.io/ingress-nginx"}
+    metadata, spec = {"name": "nginx"}, {"controller": "k8s.io/ingress-nginx"}
     api_server.apply(
-        {
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "IngressClass",
-            "metadata": {"name": "nginx"},
-            "spec": controller,
-        },
+        {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": metadata, "spec": spec},
         *({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in ("auth", "default")),
         service("m2m-verifier", "auth", 8000, parts.serve.address),
         service("api", "default", 8080, parts.api.address),

@@ -1,7 +1,6 @@
 """The image as buildah builds it, and a container of it under runc."""
 
 import json
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.conftest import lab as lab
+from tests.programs import CACHE
+
 HERE = Path(__file__).parent
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "m2m-verifier" / "image"
-BUILDAH = ["buildah", "--root", CACHE / "storage", "--runroot", CACHE / "run"]
+IMAGE = CACHE / "image"
+BUILDAH = ["buildah", "--root", IMAGE / "storage", "--runroot", IMAGE / "run"]
 
 Spec = dict[str, Any]
 
@@ -54,6 +56,6 @@ def running(folder: Path, change: Callable[[Spec], None]) -> Iterator[tuple[list
 @pytest.fixture(scope="session")
 def image() -> Iterator[tuple[Path, dict[str, Any]]]:
     """The image's root folder and its configuration."""
-    run(HERE / "build.sh", CACHE)
+    run(HERE / "build.sh", IMAGE)
     with mounted("m2m-verifier") as made:
         yield made

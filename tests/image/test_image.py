@@ -4,7 +4,6 @@ buildah builds it on a base of Debian's packages (build.sh), runc starts it. The
 image reaches an issuer on the loopback address.
 """
 
-import contextlib
 import json
 import subprocess
 import time
@@ -18,19 +17,12 @@ import pytest
 
 from tests.e2e.stage import eventually, resident
 from tests.image.conftest import Spec, run, running
+from tests.programs import answers
 from verifier import __version__
 from verifier.demo.issuer import Issuer
-from verifier.demo.serving import Background, bind, free_port, port_of
+from verifier.demo.serving import free_port
 
 pytestmark = pytest.mark.timeout(3600)  # seconds: the first test waits for the build, which needs the network
-
-
-@pytest.fixture(scope="module")
-def issuer() -> Iterator[Issuer]:
-    listener = bind()
-    made = Issuer(f"http://127.0.0.1:{port_of(listener)}")
-    with Background(made.app, listener):
-        yield made
 
 
 @dataclass
@@ -45,27 +37,22 @@ class Container:
     def status(self) -> dict[str, str]:
         """What the kernel says of its first process."""
         pid = json.loads(run(*self.runc, "state", "test"))["pid"]
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return {"Pid": str(pid)} | {name: rest.strip() for name, _, rest in (line.partition(":") for line in lines)}
+        lines = (line.partition(":") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        return {"Pid": str(pid)} | {name: rest.strip() for name, _, rest in lines}
 
     def execute(self, *command: str) -> str:
         """The output of a command inside, a failure's too."""
         return run(*self.runc, "exec", "test", *command, check=False)
 
-    def healthy(self) -> bool:
-        with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/health", trust_env=False).is_success
-        return False
-
 
 @pytest.fixture(scope="module")
 def container(
-    image: tuple[Path, dict[str, Any]], issuer: Issuer, tmp_path_factory: pytest.TempPathFactory
+    image: tuple[Path, dict[str, Any]], lab: Issuer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Container]:
     root, config = image
     port = free_port()
     environment = {"M2M_HOST": "127.0.0.1", "M2M_PORT": str(port), "M2M_METRICS_PORT": str(free_port())}
-    environment |= {"OAUTH_ISSUER": issuer.url, "OAUTH_JWKS_URL": issuer.jwks_url, "OAUTH_PROFILE": "cognito"}
+    environment |= {"OAUTH_ISSUER": lab.url, "OAUTH_JWKS_URL": lab.jwks_url, "OAUTH_PROFILE": "cognito"}
 
     def restrict(spec: Spec) -> None:  # as k8s/base/deployment.yaml restricts the pod
         user, group = map(int, config["User"].split(":"))
@@ -83,7 +70,7 @@ def container(
     begun = time.monotonic()
     with running(tmp_path_factory.mktemp("bundle"), restrict) as (runc, process):
         made = Container(runc, process, f"http://127.0.0.1:{port}")
-        eventually(lambda: made.healthy() or process.poll() is not None, "it answers or has ended")
+        eventually(lambda: answers(f"{made.url}/health") or process.poll() is not None, "it answers or has ended")
         made.started = time.monotonic() - begun
         yield made
 
@@ -91,11 +78,11 @@ def container(
 def test_it_answers_health_and_is_ready(container: Container) -> None:
     answer = httpx.get(f"{container.url}/health", trust_env=False)
     assert (answer.status_code, answer.json()["service"]) == (200, "m2m-verifier")
-    eventually(lambda: httpx.get(f"{container.url}/ready", trust_env=False).is_success, "it has the issuer's keys")
+    eventually(lambda: answers(f"{container.url}/ready"), "it has the issuer's keys")
 
 
-def test_it_decides(container: Container, issuer: Issuer) -> None:
-    token = issuer.mint(issuer.machine_claims("etl", ["read"]))
+def test_it_decides(container: Container, lab: Issuer) -> None:
+    token = lab.mint(lab.machine_claims("etl", ["read"]))
     headers = {"X-Original-Method": "GET", "X-Original-URL": "https://api.example/db"}
     for authorization, status in (({"Authorization": f"Bearer {token}"}, 200), ({}, 401)):
         answer = httpx.get(f"{container.url}/verify", headers=headers | authorization, trust_env=False)
@@ -117,9 +104,10 @@ def test_the_program_is_on_the_path(container: Container) -> None:
     assert container.execute("m2m-verifier", "--version").split()[-1] == __version__
 
 
-def test_pip_is_not_in_it(container: Container) -> None:
+@pytest.mark.parametrize("module", ["pip", "setuptools", "hatchling", "pytest"])
+def test_no_build_tool_is_left(container: Container, module: str) -> None:
     for python in ("/usr/local/bin/python", "/opt/m2m-verifier/bin/python"):
-        assert "No module named pip" in container.execute(python, "-m", "pip", "--version")
+        assert f"No module named '{module}'" in container.execute(python, "-I", "-c", f"import {module}")
 
 
 def test_size_memory_and_start_time_are_printed(container: Container, image: tuple[Path, dict[str, Any]]) -> None:

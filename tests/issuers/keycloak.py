@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 
 from tests.e2e.stage import free_port
-from tests.issuers.stage import CACHE, missing, running
+from tests.issuers.stage import PATIENCE, missing
+from tests.programs import CACHE, running
 
 AUDIENCE = "m2m-api"
 PASSWORD = "password"
@@ -82,7 +83,8 @@ class Keycloak:
             f"--db-url=jdbc:h2:file:{folder}/h2/keycloakdb;NON_KEYWORDS=VALUE",
         ]  # fmt: skip
         ready = f"http://127.0.0.1:{management}/health/ready"
-        with running(command, folder / "log", ready, {"JAVA_OPTS_KC_HEAP": "-Xmx512m"}):
+        heap = {"JAVA_OPTS_KC_HEAP": "-Xmx512m"}
+        with running(command, folder / "log", ready, environment=heap, seconds=PATIENCE):
             keycloak = cls(f"http://127.0.0.1:{port}")
             with keycloak._client:
                 keycloak._configure()

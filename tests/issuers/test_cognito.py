@@ -8,7 +8,8 @@ import boto3
 import pytest
 
 from tests.e2e.stage import Serve, free_port
-from tests.issuers.stage import documented, program, running
+from tests.issuers.stage import PATIENCE, documented, program
+from tests.programs import running
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -20,7 +21,7 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [program("moto_server"), "-H", "127.0.0.1", "-p", str(port)]
-    with running(command, tmp_path_factory.mktemp("moto") / "log", f"{url}/moto-api/"):
+    with running(command, tmp_path_factory.mktemp("moto") / "log", f"{url}/moto-api/", seconds=PATIENCE):
         yield url
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from tests.e2e.stage import Serve
 from tests.issuers.keycloak import Keycloak
 from tests.issuers.stage import documented, fetch, verdict
+from tests.programs import m2m_verifier
 
 pytestmark = pytest.mark.timeout(600)  # Keycloak starts in half a minute, on a busy machine in some
 
@@ -63,8 +62,7 @@ def test_a_person_does_not_pass_before_or_after_a_token_exchange(
 
 
 def test_the_key_for_encryption_is_skipped_and_the_other_one_used(keycloak: Keycloak, serve: Serve) -> None:
-    command = [sys.executable, "-P", "-m", "verifier", "check", "--online", "--config", str(serve.config)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    status, printed, _ = m2m_verifier("check", "--online", "--config", serve.config)
 
-    assert "issuer keycloak: usable keys: 1 (RS256 1)" in done.stdout
-    assert done.stdout.count("skipped") == 1
+    assert (status, printed.count("skipped")) == (0, 1)
+    assert "issuer keycloak: usable keys: 1 (RS256 1)" in printed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -21,12 +20,10 @@ DELETES = [words for words in COMMANDS if words[:4] == ["kubectl", "-n", "api", 
 def overlay(folder: Path, step: int, *more: str) -> Path:
     """The kustomization after a step, with further components before the others."""
     added, last = yaml.safe_load(ADDED), yaml.safe_load(LAST)
+    folder.mkdir(exist_ok=True)
     (folder / "certificate.yaml").write_text(CERTIFICATE)
     new = [Path(name).name for name in added["components"]]
     components = [*more, *(OLD if step < 8 else []), *(new if step >= 3 else [])]
-    further: dict[str, Any] = {"resources": added["resources"]} if step >= 3 else {}
-    if 3 <= step < 8:
-        further["patches"] = added["patches"]
-    if step >= 8:
-        further["patches"] = last["patches"]
+    patches = (last if step >= 8 else added)["patches"]
+    further = {"resources": added["resources"], "patches": patches} if step >= 3 else {}
     return write(folder, components, "api", **further)

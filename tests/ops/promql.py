@@ -1,20 +1,30 @@
-"""What a PromQL expression names, and what there is to name."""
+"""What a PromQL expression names, what there is to name, and the panels and rules that name it."""
 
+import json
 import re
 from collections.abc import Iterator
 from functools import cache
 from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from grafana.live import FIXTURE, RULES
+from tests.programs import ROOT
 from tests.unit.observe.test_metrics import CONTRACT
 
-ROOT = Path(__file__).parents[2]
-RULE_FILES = sorted((ROOT / "grafana" / "alerts").glob("*.yaml"))
-FIXTURE = ROOT / "tests" / "ops" / "fixtures" / "oauth2-proxy-7.15.6.prom"
+RULE_FILES = sorted(RULES.glob("*.yaml"))
+
+BOARDS: dict[str, dict[str, Any]] = {
+    path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
+}
+PANELS: dict[str, dict[str, Any]] = {
+    f"{uid}: {panel['title']}": panel
+    for uid, board in BOARDS.items()
+    for panel in board["panels"]
+    if panel["type"] != "row"
+}
 
 # What the verifier promises to its dashboards.
 VERIFIER = {name: labels for name, _, labels in CONTRACT if name.startswith("m2m_verifier_")}
@@ -44,9 +54,7 @@ def named(expr: str) -> Iterator[Named]:
     clause = r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\(([^)]*)\)"
     grouped = set(re.findall(r"\w+", " ".join(re.findall(clause, bare))))
     bare = re.sub(clause, "", bare)
-    for metric, matchers in re.findall(
-        r"(?<![\w.])([a-zA-Z_:][\w:]*)\b(?!\s*\()(?:\{([^}]*)\})?", re.sub(clause, "", bare)
-    ):
+    for metric, matchers in re.findall(r"(?<![\w.])([a-zA-Z_:][\w:]*)\b(?!\s*\()(?:\{([^}]*)\})?", bare):
         if metric not in ("and", "or", "unless", "bool"):
             yield Named(metric, set(re.findall(r"(\w+)\s*[=!]", matchers)), grouped)
 
@@ -88,12 +96,11 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in groups for rule in group["rules"]]
 
 
+def exprs(board: str) -> list[str]:
+    """Every expression of a board's panels."""
+    return [target["expr"] for name, panel in PANELS.items() if name.startswith(board) for target in panel["targets"]]
+
+
 def alerts() -> list[dict[str, Any]]:
     """Every alerting rule."""
     return [rule for rule in rules() if "alert" in rule]
-
-
-def runbook() -> dict[str, str]:
-    """The runbook's headings and what stands under each."""
-    parts = re.split(r"^## (.+)$", (ROOT / "docs" / "runbook.md").read_text(), flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))

@@ -1,25 +1,28 @@
 """docs/agents.md: its commands, pasted one after the other in an empty folder."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import yaml
-from pages import DOCS, ROOT
+
+from tests.ops.pages import DOCS
+from tests.programs import ROOT, run
 
 pytestmark = pytest.mark.timeout(600)  # they start a dozen processes
 
 COMMANDS = "".join(DOCS["agents"].blocks("bash"))
-DEMO = "m2m-verifier demo --check"
+BEFORE, _, AFTER = COMMANDS.partition("m2m-verifier demo --check")  # tests/e2e/test_demo.py runs the demo
+assert AFTER.count("\n") == 1
 RESOURCE = (
     "    resource: {url: https://api.example.com/, authorization_servers: [https://sso.example.com/realms/lab]}\n"
     "    scope_challenge: 401\n"
 )
 
 
-def paste(commands: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def paste(commands: str, folder: Path) -> CompletedProcess[str]:
     """Run them in a new, empty folder."""
     program = folder / "bin" / "m2m-verifier"
     program.parent.mkdir()
@@ -27,18 +30,7 @@ def paste(commands: str, folder: Path) -> subprocess.CompletedProcess[str]:
     program.chmod(0o755)
     (folder / "empty").mkdir()
     environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "HOME": str(folder), "PYTHONPATH": str(ROOT)}
-    command = ["bash", "-euo", "pipefail", "-c", commands]
-    return subprocess.run(
-        command, cwd=folder / "empty", env=environment, capture_output=True, text=True, check=False, timeout=500
-    )
-
-
-def without_demo(commands: str) -> str:
-    """The page's commands, changed, and without the last one: tests/e2e/test_demo.py runs the demo."""
-    before, demo, after = commands.partition(DEMO)
-    assert demo
-    assert after.count("\n") == 1
-    return before
+    return run("bash", "-euo", "pipefail", "-c", commands, check=False, cwd=folder / "empty", env=environment)
 
 
 def test_the_pages_commands_protect_an_ingress_and_prove_it(tmp_path: Path) -> None:
@@ -60,17 +52,16 @@ def test_the_pages_commands_protect_an_ingress_and_prove_it(tmp_path: Path) -> N
 def test_the_pages_commands_fail_at_the_first_line_that_is_not_as_expected(
     fact: str, mistake: str, line: str, tmp_path: Path
 ) -> None:
-    assert COMMANDS.count(fact) == 1
-    done = paste(without_demo(COMMANDS.replace(fact, mistake)), tmp_path)
+    assert BEFORE.count(fact) == 1
+    done = paste(BEFORE.replace(fact, mistake), tmp_path)
 
     assert (done.returncode, line in done.stdout.splitlines()[-1]) == (1, True), done.stdout + done.stderr
 
 
 def test_the_pages_commands_write_the_facts_into_both_ingresses_of_a_policy_with_a_resource(tmp_path: Path) -> None:
-    commands = COMMANDS.replace("POLICY=orders HOST=api.example.com", "POLICY=Orders_2 HOST=shop.example.org")
+    commands = BEFORE.replace("POLICY=orders HOST=api.example.com", "POLICY=Orders_2 HOST=shop.example.org")
     commands = commands.replace("VERIFIER=auth", "VERIFIER=gate").replace("  orders:\n", "  Orders_2:\n" + RESOURCE)
-    commands = commands.replace("'403 insufficient_scope'", "'401 insufficient_scope'")
-    done = paste(without_demo(commands), tmp_path)
+    done = paste(commands.replace("'403 insufficient_scope'", "'401 insufficient_scope'"), tmp_path)
 
     assert done.returncode == 0, done.stdout + done.stderr
     api, metadata = yaml.safe_load_all((tmp_path / "empty" / "ingress.yaml").read_text())

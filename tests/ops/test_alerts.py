@@ -1,25 +1,21 @@
 """The alerts are valid, fire when they should and only then, and each has its page in the runbook."""
 
 import re
-import subprocess
 from itertools import chain
 from typing import Any
 
 import pytest
 import yaml
-from promql import ROOT, RULE_FILES, alerts, rules, runbook, unknown
 
 from grafana import prometheusrule
 from grafana.build import RUNBOOK
-from grafana.live import PrometheusMissing, binary
+from grafana.live import binary
+from tests.ops.pages import DOCS
+from tests.ops.promql import RULE_FILES, alerts, rules, unknown
+from tests.programs import ROOT, run
 
 CASE_FILES = sorted((ROOT / "grafana" / "alerts" / "tests").glob("*.yaml"))
 ALERTS = [pytest.param(alert, id=alert["alert"]) for alert in alerts()]
-
-
-def promtool(*arguments: str) -> None:
-    result = subprocess.run([binary("promtool"), *arguments], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def cases() -> list[dict[str, Any]]:
@@ -27,16 +23,16 @@ def cases() -> list[dict[str, Any]]:
 
 
 def test_a_missing_binary_is_an_error_that_names_the_make_target() -> None:
-    with pytest.raises(PrometheusMissing, match="no-such-tool is not installed: run `make prometheus`"):
+    with pytest.raises(RuntimeError, match="no-such-tool is not installed: run `make prometheus`"):
         binary("no-such-tool")
 
 
 def test_promtool_finds_the_rules_valid() -> None:
-    promtool("check", "rules", *map(str, RULE_FILES))
+    run(binary("promtool"), "check", "rules", *map(str, RULE_FILES))
 
 
 def test_promtool_sees_every_alert_fire_and_stay_silent_as_its_cases_say() -> None:
-    promtool("test", "rules", *map(str, CASE_FILES))
+    run(binary("promtool"), "test", "rules", *map(str, CASE_FILES))
 
 
 @pytest.mark.parametrize("alert", ALERTS)
@@ -72,16 +68,15 @@ def test_a_rule_names_metrics_and_labels_that_exist(rule: dict[str, Any]) -> Non
 
 
 def test_the_runbook_says_of_each_alert_and_no_other_what_it_means_where_to_look_and_what_to_do() -> None:
-    assert sorted(runbook()) == sorted(alert["alert"] for alert in alerts())
+    sections = DOCS["runbook"].sections()
+    assert sorted(sections) == sorted(alert["alert"] for alert in alerts())
     words = ("**Means.**", "**Look.**", "**Do.**")
-    assert [(name, word) for name, page in runbook().items() for word in words if word not in page] == []
+    assert [(name, word) for name, text in sections.items() for word in words if word not in text] == []
 
 
-@pytest.mark.parametrize("heading", list(runbook()))
-def test_the_runbooks_queries_name_metrics_that_exist_and_its_links_meet_a_heading(heading: str) -> None:
-    page = runbook()[heading]
-    assert [unknown(query) for query in re.findall(r"```promql\n(.+?)```", page, re.DOTALL) if unknown(query)] == []
-    assert set(re.findall(r"\]\(#(\w+)\)", page)) <= {name.lower() for name in runbook()}
+@pytest.mark.parametrize("query", DOCS["runbook"].blocks("promql"))
+def test_the_runbooks_queries_name_metrics_that_exist(query: str) -> None:
+    assert unknown(query) == []
 
 
 def test_every_file_of_rules_has_its_prometheusrule() -> None:

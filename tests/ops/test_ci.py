@@ -3,12 +3,12 @@
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.programs import ROOT, run
+
 SLOW = re.findall(r'^slow (\S+) "\$cache/(\S+)"', (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
 ALWAYS = ["test", "proxies"]
 INPUT = "k8s/base/service.yaml"
@@ -28,8 +28,8 @@ class Checkout:
         program.chmod(0o755)
         self.made = folder / "made"
         self.environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(self.cache)}
-        for command in (["init", "--quiet"], ["add", "."]):
-            subprocess.run(["git", *command], cwd=self.folder, check=True)
+        run("git", "init", "--quiet", cwd=self.folder)
+        run("git", "add", ".", cwd=self.folder)
 
     def built(self) -> None:
         for _, path in SLOW:
@@ -39,10 +39,7 @@ class Checkout:
     def run(self, **environment: str) -> tuple[list[str], str]:
         """The targets that were made, and the output."""
         self.made.unlink(missing_ok=True)
-        done = subprocess.run(
-            ["bash", self.folder / ".ci" / "run"],
-            env=self.environment | environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = run("bash", self.folder / ".ci" / "run", env=self.environment | environment, check=False)
         return self.made.read_text().split(), done.stdout if done.returncode == 0 else "failed"
 
 

@@ -5,21 +5,19 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pages
-import promql
 import pytest
 import yaml
-from pages import DOCS, PAGES, README, ROOT, Page
 from pydantic import BaseModel
 
 from grafana.live import binary
+from tests.ops import pages, promql
+from tests.ops.pages import DOCS, PAGES, README, Page
+from tests.programs import BIN, ROOT, m2m_verifier, run
 from tests.unit.support import make_principal, make_token, observation
 from verifier import app, cli
 from verifier.config import model
@@ -30,7 +28,8 @@ from verifier.observe import audit, metrics
 from verifier.policy import policies
 from verifier.reasons import Reason
 from verifier.request import AuthRequest
-from verifier.server import connection, run
+from verifier.server import connection
+from verifier.server.run import DRAIN
 from verifier.tokens.profiles import PROFILES
 from verifier.tools import canary, guard, lint
 from verifier.tools.canary.settings import Grant
@@ -42,11 +41,7 @@ NAMES = "configuration issuers agents threat-model onboarding ingress operations
 CHECKED = [README, *(DOCS[name] for name in [*NAMES.split(), "report", "install", "canary"])]
 
 
-def ids(page: Page) -> str:
-    return str(page)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=ids)
+@pytest.mark.parametrize("page", PAGES, ids=str)
 def test_every_link_leads_somewhere(page: Page) -> None:
     missing = {target: page.missing(target) for target in page.links()}
     assert [why for why in missing.values() if why] == []
@@ -58,13 +53,6 @@ def test_the_readme_names_every_page_but_those_of_single_examples() -> None:
     assert {page.path for page in PAGES} - {README.path} - pages_of_examples <= linked
 
 
-def test_a_link_that_leads_nowhere_is_noticed(tmp_path: Path) -> None:
-    page = Page(ROOT / "docs" / "none.md")
-    assert page.missing("nowhere.md") == "there is no docs/nowhere.md"
-    assert page.missing("ingress.md#nothing") == "docs/ingress.md has no heading #nothing"
-    assert page.missing("ingress.md#plain-nginx") == ""
-
-
 @pytest.mark.parametrize("name", ["call-api.sh", "call_api.py"])
 def test_onboarding_quotes_an_example_as_it_is(name: str) -> None:
     language = {".sh": "bash", ".py": "python"}[Path(name).suffix]
@@ -72,9 +60,7 @@ def test_onboarding_quotes_an_example_as_it_is(name: str) -> None:
 
 
 def test_the_shell_example_is_clean() -> None:
-    shellcheck = Path(sys.executable).with_name("shellcheck")
-    result = subprocess.run([shellcheck, EXAMPLES / "call-api.sh"], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stdout) == (0, "")
+    run(BIN / "shellcheck", EXAMPLES / "call-api.sh")
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.OK])
@@ -136,11 +122,10 @@ def test_the_json_on_the_report_page_has_the_members_that_report_writes(tmp_path
     request = AuthRequest("gone", b"", None, "GET", b"https://api.example/")
     token = make_token(make_principal(issuer="homelab"))
     (tmp_path / "audit").write_bytes(audit.line(observation(0.0, request, Decision(Reason.OK, "gone", token=token), 0)))
-    command = [sys.executable, "-m", "verifier", "report", str(tmp_path / "audit"), "--config", str(config), "--format"]
-    done = subprocess.run([*command, "json"], capture_output=True, text=True, check=False)
+    _, printed, _ = m2m_verifier("report", tmp_path / "audit", f"--config={config}", "--format=json")
     (written,) = DOCS["report"].blocks("json")
 
-    assert members(json.loads(written)) == members(json.loads(done.stdout))
+    assert members(json.loads(written)) == members(json.loads(printed))
 
 
 def members(value: Any) -> Any:
@@ -159,12 +144,11 @@ def test_operations_names_every_option_of_serve_and_its_default() -> None:
 
 
 @cache
-def options_of(command: str) -> set[str]:
-    """The options that the program's own help lists."""
-    asked = [sys.executable, "-m", "verifier", command, "--help"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
-    assert done.returncode == 0, done.stderr
-    return set(re.findall(r"--[a-z-]+", done.stdout))
+def help_of(command: str) -> str:
+    """What the program says of a command."""
+    status, printed, errors = m2m_verifier(command, "--help", env={**os.environ, "COLUMNS": "999"})
+    assert status == 0, errors
+    return printed
 
 
 def commands(page: Page) -> list[list[str]]:
@@ -181,11 +165,11 @@ def test_the_runbook_starts_every_command_where_it_can_run() -> None:
     assert [line for line in lines if "-- m2m-verifier explain" in line and "exec -i" in line and "< token" in line]
 
 
-@pytest.mark.parametrize("page", [*CHECKED, DOCS["runbook"], DOCS["proxies"], *pages.EXAMPLES], ids=ids)
+@pytest.mark.parametrize("page", [*CHECKED, DOCS["runbook"], DOCS["proxies"], *pages.EXAMPLES], ids=str)
 def test_every_command_line_has_a_command_and_options_that_the_program_has(page: Page) -> None:
     unknown = {
         word for name, *words in commands(page) for word in words
-        if word.startswith("--") and word.partition("=")[0] not in options_of(name)
+        if word.startswith("--") and word.partition("=")[0] not in re.findall(r"--[a-z-]+", help_of(name))
     }  # fmt: skip
     assert unknown == set()
 
@@ -199,7 +183,7 @@ ngx_otel_module id_tokens project_path
 """
 
 
-@pytest.mark.parametrize("page", CHECKED, ids=ids)
+@pytest.mark.parametrize("page", CHECKED, ids=str)
 def test_every_metric_variable_and_word_of_the_configuration_that_is_named_exists(page: Page) -> None:
     text = page.path.read_text()
     assert set(re.findall(r"\bm2m_verifier_\w+", text)) <= metric_names() | promql.CANARY.keys()
@@ -219,7 +203,7 @@ def test_every_metric_variable_and_word_of_the_configuration_that_is_named_exist
 @pytest.mark.parametrize(
     ("page", "words", "number"),
     [
-        ("operations", "at most", f"({run.DRAIN} s"),
+        ("operations", "at most", f"({DRAIN} s"),
         ("operations", "idle connections", f"{connection.IDLE_TIME:g} s"),
         ("operations", "after the start", f"{app.READY_ANYWAY:g} s"),
         ("operations", "Cache-Control", f"every {sets.REFRESH_DEFAULT / 60:g} minutes"),
@@ -289,9 +273,7 @@ def test_prometheus_accepts_the_scrape_configuration_which_has_the_job_that_its_
             job["static_configs"] = [{"targets": ["127.0.0.1:9090"]}]
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(configuration))
     shutil.copytree(ALERTS, tmp_path / "rules")
-    command = [binary("promtool"), "check", "config", str(tmp_path / "prometheus.yml")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (result.returncode, "SUCCESS" in result.stdout) == (0, True), result.stdout + result.stderr
+    assert "SUCCESS" in run(binary("promtool"), "check", "config", tmp_path / "prometheus.yml").stdout
 
     rules = "".join((ALERTS / Path(path).name).read_text() for path in configuration["rule_files"])
     assert set(re.findall(r'job="([^"]+)"', rules)) == {job["job_name"] for job in configuration["scrape_configs"]}
@@ -324,8 +306,4 @@ def test_the_blocks_of_the_page_about_proxies_are_what_guard_prints() -> None:
 
 
 def test_help_names_every_proxy_of_guard() -> None:
-    asked = [sys.executable, "-m", "verifier", "guard", "--help"]
-    printed = subprocess.run(
-        asked, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "999"}
-    ).stdout
-    assert ", ".join(guard.PROXIES) in printed
+    assert ", ".join(guard.PROXIES) in help_of("guard")

@@ -1,27 +1,27 @@
 """The examples in docs/examples/ run as the pages describe them."""
 
 import base64
-import importlib.util
 import json
 import os
+import runpy
 import shutil
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import httpx
 import pytest
 import yaml
-from aws import POOL, Aws
-from pages import ROOT
 
 from tests.e2e.stage import eventually
+from tests.ops.aws import POOL, Aws
+from tests.programs import BIN, ROOT, run
 from verifier.demo.oauth import OAuthError
 from verifier.demo.serving import Background, free_port
 from verifier.demo.stack import Stack
@@ -37,16 +37,7 @@ SECRET = "m2m/nightly-report"
 AWS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-CALL_API = load("call_api")
+ClientToken = runpy.run_path(str(EXAMPLES / "call_api.py"))["ClientToken"]
 
 
 @pytest.fixture(scope="module")
@@ -76,17 +67,14 @@ class Agent:
         programs = self.home / "bin"
         programs.mkdir()
         for program in ("aws", "bash", "cat", "curl", "date", "jq", "mkdir", "mktemp", "mv", "rm", "sed"):
-            found = shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+            found = shutil.which(program, path=f"{BIN}:{os.environ['PATH']}")
             record = f'#!/bin/sh\nprintf "%s\\n" {program} "$@" >>{self.home}/argv\nexec {found} "$@"\n'
             (programs / program).write_text(record)
             (programs / program).chmod(0o755)
 
-    def call(self, url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def call(self, url: str, *arguments: str) -> CompletedProcess[str]:
         environment = {"PATH": f"{self.home}/bin:/usr/bin:/bin", "HOME": str(self.home), **self.credentials}
-        return subprocess.run(
-            [*COMMANDS[self.kind], url, *arguments],
-            env=environment, capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
+        return run(*COMMANDS[self.kind], url, *arguments, env=environment, check=False)
 
     @property
     def recorded(self) -> str:
@@ -220,7 +208,7 @@ class Reading:
         return {"client_id": self.stack.client_id, "client_secret": self.stack.secret, "token_url": url}
 
     def client(self, url: str = "") -> httpx.Client:
-        auth = CALL_API.ClientToken(self, clock=lambda: self.now)
+        auth = ClientToken(self, clock=lambda: self.now)
         return httpx.Client(base_url=url or self.stack.url, auth=auth, trust_env=False)
 
 
@@ -267,7 +255,7 @@ class Caller:
         return self.used[-1]
 
     def _run(self) -> None:
-        auth = CALL_API.ClientToken(self._credentials, clock=lambda: time.monotonic() * 40_000)
+        auth = ClientToken(self._credentials, clock=lambda: time.monotonic() * 40_000)
         with httpx.Client(base_url=self.stack.url, auth=auth, trust_env=False, timeout=10) as api:
             while not self._stop.wait(0.002):
                 try:
@@ -326,37 +314,31 @@ def status_of(stack: Stack, client_id: str = "", url: str = "") -> int:
     return httpx.get(url or f"{stack.url}/db/orders", headers=headers, trust_env=False).status_code
 
 
-@dataclass
-class Rotation:
-    """Runs rotate_secret.py against `aws`; `output` is what it printed last."""
-
-    aws: Aws
-    capture: pytest.CaptureFixture[str]
-    output: str = ""
-
-    def __call__(self, *arguments: str) -> int:
-        code: int = load("rotate_secret").main([*arguments])
-        self.output = "".join(self.capture.readouterr())
-        return code
-
-    def client(self, url: str = "") -> list[str]:
-        """Store the credentials of a new client; the secrets that the issuer accepts for it."""
-        client_id, secret = self.aws.issuer.add_client("read")
-        self.aws.keep(SECRET, client_id, secret, url)
-        return self.aws.issuer.clients[client_id].secrets
+Rotate = Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture
-def rotate(aws: Aws, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Rotation:
-    for name, value in {**AWS, "AWS_ENDPOINT_URL": aws.url, "COGNITO_USER_POOL_ID": POOL}.items():
-        monkeypatch.setenv(name, value)
-    return Rotation(aws, capsys)
+def rotate(aws: Aws) -> Rotate:
+    """Runs rotate_secret.py for SECRET."""
+    environment = os.environ | AWS | {"AWS_ENDPOINT_URL": aws.url, "COGNITO_USER_POOL_ID": POOL}
+
+    def command(step: str, *options: str, check: bool = True) -> CompletedProcess[str]:
+        return run(sys.executable, EXAMPLES / "rotate_secret.py", step, SECRET, *options, env=environment, check=check)
+
+    return command
 
 
-def test_a_rotation_refuses_no_request(stack: Stack, aws: Aws, caller: Caller, rotate: Rotation) -> None:
-    assert rotate("begin", SECRET) == 0, rotate.output
+def secrets_of_a_new_client(aws: Aws, url: str = "") -> list[str]:
+    """Store a new client's credentials; the secrets that the issuer accepts for it."""
+    client_id, secret = aws.issuer.add_client("read")
+    aws.keep(SECRET, client_id, secret, url)
+    return aws.issuer.clients[client_id].secrets
+
+
+def test_a_rotation_refuses_no_request(stack: Stack, aws: Aws, caller: Caller, rotate: Rotate) -> None:
+    rotate("begin")
     caller.goes_on()
-    assert rotate("finish", SECRET, "--overlap", "0") == 0, rotate.output
+    rotate("finish", "--overlap=0")
     caller.goes_on()
 
     new = aws.stored(SECRET)["client_secret"]
@@ -385,29 +367,25 @@ def test_a_move_to_a_second_client_refuses_no_request(stack: Stack, aws: Aws, ca
     assert caller.used[-1]["client_id"] == client_id
 
 
-def test_finish_waits_while_callers_may_use_the_old_secret_and_no_secret_is_printed(rotate: Rotation) -> None:
-    secrets = rotate.client()
-    assert rotate("begin", SECRET) == 0
-    printed = rotate.output
-    assert rotate("finish", SECRET) == 1
-    assert "run finish in 7" in rotate.output
-    assert len(secrets) == 2
-    assert not any(secret in printed + rotate.output for secret in secrets)
+def test_finish_waits_while_callers_may_use_the_old_secret_and_no_secret_is_printed(aws: Aws, rotate: Rotate) -> None:
+    secrets = secrets_of_a_new_client(aws)
+    begun, finished = rotate("begin"), rotate("finish", check=False)
+    assert (finished.returncode, "run finish in 7" in finished.stderr, len(secrets)) == (1, True, 2)
+    assert not any(secret in done.stdout + done.stderr for secret in secrets for done in (begun, finished))
 
 
-def test_the_command_says_that_the_last_rotation_is_not_finished(rotate: Rotation) -> None:
-    rotate.client().append("second")
-    command = [sys.executable, str(EXAMPLES / "rotate_secret.py"), "begin", SECRET]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+def test_the_command_says_that_the_last_rotation_is_not_finished(aws: Aws, rotate: Rotate) -> None:
+    secrets_of_a_new_client(aws).append("second")
+    done = rotate("begin", check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert "finish the last rotation first" in done.stderr
 
 
-def test_a_new_secret_that_gets_no_token_is_deleted_again(rotate: Rotation) -> None:
-    secrets = rotate.client(url=f"http://127.0.0.1:{free_port()}")
+def test_a_new_secret_that_gets_no_token_is_deleted_again(aws: Aws, rotate: Rotate) -> None:
+    secrets = secrets_of_a_new_client(aws, url=f"http://127.0.0.1:{free_port()}")
     before = list(secrets)
-    assert rotate("begin", SECRET) == 1
-    assert secrets == before == [rotate.aws.stored(SECRET)["client_secret"]]
+    assert rotate("begin", check=False).returncode == 1
+    assert secrets == before == [aws.stored(SECRET)["client_secret"]]
 
 
 # --- moving

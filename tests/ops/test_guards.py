@@ -1,25 +1,16 @@
 """The components that guard an API are what `guard` prints, with the params where they belong."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from k8s import guards
-from tests.kustomize import K8S, PARAMS, write
+from tests.kustomize import K8S, PARAMS, Manifest, build, of_kind, write
 from verifier.tools.guard import PROXIES, Guard
 
-Manifest = dict[str, Any]
-Build = Callable[[Path], list[Manifest]]
-
 each_component = pytest.mark.parametrize("name", guards.PROXIES)
-
-
-def of_kind(objects: list[Manifest], kind: str) -> list[Manifest]:
-    return [each for each in objects if each["kind"] == kind]
 
 
 def peers(objects: list[Manifest]) -> dict[str, list[Manifest]]:
@@ -49,7 +40,7 @@ def test_ciliums_objects_are_those_of_the_component_gateway_api() -> None:
 
 
 @each_component
-def test_the_params_and_the_namespace_reach_every_object(build: Build, tmp_path: Path, name: str) -> None:
+def test_the_params_and_the_namespace_reach_every_object(tmp_path: Path, name: str) -> None:
     objects = build(write(tmp_path, [name]))
     base = {(each["kind"], each["metadata"]["name"]) for each in build(K8S / "base")}
     added = [each for each in objects if (each["kind"], each["metadata"]["name"]) not in base]
@@ -64,11 +55,8 @@ def test_the_params_and_the_namespace_reach_every_object(build: Build, tmp_path:
 
 @each_component
 @pytest.mark.parametrize("policies", [True, False], ids=["network-policy", "none"])
-def test_the_network_policies_admit_the_proxy_beside_ingress_nginx(
-    build: Build, tmp_path: Path, name: str, policies: bool
-) -> None:
+def test_the_network_policies_admit_the_proxy_beside_ingress_nginx(tmp_path: Path, name: str, policies: bool) -> None:
     before = peers(build(write(tmp_path, ["network-policy"])))
-    (tmp_path / "second").mkdir()
     after = peers(build(write(tmp_path / "second", ["network-policy", name] if policies else [name])))
 
     assert after.keys() == (before.keys() if policies else set())
@@ -80,7 +68,7 @@ def test_the_network_policies_admit_the_proxy_beside_ingress_nginx(
         assert further == ([{"podSelector": {}}] if (name, policy) == ("istio", "m2m-verifier") else [])
 
 
-def test_traefik_and_ingress_nginx_serve_ingresses_of_different_classes(build: Build, tmp_path: Path) -> None:
+def test_traefik_and_ingress_nginx_serve_ingresses_of_different_classes(tmp_path: Path) -> None:
     both = ["ingress-nginx", "resource-metadata", "traefik-ingress-nginx"]
     objects = build(write(tmp_path, both))
     classes = {each["metadata"]["name"]: each["spec"]["ingressClassName"] for each in of_kind(objects, "Ingress")}

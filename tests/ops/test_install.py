@@ -7,35 +7,27 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
+from fnmatch import filter as matching
 from pathlib import Path
+from zipfile import ZipFile
 
 import httpx
 import pytest
-import yaml
-from pages import DOCS, ROOT
 
 from tests.e2e.stage import eventually
+from tests.kustomize import OVERLAYS, build, pod_of
+from tests.ops.pages import DOCS
+from tests.programs import BIN, ROOT, run
 from verifier import __version__
 from verifier.demo.serving import free_port
 
-BIN = Path(sys.executable).parent
-PAGE = DOCS["install"]
-BLOCKS = PAGE.blocks("bash")
+BLOCKS = DOCS["install"].blocks("bash")
 UNIT = ROOT / "packaging" / "m2m-verifier.service"
 CONFIG = "/etc/m2m-verifier/m2m.yaml"
 SOURCE = "git+https://github.com/informationcart/m2m-verifier"
 EXPOSURE = 20  # tenths, of 100; newer versions of systemd look at more
 
 pytestmark = pytest.mark.timeout(600)  # seconds: the installers use the network
-
-
-def run(*command: str | Path, **environment: str) -> str:
-    done = subprocess.run(
-        command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +46,18 @@ def test_the_installed_program_runs(block: str, wheel: Path, tmp_path: Path) -> 
     programs = tmp_path / "bin"
     for written, used in ((SOURCE, wheel), ("/opt/m2m-verifier", tmp_path / "opt"), ("/usr/local/bin", programs)):
         block = block.replace(written, str(used))
-    path = f"{programs}:{BIN}:{os.environ['PATH']}"
-    own = {"UV_TOOL_DIR": str(tmp_path / "own"), "UV_TOOL_BIN_DIR": str(programs), "PATH": path}
-    run("sh", "-ec", block, **own)
-    assert run(programs / "m2m-verifier", "--version").split()[-1] == __version__
-    assert run(programs / "m2m-verifier", "check", COGNITO_USER_POOL_ID="us-east-1_Example").startswith("ok:")
+    own = {"UV_TOOL_DIR": str(tmp_path / "own"), "UV_TOOL_BIN_DIR": str(programs)}
+    own |= {"PATH": f"{programs}:{BIN}:{os.environ['PATH']}", "COGNITO_USER_POOL_ID": "us-east-1_Example"}
+    run("sh", "-ec", block, env=os.environ | own)
+    assert run(programs / "m2m-verifier", "--version").stdout.split()[-1] == __version__
+    assert run(programs / "m2m-verifier", "check", env=os.environ | own).stdout.startswith("ok:")
+
+
+@pytest.mark.parametrize(
+    "name", ["verifier/py.typed", "verifier/tools/blocks/nginx.conf", "*.dist-info/licenses/LICENSE"]
+)
+def test_the_wheel_carries_what_is_no_code(wheel: Path, name: str) -> None:
+    assert len(matching(ZipFile(wheel).namelist(), name)) == 1
 
 
 # The unit
@@ -75,18 +74,15 @@ def service() -> dict[str, str]:
 def test_systemd_accepts_the_unit_and_finds_it_confined(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace("/usr/local/bin/m2m-verifier", str(BIN / "m2m-verifier")))
-    assert run("systemd-analyze", "verify", "--man=no", unit) == ""
+    verified = run("systemd-analyze", "verify", "--man=no", unit)
+    assert (verified.stdout, verified.stderr) == ("", "")
     run("systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", unit)
 
 
 def test_systemd_notices_a_unit_that_is_not_confined(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace("SystemCallFilter=", "#").replace("CapabilityBoundingSet=", "#"))
-    done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", unit],
-        capture_output=True,
-        check=False,
-    )
+    done = run("systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", unit, check=False)
     assert done.returncode == 1
 
 
@@ -114,7 +110,7 @@ def test_the_units_command_answers_on_its_socket_and_ends_cleanly(tmp_path: Path
 
 
 def test_a_wrong_configuration_is_not_started_again(tmp_path: Path) -> None:
-    done = subprocess.run(command(tmp_path, "issuers: 7"), capture_output=True, timeout=60, check=False)
+    done = run(*command(tmp_path, "issuers: 7"), check=False)
     assert str(done.returncode) == service()["RestartPreventExitStatus"]
 
 
@@ -135,14 +131,13 @@ def docker_run() -> list[str]:
 
 def test_the_pages_container_is_the_manifests_image_and_serves_the_folder_that_it_mounts() -> None:
     words = docker_run()
-    overlay = yaml.safe_load((ROOT / "k8s" / "overlays" / "production" / "kustomization.yaml").read_text())
-    image = f"{overlay['images'][0]['newName']}:{__version__}"
+    image = pod_of(build(OVERLAYS[-1]))["containers"][0]["image"]
     assert words[words.index(image) + 1 :] == ["serve", "--config", CONFIG]
     assert f"{Path(CONFIG).parent}:{Path(CONFIG).parent}:ro" in words
 
 
 @pytest.mark.skipif(not shutil.which("docker"), reason="no docker command")
 def test_docker_knows_every_option_of_the_page() -> None:
-    known = set(re.findall(r"--[a-z-]+", run("docker", "run", "--help")))
+    known = set(re.findall(r"--[a-z-]+", run("docker", "run", "--help").stdout))
     words = docker_run()
     assert {word for word in words[: words.index("serve")] if word.startswith("--")} <= known

@@ -4,20 +4,22 @@ import io
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from pages import DOCS
 
 from tests.minting import ABSENT, SigningKey, edited
+from tests.ops.pages import DOCS
 from verifier import cli
 from verifier.tokens.profiles import PROFILES
 
 SECTIONS = DOCS["issuers"].sections()
 RULES = "Which tokens belong to a machine"
 KEY = SigningKey.generate("RS256", "key-1")
+Explain = Callable[[str, dict[str, Any]], tuple[str, str]]
 TENANT, API = "11111111-2222-3333-4444-555555555555", "66666666-7777-8888-9999-000000000000"
 
 # Section and number of its configuration, claims of a machine's token by the vendor's documentation, client id.
@@ -146,44 +148,41 @@ def configurations(title: str) -> list[str]:
     return [text for text in re.findall(r"^```yaml\n(.*?)^```", SECTIONS[title], re.M | re.S) if "issuers:" in text]
 
 
-def explain(
-    case: str, changes: dict[str, Any], folder: Path, patch: pytest.MonkeyPatch, output: pytest.CaptureFixture[str]
-) -> tuple[str, str]:
-    """The reason that `explain` gives for the token, and what it says about the client."""
-    title, number, documented, _ = MACHINES[case]
-    configuration = yaml.safe_load(configurations(title)[number])
-    (issuer,) = configuration["issuers"]
-    claims = edited({"iss": issuer.get("issuer"), "jti": "1", **documented}, changes)
-    claims |= {"iat": int(time.time()), "exp": int(time.time()) + 300}
-    token = KEY.sign(claims, header={"typ": claims.pop("typ", "JWT")})
-    for name in ("jwks_url", "ca_file", "bearer_token_file"):
-        issuer.pop(name, None)
-    if "cognito" in issuer:
-        issuer |= {"profile": "cognito", "issuer": claims["iss"]}
-        del issuer["cognito"]
-    issuer["jwks_file"] = "keys.json"
-    (folder / "keys.json").write_text(json.dumps({"keys": [KEY.jwk()]}))
-    (folder / "m2m.yaml").write_text(yaml.safe_dump(configuration))
-    patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(token.encode())))
-    cli.main(["explain", "--json", "--config", str(folder / "m2m.yaml"), "--url", "https://api.example.com/"])
-    explained = json.loads(output.readouterr().out)
-    return explained["reason"], next(step["detail"] for step in explained["steps"] if step["name"] == "client")
+@pytest.fixture
+def explain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Explain:
+    """The reason that `explain` gives for a machine's token with changes, and what it says about the client."""
+
+    def explained(case: str, changes: dict[str, Any]) -> tuple[str, str]:
+        title, number, documented, _ = MACHINES[case]
+        configuration = yaml.safe_load(configurations(title)[number])
+        (issuer,) = configuration["issuers"]
+        claims = edited({"iss": issuer.get("issuer"), "jti": "1", **documented}, changes)
+        claims |= {"iat": int(time.time()), "exp": int(time.time()) + 300}
+        token = KEY.sign(claims, header={"typ": claims.pop("typ", "JWT")})
+        for name in ("jwks_url", "ca_file", "bearer_token_file"):
+            issuer.pop(name, None)
+        if "cognito" in issuer:
+            issuer |= {"profile": "cognito", "issuer": claims["iss"]}
+            del issuer["cognito"]
+        issuer["jwks_file"] = "keys.json"
+        (tmp_path / "keys.json").write_text(json.dumps({"keys": [KEY.jwk()]}))
+        (tmp_path / "m2m.yaml").write_text(yaml.safe_dump(configuration))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(token.encode())))
+        cli.main(["explain", "--json", "--config", str(tmp_path / "m2m.yaml"), "--url", "https://api.example.com/"])
+        answer = json.loads(capsys.readouterr().out)
+        return answer["reason"], next(step["detail"] for step in answer["steps"] if step["name"] == "client")
+
+    return explained
 
 
 @pytest.mark.parametrize("case", MACHINES)
-def test_a_documented_machines_token_passes(
-    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert explain(case, {}, tmp_path, monkeypatch, capsys) == ("ok", f"client {MACHINES[case][3]}")
+def test_a_documented_machines_token_passes(explain: Explain, case: str) -> None:
+    assert explain(case, {}) == ("ok", f"client {MACHINES[case][3]}")
 
 
-@pytest.mark.parametrize(("case", "number"), [(case, n) for case, group in OTHERS.items() for n in range(len(group))])
-def test_another_token_of_the_same_issuer_does_not_pass(
-    case: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    reason, _ = explain(case, OTHERS[case][number], tmp_path, monkeypatch, capsys)
-
-    assert reason in ("not_m2m", "client_not_allowed")
+@pytest.mark.parametrize(("case", "changes"), [(case, changes) for case, group in OTHERS.items() for changes in group])
+def test_another_token_of_the_same_issuer_does_not_pass(explain: Explain, case: str, changes: dict[str, Any]) -> None:
+    assert explain(case, changes)[0] in ("not_m2m", "client_not_allowed")
 
 
 @pytest.mark.parametrize("title", [title for title in SECTIONS if title != RULES])

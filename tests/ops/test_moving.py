@@ -1,8 +1,6 @@
 """The walk of docs/moving.md: its kustomizations, its configuration and what its commands name."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,25 +8,19 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.kustomize import K8S
+from tests.kustomize import K8S, Manifest, build, named, of_kind
 from tests.ops.moving import ANNOTATIONS, COMMANDS, DELETES, PAGE, POLICY, VALUES, overlay
+from tests.programs import m2m_verifier
 from verifier.config.environment import Environment
 from verifier.config.load import load
 
-Manifest = dict[str, Any]
 At = Callable[[int], list[Manifest]]
-PATH = r"/[a-z-]+/api\b"
 
 
 @pytest.fixture
-def at(build: Callable[[Path], list[Manifest]], tmp_path: Path) -> At:
+def at(tmp_path: Path) -> At:
     """The objects after a step."""
-
-    def built(step: int) -> list[Manifest]:
-        (folder := tmp_path / str(step)).mkdir(exist_ok=True)
-        return build(overlay(folder, step, "network-policy"))
-
-    return built
+    return lambda step: build(overlay(tmp_path / str(step), step, "network-policy"))
 
 
 def names(objects: list[Manifest]) -> set[str]:
@@ -36,16 +28,15 @@ def names(objects: list[Manifest]) -> set[str]:
 
 
 def address(objects: list[Manifest]) -> Any:
-    [middleware] = [each for each in objects if each["kind"] == "Middleware"]
+    [middleware] = of_kind(objects, "Middleware")
     return middleware["spec"]["forwardAuth"]["address"]
 
 
 def test_step_3_adds_the_guard_with_the_second_name_and_leaves_ingress_nginxs_objects_as_they_are(at: At) -> None:
     before, beside = at(2), at(3)
-    ingresses = [[each for each in objects if each["kind"] == "Ingress"] for objects in (before, beside)]
 
     assert address(beside) == "http://m2m-verifier.api.svc.cluster.local:8000/forward-auth/api-moving"
-    assert ingresses[0] == ingresses[1] != []
+    assert of_kind(before, "Ingress") == of_kind(beside, "Ingress") != []
 
 
 def test_what_step_7_deletes_is_what_step_3_added_and_step_8_deletes_what_it_takes_out(at: At) -> None:
@@ -56,7 +47,7 @@ def test_what_step_7_deletes_is_what_step_3_added_and_step_8_deletes_what_it_tak
 
 def test_step_8_leaves_the_policys_own_name_and_traefik_alone_behind_the_network_policies(at: At) -> None:
     after = at(8)
-    admitted = [each["spec"]["ingress"][0]["from"] for each in after if each["kind"] == "NetworkPolicy"]
+    admitted = [each["spec"]["ingress"][0]["from"] for each in of_kind(after, "NetworkPolicy")]
 
     assert address(after) == "http://m2m-verifier.api.svc.cluster.local:8000/forward-auth/api"
     assert [[peer["podSelector"]["matchLabels"] for peer in peers] for peers in admitted] == [
@@ -94,12 +85,10 @@ def test_every_object_and_overlay_that_a_command_names_exists(at: At) -> None:
 def test_the_program_has_the_command_that_the_pod_runs() -> None:
     [line] = [words for words in COMMANDS if "m2m-verifier" in words]
     command = line[line.index("--") + 1 :]
-    done = subprocess.run(
-        [sys.executable, "-m", "verifier", *command[1:]], input="", capture_output=True, text=True, check=False
-    )
+    status, _, errors = m2m_verifier(*command[1:], input="")
 
     assert command[0] == "m2m-verifier"
-    assert (done.returncode, "no audit line" in done.stderr) == (2, True), done.stderr
+    assert (status, "no audit line" in errors) == (2, True), errors
 
 
 def test_both_ways_to_run_traefik_remove_headers_that_only_look_like_another() -> None:
@@ -123,7 +112,7 @@ ROWS = re.findall(
 @pytest.mark.parametrize(("component", "kind", "name", "place", "value"), ROWS)
 def test_the_table_names_the_place_of_the_policy(component: str, kind: str, name: str, place: str, value: str) -> None:
     objects = yaml.safe_load_all((K8S / "components" / component / "guard.yaml").read_text())
-    [found] = [each for each in objects if each and (each["kind"], each["metadata"]["name"]) == (kind, name)]
+    found = named([each for each in objects if each], kind, name)
     for key in place.strip("/").split("/"):
         found = found[int(key) if key.isdigit() else key]
 

@@ -1,23 +1,20 @@
 """The recorded metrics of oauth2-proxy are those of the real program, where `make oauth2-proxy` has built it."""
 
-import json
 import os
 import shutil
-import subprocess
-from pathlib import Path
 
 import httpx
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from promql import FIXTURE, ROOT, named
 
-from tests.e2e.stage import eventually
+from grafana.live import FIXTURE
+from tests.ops.promql import exprs, named
+from tests.programs import CACHE, running
 from verifier.demo.issuer import Issuer
 from verifier.demo.serving import Background, bind, free_port, port_of
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "m2m-verifier" / "bin"
-PROGRAM = shutil.which("oauth2-proxy", path=f"{os.environ['PATH']}:{CACHE}")
+PROGRAM = shutil.which("oauth2-proxy", path=f"{os.environ['PATH']}:{CACHE / 'bin'}")
 
 pytestmark = pytest.mark.skipif(not PROGRAM, reason="oauth2-proxy is not built: `make oauth2-proxy`")
 
@@ -37,7 +34,7 @@ def own(found: Labels) -> Labels:
 
 
 @pytest.fixture(scope="module")
-def scraped() -> list[Metric]:
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> list[Metric]:
     """The metrics after health checks, two session checks (one with a token) and a login's first step."""
     assert PROGRAM
     ports, listener = (free_port(), free_port()), bind()
@@ -54,31 +51,13 @@ def scraped() -> list[Metric]:
     with (
         Background(issuer.app, listener),
         httpx.Client(base_url=f"http://127.0.0.1:{ports[0]}", trust_env=False) as client,
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process,
+        running(command, tmp_path_factory.mktemp("oauth2-proxy") / "log", f"{client.base_url}/ping"),
     ):
-        try:
-            eventually(lambda: answers(client) or process.poll() is not None, "oauth2-proxy answers or has ended")
-            bearer = {"Authorization": f"Bearer {token}"}
-            asked = [
-                ("/ping", {}),
-                ("/ready", {}),
-                ("/oauth2/auth", {}),
-                ("/oauth2/auth", bearer),
-                ("/oauth2/start", {}),
-            ]
-            statuses = [client.get(path, headers=headers).status_code for path, headers in asked]
-            assert statuses == [200, 200, 401, 202, 302]
-            text = httpx.get(f"http://127.0.0.1:{ports[1]}/metrics", trust_env=False).text
-        finally:
-            process.terminate()
+        statuses = [client.get(path).status_code for path in ("/ping", "/ready", "/oauth2/auth", "/oauth2/start")]
+        statuses.append(client.get("/oauth2/auth", headers={"Authorization": f"Bearer {token}"}).status_code)
+        assert statuses == [200, 200, 401, 302, 202]
+        text = httpx.get(f"http://127.0.0.1:{ports[1]}/metrics", trust_env=False).text
     return list(text_string_to_metric_families(text))
-
-
-def answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/ping").is_success
-    except httpx.TransportError:
-        return False
 
 
 def test_its_metrics_and_labels_are_the_recorded_ones(scraped: list[Metric]) -> None:
@@ -93,6 +72,4 @@ def test_health_checks_are_not_counted(scraped: list[Metric]) -> None:
 
 
 def test_it_exposes_everything_that_its_dashboard_reads(scraped: list[Metric]) -> None:
-    board = json.loads((ROOT / "grafana" / "dashboards" / "oauth2-proxy.json").read_text())
-    exprs = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
-    assert {read.metric for expr in exprs for read in named(expr)} - {"up"} <= labels(scraped).keys()
+    assert {read.metric for expr in exprs("oauth2-proxy") for read in named(expr)} - {"up"} <= labels(scraped).keys()

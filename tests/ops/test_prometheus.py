@@ -1,15 +1,14 @@
 """A real Prometheus scrapes a real verifier under mixed traffic, and is asked everything that a person would see."""
 
-import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from promql import ROOT, VERIFIER, runbook
 
 from grafana.live import Live, Prometheus, ask_with
 from tests.e2e.stage import eventually
+from tests.ops.pages import DOCS
+from tests.ops.promql import PANELS, VERIFIER
 
 CANARY = ("Guard", "Last round", "Checks that passed", "Checks that could not be made", "Duration of a round")
 MAY_BE_EMPTY = {
@@ -18,19 +17,17 @@ MAY_BE_EMPTY = {
 }
 
 
-def exprs() -> Iterator[Any]:
-    """The panel and the expression of every target."""
-    for path in sorted((ROOT / "grafana" / "dashboards").glob("*.json")):
-        for panel in json.loads(path.read_text())["panels"]:
-            for target in panel.get("targets", ()):
-                name = f"{path.stem}: {panel['title']}"
-                yield pytest.param(name, target["expr"], id=f"{name} [{target['legendFormat']}]")
+EXPRS = [
+    pytest.param(name, target["expr"], id=f"{name} [{target['legendFormat']}]")
+    for name, panel in PANELS.items()
+    for target in panel["targets"]
+]
 
 
 @pytest.fixture(scope="module")
 def prometheus() -> Iterator[Prometheus]:
     with Live() as live:
-        live.lose_issuer()  # some decisions end in 503, and a reload is counted
+        live.configure(outage=True)  # some decisions end in 503, and a reload is counted
         yield live.prometheus
 
 
@@ -38,7 +35,7 @@ def numbers(series: list[dict[str, Any]]) -> list[float]:
     return [value for one in series if (value := float(one["value"][1])) == value]  # a NaN is not itself
 
 
-@pytest.mark.parametrize(("panel", "expr"), list(exprs()))
+@pytest.mark.parametrize(("panel", "expr"), EXPRS)
 def test_every_expression_of_every_panel_returns_numbers(prometheus: Prometheus, panel: str, expr: str) -> None:
     if panel in MAY_BE_EMPTY:
         prometheus.query(ask_with(expr))
@@ -47,7 +44,7 @@ def test_every_expression_of_every_panel_returns_numbers(prometheus: Prometheus,
 
 
 def test_what_may_be_empty_is_on_a_board() -> None:
-    assert set(MAY_BE_EMPTY) <= {param.values[0] for param in exprs()}
+    assert set(MAY_BE_EMPTY) <= PANELS.keys()
 
 
 @pytest.mark.parametrize("metric", sorted(VERIFIER))
@@ -66,7 +63,6 @@ def test_every_rule_is_evaluated_without_an_error(prometheus: Prometheus) -> Non
     assert health() == {("ok", "")}
 
 
-@pytest.mark.parametrize("heading", list(runbook()))
-def test_the_runbooks_queries_run_as_they_stand(prometheus: Prometheus, heading: str) -> None:
-    for query in re.findall(r"```promql\n(.+?)```", runbook()[heading], re.DOTALL):
-        prometheus.query(query)
+@pytest.mark.parametrize("query", DOCS["runbook"].blocks("promql"))
+def test_the_runbooks_queries_run_as_they_stand(prometheus: Prometheus, query: str) -> None:
+    prometheus.query(query)

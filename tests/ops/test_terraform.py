@@ -1,15 +1,14 @@
 """terraform/, read without its provider: nothing is planned or applied."""
 
 import re
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hcl2
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.programs import ROOT, find, run
+
 FOLDER = ROOT / "terraform"
 FILES = sorted(FOLDER.glob("*.tf"))
 
@@ -36,19 +35,18 @@ def blocks(kind: str) -> dict[str, Any]:
     return found
 
 
-def formatted(tool: Callable[..., str], path: Path) -> bool:
+def formatted(path: Path) -> bool:
     """Whether `terraform fmt`, or the formatter that it is built on, leaves the file unchanged."""
-    program = tool("terraform", "tofu", "hclfmt")
+    program = find("terraform", "tofu", "hclfmt")
     arguments = [] if Path(program).name == "hclfmt" else ["fmt", "-"]
-    done = subprocess.run([program, *arguments], input=path.read_bytes(), capture_output=True, timeout=60, check=True)
-    return done.stdout == path.read_bytes()
+    return run(program, *arguments, input=path.read_text()).stdout == path.read_text()
 
 
-def test_the_files_are_formatted_and_the_formatter_notices_if_not(tool: Callable[..., str], tmp_path: Path) -> None:
-    assert [path.name for path in FILES if not formatted(tool, path)] == []
+def test_the_files_are_formatted_and_the_formatter_notices_if_not(tmp_path: Path) -> None:
+    assert [path.name for path in FILES if not formatted(path)] == []
     changed = tmp_path / "main.tf"
     changed.write_text((FOLDER / "main.tf").read_text().replace("name                = var.name", "name = var.name"))
-    assert not formatted(tool, changed)
+    assert not formatted(changed)
 
 
 def test_every_name_that_is_used_is_declared() -> None:
@@ -79,6 +77,7 @@ def test_a_client_may_fetch_tokens_for_itself_and_nothing_else_and_no_person_can
     assert resources["aws_cognito_user_pool_client.machine"].items() >= expected.items()
     pool = resources["aws_cognito_user_pool.this"]
     assert pool["admin_create_user_config"] == [{"allow_admin_create_user_only": True}]
+    assert pool["deletion_protection"] == "ACTIVE"
     assert "lambda_config" not in pool
 
 

@@ -1,18 +1,17 @@
 """.github/workflows: they are linted, pinned, and have only the permissions that they need."""
 
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.programs import BIN, ROOT, find, run
 from verifier import __version__
 
-ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 Workflow = dict[Any, Any]
 
@@ -28,21 +27,19 @@ def steps() -> Iterator[dict[str, Any]]:
             yield from job.get("steps", [])
 
 
-def test_actionlint_finds_nothing(tool: Callable[..., str]) -> None:
-    # Without its helpers, which not every machine has.
-    done = subprocess.run(
-        [tool("actionlint"), "-shellcheck=", "-pyflakes=", *PATHS], capture_output=True, text=True, timeout=60
-    )
+def script(key: str, value: str) -> str:
+    """The commands of the one step with this id or name."""
+    [step] = [step for step in steps() if step.get(key) == value]
+    return str(step["run"])
 
-    assert (done.returncode, done.stdout) == (0, "")
+
+def test_actionlint_finds_nothing() -> None:
+    run(find("actionlint"), "-shellcheck=", "-pyflakes=", *PATHS)  # without its helpers, which not every machine has
 
 
 def test_zizmor_finds_nothing() -> None:
-    zizmor = Path(sys.executable).parent / "zizmor"
     others = [ROOT / ".github" / "dependabot.yml", ROOT / ".pre-commit-config.yaml"]
-    done = subprocess.run([zizmor, "--offline", "--quiet", *PATHS, *others], capture_output=True, text=True, timeout=60)
-
-    assert done.returncode == 0, done.stdout
+    run(BIN / "zizmor", "--offline", "--quiet", *PATHS, *others)
 
 
 def test_every_action_is_pinned_by_commit_with_its_version_in_a_comment() -> None:
@@ -97,21 +94,16 @@ def test_the_image_is_pushed_with_sbom_and_provenance_for_both_architectures() -
 
 @pytest.mark.parametrize(("tag", "passes"), [(f"v{__version__}", True), ("v0.0.0", False), (__version__, False)])
 def test_a_tag_that_is_not_the_version_stops_the_release(tag: str, passes: bool) -> None:
-    [step] = [step for step in steps() if step.get("name") == "The tag is the version that the program tells"]
-    done = subprocess.run(
-        ["bash", "-e", "-c", step["run"]], cwd=ROOT, env={"GITHUB_REF_NAME": tag, "PATH": "/usr/bin:/bin"}
-    )
+    command = script("name", "The tag is the version that the program tells")
+    done = run("bash", "-ec", command, check=False, cwd=ROOT, env={"GITHUB_REF_NAME": tag, "PATH": "/usr/bin:/bin"})
 
     assert (done.returncode == 0) is passes
 
 
 def test_the_images_tag_is_the_one_that_the_manifests_name(tmp_path: Path) -> None:
-    [step] = [step for step in steps() if step.get("id") == "version"]
     output = tmp_path / "output"
-    subprocess.run(
-        ["bash", "-e", "-c", step["run"]],
-        check=True, env={"GITHUB_REF_NAME": f"v{__version__}", "GITHUB_OUTPUT": str(output)},
-    )  # fmt: skip
+    environment = {"GITHUB_REF_NAME": f"v{__version__}", "GITHUB_OUTPUT": str(output)}
+    run("bash", "-ec", script("id", "version"), env=environment)
 
     assert output.read_text() == f"version={__version__}\n"
 
@@ -124,11 +116,11 @@ def test_each_make_target_of_a_workflow_exists() -> None:
 
 
 @pytest.mark.parametrize("job", ["test", "wheel"])
-def test_the_oldest_python_that_is_promised_and_the_images_are_tested(job: str) -> None:
-    pyproject = (ROOT / "pyproject.toml").read_text()
-    image = re.search(r"^FROM python:(\d+\.\d+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    oldest = re.search(r'^requires-python = ">=([\d.]+)"$', pyproject, re.MULTILINE)
+def test_the_oldest_python_that_is_promised_and_the_images_are_tested_and_in_the_metadata(job: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest = project["requires-python"].removeprefix(">=")
+    images = set(re.findall(r"^FROM python:(\d+\.\d+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    tested = read("test.yml")["jobs"][job]["strategy"]["matrix"]["python"]
 
-    assert image
-    assert oldest
-    assert read("test.yml")["jobs"][job]["strategy"]["matrix"]["python"] == [oldest[1], image[1]]
+    assert tested == [oldest, *images]
+    assert tested == re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))

@@ -8,25 +8,20 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import boto3
-import httpx
 import pytest
 import yaml
 
-from tests.e2e.stage import eventually
+from tests.programs import CACHE, ROOT, m2m_verifier, run, running
 from verifier.demo.serving import free_port
 
-ROOT = Path(__file__).parents[2]
-MOTO = (
-    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "m2m-verifier" / "moto" / "bin" / "moto_server"
-)
 SERVER = "https://api.example.com"
 CLIENTS = {"etl": ["read", "write"], "reporting": ["read"]}
 
@@ -51,13 +46,8 @@ class Applied:
     folder: Path
     environment: dict[str, str]
 
-    def run(self, *arguments: str, status: int = 0) -> str:
-        command = ["terraform", *arguments]
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == status, done.stdout + done.stderr
-        return done.stdout
+    def run(self, *arguments: str, check: bool = True) -> CompletedProcess[str]:
+        return run("terraform", *arguments, cwd=self.folder, env=self.environment, check=check)
 
     def client(self, service: str) -> Any:
         return boto3.client(
@@ -66,7 +56,7 @@ class Applied:
         )  # fmt: skip
 
     def outputs(self) -> dict[str, Any]:
-        return {name: output["value"] for name, output in json.loads(self.run("output", "-json")).items()}
+        return {name: output["value"] for name, output in json.loads(self.run("output", "-json").stdout).items()}
 
 
 @pytest.fixture(scope="module")
@@ -81,32 +71,20 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applied]:
     )
     aws = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}
     made = Applied(folder, os.environ | aws | {"AWS_REGION": "us-east-1", "TF_IN_AUTOMATION": "1", "NO_COLOR": "1"})
-    init = ["terraform", "init", "-backend=false", "-input=false", "-no-color", *plugins()]
-    done = subprocess.run(init, cwd=folder, env=made.environment, capture_output=True, text=True, check=False)
-    if "Failed to query available provider packages" in done.stderr:
+    init = made.run("init", "-backend=false", "-input=false", "-no-color", *plugins(), check=False)
+    if "Failed to query available provider packages" in init.stderr:
         missing("the AWS provider cannot be had")
-    assert done.returncode == 0, done.stderr
-    server = [str(MOTO), "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as moto:
-        try:
-            eventually(lambda: answers(made.environment["AWS_ENDPOINT_URL"]), "moto answers")
-            made.run("validate")
-            made.run("plan", "-input=false", "-out=plan")
-            made.run("apply", "-input=false", "plan")
-            yield made
-        finally:
-            moto.terminate()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/moto-api/", trust_env=False).is_success
-    except httpx.TransportError:
-        return False
+    assert init.returncode == 0, init.stderr
+    command = [str(CACHE / "moto" / "bin" / "moto_server"), "--host", "127.0.0.1", "--port", str(port)]
+    with running(command, folder / "moto.log", f"{aws['AWS_ENDPOINT_URL']}/moto-api/"):
+        made.run("validate")
+        made.run("plan", "-input=false", "-out=plan")
+        made.run("apply", "-input=false", "plan")
+        yield made
 
 
 def test_a_second_plan_changes_nothing(applied: Applied) -> None:
-    assert "No changes" in applied.run("plan", "-input=false", "-detailed-exitcode")  # 2: there are changes
+    assert "No changes" in applied.run("plan", "-input=false", "-detailed-exitcode").stdout  # 2: there are changes
 
 
 def test_the_pool_lets_nobody_sign_up_and_is_protected(applied: Applied) -> None:
@@ -142,8 +120,7 @@ def test_an_example_reads_a_clients_credentials_from_its_secret(applied: Applied
         "API_SECRET_ID": outputs["secret_arns"][name], "PYTHONPATH": str(ROOT / "docs" / "examples"),
         "AWS_DEFAULT_REGION": "us-east-1",
     }  # fmt: skip
-    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert json.loads(printed.stdout) == {
+    assert json.loads(run(sys.executable, "-c", code, env=environment).stdout) == {
         "client_id": outputs["client_ids"][name], "client_secret": outputs["client_secrets"][name],
         "token_url": "https://example-m2m.auth.us-east-1.amazoncognito.com/oauth2/token",
         "scope": " ".join(f"{SERVER}/{scope}" for scope in CLIENTS[name]),
@@ -152,17 +129,10 @@ def test_an_example_reads_a_clients_credentials_from_its_secret(applied: Applied
 
 def test_the_readmes_command_writes_a_configuration_that_check_accepts(applied: Applied) -> None:
     [line] = re.findall(r"^ +(terraform output .*)$", (ROOT / "terraform" / "README.md").read_text(), re.MULTILINE)
-    subprocess.run(["sh", "-c", line], cwd=applied.folder, env=applied.environment, check=True)
-    command = [sys.executable, "-m", "verifier", "check", "--config", shlex.split(line)[-1]]
-    environment = {name: value for name, value in applied.environment.items() if not name.startswith("COGNITO_")}
-    done = subprocess.run(
-        command,
-        cwd=applied.folder,
-        env=environment | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    run("sh", "-c", line, cwd=applied.folder, env=applied.environment)
+    given = {name: value for name, value in applied.environment.items() if not name.startswith("COGNITO_")}
+    given["PYTHONPATH"] = str(ROOT)
+    status, _, errors = m2m_verifier("check", "--config", shlex.split(line)[-1], cwd=applied.folder, env=given)
+    assert (status, errors) == (0, "")
     [issuer] = yaml.safe_load((applied.folder / "m2m.yaml").read_text())["issuers"]
     assert sorted(issuer["clients"]) == sorted(applied.outputs()["client_ids"].values())
