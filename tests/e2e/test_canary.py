@@ -18,18 +18,17 @@ import pytest
 import yaml
 
 from tests.e2e.stage import Serve, children, configuration, entry, eventually, free_port
-from tests.e2e.test_guard import PlainNginx
+from tests.e2e.test_guard import PlainNginx, block
 from verifier.demo.issuer import Issuer
 from verifier.demo.nginx import Nginx
 from verifier.demo.processes import Child
 from verifier.demo.serving import Background
 from verifier.tools.canary import CHECKS, Canary, load
-from verifier.tools.guard import Guard
 
-MAPPED = ("X-User-ID", "X-Tenant-ID")
 POLICIES = {"api": {"rules": [{"path": "/canary", "methods": ["GET"], "scope": ["read"]}]}, "watch": {"mode": "report"}}
 CONFIGURATION = {"policies": POLICIES, "headers": {"X-User-ID": "sub", "X-Tenant-ID": "tenant"}}
-REFUSALS = {"no_token", "forged_headers", "expired_token", "wrong_signature"}
+COMMAND = [sys.executable, "-P", "-m", "verifier", "canary", "--config"]
+REFUSALS = ("no_token", "forged_headers", "expired_token", "wrong_signature")
 
 
 @dataclass
@@ -39,6 +38,7 @@ class Guarded:
     nginx: Nginx
     block: str
     file: Path
+    serve: Serve
     lenient: Serve
     """A verifier that accepts a token long after it has expired."""
 
@@ -52,22 +52,13 @@ class Guarded:
         finally:
             self._reload(self.block)
 
-    def _reload(self, block: str) -> None:
+    def _reload(self, used: str) -> None:
         """Let nginx take another configuration, and wait until no worker has the old one."""
         master = self.nginx.child.process.pid
         before = set(children(master))
-        self.nginx.config.write_text(self.nginx.gateway.render().replace(self.block, block))
+        self.nginx.config.write_text(self.nginx.gateway.render().replace(self.block, used))
         self.nginx.child.process.send_signal(signal.SIGHUP)
         eventually(lambda: (now := set(children(master))) and not now & before, "nginx has reloaded")
-
-    def secrets(self) -> list[str]:
-        """What no log may have."""
-        return [self.file.with_name(name).read_text().strip() for name in ("secret", "expired")]
-
-    def once(self, *options: str) -> subprocess.CompletedProcess[str]:
-        """The command, for one round; the echo endpoint runs already."""
-        command = [sys.executable, "-P", "-m", "verifier", "canary", "--config", str(self.file), "--once", *options]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -94,18 +85,16 @@ def guarded(lab: Issuer, api: Background, tmp_path_factory: pytest.TempPathFacto
             running.enter_context(Serve(configuration(entry(lab), leeway=leeway, **CONFIGURATION), folder))
             for leeway in (10, 300)
         )
-        block = Guard("api", MAPPED, resource=False).block("nginx")
-        for shown, used in (
+        text = block(
+            serve.config,
             ("unix:/run/m2m-verifier/verifier.sock", serve.address),
             ("127.0.0.1:9000", api.address),
             ("proxy_pass http://api;", "proxy_pass http://$behind;"),
             ("127.0.0.1:8080", f"127.0.0.1:{port}"),
-        ):
-            assert shown in block
-            block = block.replace(shown, used)
-        block += f"map $uri $behind {{ default api; /canary canary; }} upstream canary {{ server {echo.address}; }}"
-        nginx = running.enter_context(Nginx(PlainNginx(folder / "nginx", port, [], server_snippet=block)))
-        yield Guarded(nginx, block, file, lenient)
+        )
+        text += f"map $uri $behind {{ default api; /canary canary; }} upstream canary {{ server {echo.address}; }}"
+        nginx = running.enter_context(Nginx(PlainNginx(folder / "nginx", port, [], server_snippet=text)))
+        yield Guarded(nginx, text, file, serve, lenient)
 
 
 def outcomes(canary: Canary) -> dict[str, str]:
@@ -114,97 +103,80 @@ def outcomes(canary: Canary) -> dict[str, str]:
     return {check: str(result.outcome) for check, result in canary.results.items()}
 
 
-def without(line: str) -> tuple[str, str]:
-    return line, ""
+FAIL, UNKNOWN = dict.fromkeys(REFUSALS, "fail"), dict.fromkeys(REFUSALS, "unknown")
+FORGED, GOOD = {"forged_headers": "fail"}, {"good_token": "fail"}
+# A part of the block, what it becomes, and the checks that do not pass.
+BREAKS = {
+    "no auth_request": ("auth_request /_m2m;", "", FAIL | GOOD),
+    "a constant 200": ("proxy_pass http://m2m_verifier/verify/api;", "return 200;", FAIL | GOOD),
+    "a policy in report mode": ("/verify/api;", "/verify/watch;", FAIL),
+    "no verifier": ("/verify/api;", "/no-such-path;", UNKNOWN | GOOD),
+    "satisfy any": ("satisfy all;", "satisfy any; allow all;", FAIL | GOOD),
+    "expired tokens are accepted": ("{serve}", "{lenient}", {"expired_token": "fail"}),
+    "underscores": ("underscores_in_headers off", "underscores_in_headers on", FORGED),
+    "the auth path is public": ("internal;", "", {"internal_paths": "fail"}),
+    "no scope": ("proxy_set_header X-M2M-Scope $m2m_scope;", "", FORGED),
+    "no mapped header": ("proxy_set_header X-Tenant-ID $m2m_mapped_x_tenant_id;", "", FORGED),
+    "no client id": ("proxy_set_header X-M2M-Client-ID $m2m_client_id;", "", FORGED | GOOD),
+}
 
 
-BREAKS: dict[str, tuple[tuple[str, str], set[str]]] = {
-    "no auth_request": (without("auth_request /_m2m;"), REFUSALS | {"good_token"}),
-    "a constant 200": (
-        ("proxy_pass http://m2m_verifier/verify/api;", "return 200;"),
-        REFUSALS | {"good_token"},
-    ),
-    "a policy in report mode": (("/verify/api;", "/verify/watch;"), REFUSALS),
-    "satisfy any": (("satisfy all;", "satisfy any; allow all;"), REFUSALS | {"good_token"}),
-    "expired tokens are accepted": (("{serve}", "{lenient}"), {"expired_token"}),
-    "underscores": (("underscores_in_headers off", "underscores_in_headers on"), {"forged_headers"}),
-    "the auth path is public": (without("internal;"), {"internal_paths"}),
-    **{
-        f"no {name}": (without(f"proxy_set_header {name} $m2m_{variable};"), {"forged_headers"})
-        for name, variable in (("X-M2M-Scope", "scope"), ("X-Tenant-ID", "mapped_x_tenant_id"))
-    },
-    "no client id": (
-        without("proxy_set_header X-M2M-Client-ID $m2m_client_id;"), {"forged_headers", "good_token"},
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("change", "failing"), BREAKS.values(), ids=BREAKS)
+@pytest.mark.parametrize(("old", "new", "noticed"), BREAKS.values(), ids=BREAKS)
 def test_one_round_notices_a_broken_guard_and_the_next_its_repair(
-    guarded: Guarded, change: tuple[str, str], failing: set[str]
+    guarded: Guarded, old: str, new: str, noticed: dict[str, str]
 ) -> None:
     canary = Canary(load(guarded.file))
-    serve = guarded.block.partition("server ")[2].partition(";")[0]
-    old, new = (text.format(serve=serve, lenient=guarded.lenient.address) for text in change)
+    old, new = (text.format(serve=guarded.serve.address, lenient=guarded.lenient.address) for text in (old, new))
     well = dict.fromkeys(CHECKS, "pass")
 
     assert outcomes(canary) == well
     with guarded.broken(old, new):
-        assert outcomes(canary) == well | dict.fromkeys(failing, "fail")
+        assert outcomes(canary) == well | noticed
     assert outcomes(canary) == well
 
 
-def test_without_a_verifier_nothing_is_broken_but_a_good_token_does_not_pass(guarded: Guarded) -> None:
-    canary = Canary(load(guarded.file))
-    with guarded.broken("/verify/api;", "/no-such-path;"):
-        assert outcomes(canary) == dict.fromkeys(REFUSALS, "unknown") | {"good_token": "fail", "internal_paths": "pass"}
+def once(file: Path) -> tuple[int, str, list[str]]:
+    """Exit status, standard error and output of one round; the echo endpoint runs already."""
+    done = subprocess.run([*COMMAND, str(file), "--once"], capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stderr, done.stdout.splitlines()
 
 
-def test_once_prints_the_results_and_exits_0_1_or_2(guarded: Guarded, tmp_path: Path) -> None:
-    well = guarded.once()
+def test_once_prints_the_results_and_exits_0_1_or_2(guarded: Guarded) -> None:
+    incomplete = guarded.file.with_name("incomplete.yaml")
+    incomplete.write_text(guarded.file.read_text().replace("expired_token_file: expired\n", ""))
     with guarded.broken("auth_request /_m2m;", ""):
-        broken = guarded.once()
-    settings = yaml.safe_load(guarded.file.read_text())
-    del settings["expired_token_file"]
-    other = guarded.file.with_name("other.yaml")
-    other.write_text(yaml.safe_dump(settings))
-    incomplete = guarded.once("--config", str(other))
+        status, _, (first, *_) = once(guarded.file)
+    without_expired, _, printed = once(incomplete)
 
-    assert (well.returncode, well.stdout, well.stderr) == (0, "".join(f"{check}: pass\n" for check in CHECKS), "")
-    assert (broken.returncode, broken.stdout.splitlines()[0]) == (
-        1, "no_token: fail: the request reached the API (status 200)",
-    )  # fmt: skip
-    assert (incomplete.returncode, "expired_token: unknown: no token" in incomplete.stdout) == (2, True)
+    assert once(guarded.file) == (0, "", [f"{check}: pass" for check in CHECKS])
+    assert (status, first) == (1, "no_token: fail: the request reached the API (status 200)")
+    assert (without_expired, printed[2]) == (2, "expired_token: unknown: no token of this canary has expired yet")
 
 
 def test_the_running_command_exposes_a_break_and_logs_each_change_once(guarded: Guarded, tmp_path: Path) -> None:
     port, echo_port, log = free_port(), free_port(), tmp_path / "log"
-    command = [sys.executable, "-P", "-m", "verifier", "canary", "--config", str(guarded.file), "--host", "127.0.0.1"]
-    child = Child([*command, "--metrics-port", str(port), "--echo-port", str(echo_port)], log)
+    ports = ["--host", "127.0.0.1", "--metrics-port", str(port), "--echo-port", str(echo_port)]
+    child = Child([*COMMAND, str(guarded.file), *ports], log)
 
     def metrics(name: str = "check_success") -> dict[str, float]:
         """The samples of a metric by check, empty until it listens."""
+        pattern = rf'^m2m_verifier_canary_{name}(?:{{check="(.*)"}})? (.*)$'
         with contextlib.suppress(httpx.TransportError):
             text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
-            return {
-                labels: float(value)
-                for labels, value in re.findall(
-                    rf"^m2m_verifier_canary_{name}(?:{{check=\"(.*)\"}})? (.*)$", text, re.M
-                )
-            }
+            return {check: float(value) for check, value in re.findall(pattern, text, re.MULTILINE)}
         return {}
 
-    def rounds(count: int) -> None:
-        for _ in range(count):
-            before = metrics("last_run_timestamp_seconds")
-            eventually(lambda: metrics("last_run_timestamp_seconds") != before, "a round")  # noqa: B023 - called here
+    def two_more_rounds() -> bool:
+        ends.update(metrics("last_run_timestamp_seconds").values())
+        return len(ends) > 2
 
+    ends: set[float] = set()
     well = dict.fromkeys(CHECKS, 1.0)
     try:
         eventually(lambda: metrics() == well, "all checks pass")
         with guarded.broken("auth_request /_m2m;", ""):
             eventually(lambda: metrics()["no_token"] == 0, "the break is exposed")
-            rounds(2)
+            eventually(two_more_rounds, "two more rounds")
         eventually(lambda: metrics() == well, "all checks pass again")
         assert set(metrics("check_unknown").values()) == {0}
         echoed = httpx.get(f"http://127.0.0.1:{echo_port}/x?y", headers={"X_M2M_Role": "r", "Authorization": "s"})
@@ -219,4 +191,5 @@ def test_the_running_command_exposes_a_break_and_logs_each_change_once(guarded: 
         "check no_token: fail: the request reached the API (status 200)",
         "check no_token: pass",
     ]
-    assert [secret for secret in guarded.secrets() if secret in written] == []
+    secrets = [guarded.file.with_name(name).read_text().strip() for name in ("secret", "expired")]
+    assert [secret for secret in secrets if secret in written] == []
