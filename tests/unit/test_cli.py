@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
 import importlib.metadata
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from verifier import __version__
@@ -72,9 +72,7 @@ def serving(good: str, *arguments: str, command: list[str] = MODULE, cwd: Path |
 
 
 def get(port: int, path: str) -> int:
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
-        connection.request("GET", path)
-        return connection.getresponse().status
+    return httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False, timeout=60).status_code
 
 
 def test_check_of_a_valid_configuration_exits_0_and_names_the_headers_that_a_guard_must_list(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.tools.lint.manifest import Lint, Manifest, N, ingress, rules, unguarded
+from tests.unit.tools.lint.manifest import ALL_HEADERS, Lint, Manifest, N, ingress, rules, unguarded
 from verifier.tools.lint import Known
 
 SNIPPETS = {
@@ -22,7 +22,7 @@ SNIPPETS = {
     "a mapped header": ("forgeable-header", "proxy_set_header X-User-ID a;", "proxy_set_header X-User a;"),
 }
 KNOWN = Known(headers=("X-User-ID",))
-LISTED = "X-M2M-Client-ID, X-M2M-Scope, X-M2M-Role, X-M2M-Issuer, X-User-ID"
+LISTED = f"{ALL_HEADERS}, X-User-ID"
 
 
 @pytest.mark.parametrize("annotation", ["configuration_snippet", "server_snippet"])
