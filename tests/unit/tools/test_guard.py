@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.tools.lint.manifest import METADATA, Lint, N
+from tests.unit.tools.lint.manifest import METADATA, N, lint
 from verifier import cli
 from verifier.identity import IDENTITY_HEADERS
 from verifier.tools.guard import PROXIES, Guard
@@ -119,7 +119,7 @@ def test_the_ingress_lists_the_headers_and_each_annotation_has_its_reason_above_
     assert above == [("    #", key) for key in ("auth-url", "auth-response-headers", "limit-rps")]
 
 
-def test_only_where_the_configuration_names_their_header_certificates_are_passed(guard: Command, lint: Lint) -> None:
+def test_only_where_the_configuration_names_their_header_certificates_are_passed(guard: Command) -> None:
     first = "{name: lab, client_certificate_header: SSL-Client-Cert, cognito: {user_pool_id: us-east-1_Example}}"
     second = "{name: two, client_certificate_header: X-Cert, cognito: {user_pool_id: us-east-1_Other}}"
     one, two = (f"issuers: [{issuers}]\npolicies: {{orders: {{}}}}" for issuers in (first, f"{first}, {second}"))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.tools.lint.manifest import METADATA, Lint, Manifest, N, rules, unguarded
+from tests.unit.tools.lint.manifest import METADATA, Manifest, N, lint, rules, unguarded
 from verifier.tools.guard import PROXIES, Guard
 from verifier.tools.lint import Known, check
 from verifier.tools.lint.manifests import Manifests, Object, as_object
@@ -26,13 +26,13 @@ def block(proxy: str) -> str:
 
 
 @pytest.mark.parametrize("proxy", CONTROLLERS)
-def test_what_guard_prints_has_no_finding(lint: Lint, proxy: str) -> None:
+def test_what_guard_prints_has_no_finding(proxy: str) -> None:
     assert lint(block(proxy), known=KNOWN) == []
     assert lint(Guard("Orders_2.eu", resource=False).block(proxy)) == []
 
 
 @pytest.mark.parametrize("proxy", CONTROLLERS)
-def test_a_block_without_any_one_of_its_guarding_lines_has_a_finding(lint: Lint, proxy: str) -> None:
+def test_a_block_without_any_one_of_its_guarding_lines_has_a_finding(proxy: str) -> None:
     lines = block(proxy).splitlines()
     guarding = Guard("orders", MAPPED).guarding(proxy)
     silent = {
@@ -45,7 +45,7 @@ def test_a_block_without_any_one_of_its_guarding_lines_has_a_finding(lint: Lint,
 
 
 @pytest.mark.parametrize("proxy", CONTROLLERS)
-def test_a_policy_that_the_configuration_lacks_is_found_behind_each(lint: Lint, proxy: str) -> None:
+def test_a_policy_that_the_configuration_lacks_is_found_behind_each(proxy: str) -> None:
     [finding] = lint(block(proxy), known=Known(frozenset({"order"}), headers=MAPPED))
 
     [asked] = set(re.findall(r"/(?:verify|forward-auth|ext-authz|gateway-fabric)/order", block(proxy)))
@@ -53,7 +53,7 @@ def test_a_policy_that_the_configuration_lacks_is_found_behind_each(lint: Lint, 
 
 
 @pytest.mark.parametrize("proxy", CONTROLLERS)
-def test_a_challenge_is_lost_behind_nginx_alone(lint: Lint, proxy: str) -> None:
+def test_a_challenge_is_lost_behind_nginx_alone(proxy: str) -> None:
     known = Known(KNOWN.policies, KNOWN.resources, MAPPED, challenges=frozenset({"orders"}))
     behind_nginx = proxy in ("ingress-nginx", "nginx-ingress-controller", "nginx-gateway-fabric")
 
@@ -61,9 +61,7 @@ def test_a_challenge_is_lost_behind_nginx_alone(lint: Lint, proxy: str) -> None:
 
 
 @pytest.mark.parametrize("proxy", CONTROLLERS)
-def test_a_certificate_can_be_forged_where_the_controller_passes_on_what_the_client_sends(
-    lint: Lint, proxy: str
-) -> None:
+def test_a_certificate_can_be_forged_where_the_controller_passes_on_what_the_client_sends(proxy: str) -> None:
     known = Known(KNOWN.policies, KNOWN.resources, MAPPED, ("ssl-client-cert",))
     found = set(rules(lint(block(proxy), known=known)))
 
@@ -236,7 +234,7 @@ CHANGES: dict[str, list[tuple[str, str, list[Manifest], list[str]]]] = {
     ("proxy", "old", "new", "beside", "found"), [(proxy, *change) for proxy in CHANGES for change in CHANGES[proxy]]
 )
 def test_what_loses_the_guard_is_found_and_what_is_close_to_it_is_not(
-    lint: Lint, proxy: str, old: str, new: str, beside: list[Manifest], found: list[str]
+    proxy: str, old: str, new: str, beside: list[Manifest], found: list[str]
 ) -> None:
     text = Guard("orders", MAPPED, resource=False).block(proxy)
     assert old in text
@@ -246,7 +244,7 @@ def test_what_loses_the_guard_is_found_and_what_is_close_to_it_is_not(
 
 
 @pytest.mark.parametrize(("key", "proxy"), [("mesh", "istio"), ("traefik.yaml", "traefik")])
-def test_a_configuration_in_a_config_map_is_read_with_its_lines(lint: Lint, key: str, proxy: str) -> None:
+def test_a_configuration_in_a_config_map_is_read_with_its_lines(key: str, proxy: str) -> None:
     inner, *rest = Guard("orders", resource=False).block(proxy).split("---\n")
     inner = inner.replace("failOpen: false", "failOpen: true").replace("delete", "keep")
     indented = "".join(f"    {line}\n" for line in inner.splitlines())
