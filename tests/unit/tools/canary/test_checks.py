@@ -1,4 +1,4 @@
-"""What an answer, or none, means to a check, where no real proxy gives it. tests/e2e/test_canary.py has a real one."""
+"""What an answer, or none, means to a check, where no real proxy gives it. tests/e2e/test_guard.py has a real one."""
 
 from __future__ import annotations
 
