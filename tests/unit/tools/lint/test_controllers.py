@@ -88,13 +88,12 @@ PARENT = {"name": "gateway", "namespace": "gateway"}
 
 
 def route(name: str, host: str = "other.example.com", **rule: Any) -> Manifest:
-    rule = rule or {"backendRefs": [{"name": "orders", "port": 8080}]}
+    rule = {"backendRefs": [{"name": "orders", "port": 8080}]} | rule
     return one(GATEWAY_GROUP, "HTTPRoute", name, hostnames=[host], parentRefs=[PARENT], rules=[rule])
 
 
 def gateway(name: str) -> Manifest:
-    made = one(GATEWAY_GROUP, "Gateway", "gateway", gatewayClassName=name)
-    return made | {"metadata": PARENT}
+    return one(GATEWAY_GROUP, "Gateway", "gateway", gatewayClassName=name) | {"metadata": PARENT}
 
 
 def cors(**spec: Any) -> Manifest:
@@ -112,16 +111,11 @@ def naming(middlewares: str) -> Manifest:
 STRIP = middleware("strip", stripPrefix={})
 ROLE = middleware("role", headers={"customRequestHeaders": {"x-m2m-role": "root"}})
 INGRESS_CLASS = one("networking.k8s.io/v1", "IngressClass", "nginx", controller="traefik.io/ingress-nginx")
-REFERENCE = {
-    "backendRefs": [{"name": "orders", "port": 8080}],
-    "filters": [{"type": "ExtensionRef", "extensionRef": {"kind": "Middleware", "name": "orders-m2m"}}],
-}
+REFERENCE = [{"type": "ExtensionRef", "extensionRef": {"kind": "Middleware", "name": "orders-m2m"}}]
 SAFE = {"aliasHeadersStrategy": "delete", "middlewares": ["default-orders-m2m@kubernetescrd"]}
 ENTRY = {"entryPoints": {"websecure": {"http": SAFE}}}
-OTHERS = {
-    "backendRefs": [{"name": "orders", "port": 8080}],
-    "filters": [{"type": "ExternalAuth", "externalAuth": {"backendRef": {"name": "others"}, "http": {"path": "/x"}}}],
-}
+OTHERS = [{"type": "ExternalAuth", "externalAuth": {"backendRef": {"name": "others"}, "http": {"path": "/x"}}}]
+REDIRECT = route("open", "orders.example.com", backendRefs=[], filters=[{"type": "RequestRedirect"}])
 NAMED = "- name: orders-m2m "
 SERVICES = "services: [{name: orders, port: 8080}]"
 TARGET = "spec:\n  targetRefs:\n    - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: orders}"
@@ -156,8 +150,8 @@ CHANGES: dict[str, list[tuple[str, str, list[Manifest], list[str]]]] = {
         (NAMED, "- name: default-orders-m2m@kubernetescrd ", [], []),
         ("  routes:", f"  routes:\n    - {{match: Path(`/x`), {SERVICES}}}", [], ["unprotected"]),
         ("traefik", "traefik", [route("open")], ["unprotected"]),
-        ("traefik", "traefik", [route("guarded", **REFERENCE)], []),
-        (NAMED, "- name: x ", [route("guarded", **REFERENCE)], ["unprotected"]),
+        ("traefik", "traefik", [route("guarded", filters=REFERENCE)], []),
+        (NAMED, "- name: x ", [route("guarded", filters=REFERENCE)], ["unprotected"]),
         (NAMED, "- name: x ", [ENTRY], []),
         ("traefik", "traefik", [naming("")], ["unprotected"]),
         ("traefik", "traefik", [naming("default-orders-m2m@kubernetescrd")], []),
@@ -205,11 +199,11 @@ CHANGES: dict[str, list[tuple[str, str, list[Manifest], list[str]]]] = {
         ("allowedHeaders:", "x:", [], ["hidden-header"]),
         ("kind: ReferenceGrant", "kind: Other", [], ["no-reference-grant"]),
         ("spec", "spec", [route("open")], ["unprotected"]),
-        ("spec", "spec", [route("open", "orders.example.com", filters=[{"type": "RequestRedirect"}])], []),
+        ("spec", "spec", [REDIRECT], []),
         ("spec", "spec", [gateway("nginx")], ["auth-url-path"]),
         ("spec", "spec", [gateway("cilium")], []),
         ("spec", "spec", [unguarded(host="orders.example.com")], ["unprotected"]),
-        ("spec", "spec", [route("open", **OTHERS)], []),
+        ("spec", "spec", [route("open", filters=OTHERS)], []),
         ("namespace: auth, port: 8000", "port: 8000", [], []),
     ],
     "nginx-ingress-controller": [
