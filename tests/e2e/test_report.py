@@ -84,15 +84,15 @@ def test_the_configuration_that_was_in_force_changes_nothing(recorded: Path) -> 
 
 
 def test_options_and_a_new_configuration_say_who_would_be_refused(recorded: Path, lab: Issuer) -> None:
-    new = content(lab, api={"rules": RULES[1:], "clients": ["etl"]}, watched={"scope": ["admin"]})
+    new = content(lab, api={"rules": RULES[1:]}, watched={"scope": ["admin"]})
     (recorded / "new").write_text(new)
-    status, found = report(recorded, "--without-scope", "read", "--revoke", "etl", config="new")
+    status, found = report(recorded, "--without-scope", "read", "--revoke", "ci", config="new")
     refused = found["replay"]["would_be_refused"]
 
     assert status == 1
     assert {(one["client_id"], one["policy"], one["cause"], one["requests"]) for one in refused} == {
         ("", "api", "missing_token", 1),
-        ("ci", "api", "client_not_allowed", 2),
-        ("etl", "api", "revoked", 2),
-        ("etl", "watched", "revoked", 1),
+        ("ci", "api", "revoked", 2),
+        ("etl", "api", "insufficient_scope", 2),
+        ("etl", "watched", "insufficient_scope", 1),
     }
