@@ -12,7 +12,7 @@ from tests.ops.promql import PANELS, VERIFIER
 
 CANARY = ("Guard", "Last round", "Checks that passed", "Checks that could not be made", "Duration of a round")
 MAY_BE_EMPTY = {
-    **{f"m2m-verifier: {panel}": "no canary runs here; tests/e2e/test_canary.py has its metrics" for panel in CANARY},
+    **{f"m2m-verifier: {panel}": "no canary runs here; tests/e2e/test_guard.py has its metrics" for panel in CANARY},
     "auth-overview: Alerts": "no alert is pending or firing while all is well",
 }
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import random
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jwt
@@ -49,10 +47,8 @@ def test_a_bad_signature_differs_in_nothing_else_and_junk_is_never_a_token(signe
     bad = tokens.bad_signature(good)
     assert bad.rsplit(".", 1)[0] == good.rsplit(".", 1)[0]
     garbage = tokens.junk(signer.kid, random.Random(1))
-    for token, error in [
-        (bad, jwt.InvalidSignatureError),
-        *((next(garbage), jwt.InvalidTokenError) for _ in range(10)),
-    ]:
+    junk = [(next(garbage), jwt.InvalidTokenError) for _ in range(10)]
+    for token, error in [(bad, jwt.InvalidSignatureError), *junk]:
         with pytest.raises(error):
             jwt.decode(token, jwt.PyJWK(signer.jwk()), algorithms=[signer.jwk()["alg"]])
 
@@ -70,8 +66,8 @@ def test_the_same_token_set_is_taken_up_again(tmp_path: Path) -> None:
     assert not set(first.path("hot").read_text().split()) & set(first.path("cold").read_text().split())
 
 
-def windows(target: str, *rates: float) -> list[dict[str, object]]:
-    return [{"round": number, "load": "hot", "target": target, "rps": rate} for number, rate in enumerate(rates)]
+def windows(target: str, *rates: float, load: str = "hot") -> list[dict[str, object]]:
+    return [{"round": number, "load": load, "target": target, "rps": rate} for number, rate in enumerate(rates)]
 
 
 @pytest.mark.parametrize(
@@ -137,16 +133,13 @@ def test_every_part_of_the_results_is_rendered() -> None:
 
 
 def test_before_and_after_are_compared_in_requests_and_in_cpu_where_there_is_an_older_version() -> None:
-    measured = [
-        {"round": number, "load": "hot-new", "target": target, "rps": rps, "cpu_us": cpu_us}
-        for number, target, rps, cpu_us in (
-            (0, "ours", 120, 50), (0, "ours-before", 100, 100), (1, "ours", 70, 90), (1, "ours-before", 50, 100),
-        )
-    ]  # fmt: skip
-    assert report.before_table(measured).splitlines()[-1] == (
+    ours, before = windows("ours", 120, 70, load="hot-new"), windows("ours-before", 100, 50, load="hot-new")
+    for window, cpu_us in zip(ours + before, (50, 90, 100, 100), strict=True):
+        window["cpu_us"] = cpu_us
+    assert report.before_table(ours + before).splitlines()[-1] == (
         "| HOT, new connections | **1.30** | 1.20 to 1.40 |  | **0.70** | 0.50 to 0.90 | ≤ 0.75 |"
     )
-    assert report.before_table([window for window in measured if window["target"] == "ours"]) == ""
+    assert report.before_table(ours) == ""
 
 
 def test_every_cell_and_comparison_names_what_exists() -> None:
@@ -196,9 +189,8 @@ def test_an_older_version_is_a_checkout_or_a_virtual_environment_that_runs_its_o
 
 def test_the_short_run_names_what_exists() -> None:
     options = arguments(["--short"])
-    chosen = plan.select(
-        plan.CELLS, targets=names(options.only, plan.TARGETS, "target"), loads=names(options.load, plan.LOADS, "load")
-    )
+    targets, loads = names(options.only, plan.TARGETS, "target"), names(options.load, plan.LOADS, "load")
+    chosen = plan.select(plan.CELLS, targets=targets, loads=loads)
     assert {name for _, cell in chosen for name in cell} == set(options.only.split(","))
 
 
@@ -270,29 +262,20 @@ def test_a_percentile_is_a_value_that_was_seen() -> None:
     assert openloop.percentile([], 0.5) == 0
 
 
-@pytest.fixture
-def stalling_port() -> Iterator[int]:
-    """A server that answers the first request of its first connection and no other."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as kept:
+def test_the_open_loop_charges_a_stall_for_all_that_was_due() -> None:
+    def answer_once() -> socket.socket:
+        connection = listener.accept()[0]
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        return connection
 
-        def serve() -> None:
-            with suppress(OSError):
-                connection = kept.enter_context(listener.accept()[0])
-                connection.recv(4096)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-                while True:
-                    kept.enter_context(listener.accept()[0])
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield int(listener.getsockname()[1])
-        listener.shutdown(socket.SHUT_RDWR)  # to close it alone does not end an accept
-        thread.join()
-
-
-def test_the_open_loop_charges_a_stall_for_all_that_was_due(stalling_port: int) -> None:
-    loop = openloop.OpenLoop(port=stalling_port, requests=[b"GET / HTTP/1.1\r\n\r\n"], connections=1, total=10)
-    result = loop.run(rate=1000, seconds=0.01, grace=0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as executor:
+        listener.settimeout(60)
+        answered = executor.submit(answer_once)
+        port = listener.getsockname()[1]
+        loop = openloop.OpenLoop(port=port, requests=[b"GET / HTTP/1.1\r\n\r\n"], connections=1, total=10)
+        result = loop.run(rate=1000, seconds=0.01, grace=0.2)
+        answered.result().close()
     assert (result.sent, result.unfinished) == (2, 9)
     assert result.p50_us > 150_000  # those that could never be sent waited from when they were due
 

@@ -1,18 +1,20 @@
 """The configuration block that ``m2m-verifier guard`` prints."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.unit.tools.lint.manifest import METADATA, N
+from tests.unit.tools.lint.manifest import METADATA, N, lint
 from verifier import cli
 from verifier.identity import IDENTITY_HEADERS
 from verifier.tools.guard import PROXIES, Guard
-from verifier.tools.lint import Known, lint_files
+from verifier.tools.lint import Known
 
 MAPPED = ("X-User-ID", "X-Tenant-ID")
+Command = Callable[..., tuple[int, str, str]]
 HEADERS = (*IDENTITY_HEADERS, *MAPPED)
 
 CONFIGURATION = """
@@ -25,10 +27,16 @@ headers: {X-User-ID: sub, X-Tenant-ID: "custom:tenant"}
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = tmp_path / "m2m.yaml"
-    path.write_text(CONFIGURATION)
-    return path
+def guard(tmp_path: Path, capsys: pytest.CaptureFixture[str], no_environment: None) -> Command:
+    """Exit status, standard output and standard error of the command, with a configuration or (None) without."""
+
+    def run(proxy: str, policy: str = "orders", configuration: str | None = CONFIGURATION) -> tuple[int, str, str]:
+        path = tmp_path / "m2m.yaml"
+        path.write_text(configuration or "")
+        options = ["--config", str(path)] if configuration else []
+        return cli.main(["guard", "--proxy", proxy, "--policy", policy, *options]), *capsys.readouterr()
+
+    return run
 
 
 @pytest.mark.parametrize("header", HEADERS)
@@ -42,19 +50,16 @@ def test_nginx_overwrites_each_header_with_the_verifiers_own_value(header: str) 
 
 @pytest.mark.parametrize("mapped", ["Host", "X-Request-Id", "connection"])
 def test_a_header_that_the_block_sets_anyway_is_set_once_by_its_mapping_if_there_is_one(mapped: str) -> None:
-    def passed(block: str) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for name, value in re.findall(
-            r"proxy_set_header (\S+) (\S+);", block.partition("location / {")[2].partition("}")[0]
-        ):
-            found.setdefault(name.lower(), []).append(value)
-        return {name: found[name] for name in ("host", "x-request-id", "connection")}
+    def passed(guard: Guard) -> list[tuple[str, str]]:
+        location = guard.block("nginx").partition("location / {")[2].partition("}")[0]
+        found = re.findall(r"proxy_set_header (host|x-request-id|connection) (\S+);", location, re.IGNORECASE)
+        return sorted((name.lower(), value) for name, value in found)
 
-    anyway = {"host": ["$http_host"], "x-request-id": ["$m2m_request_id"], "connection": ['""']}
+    anyway = {"connection": '""', "host": "$http_host", "x-request-id": "$m2m_request_id"}
     variable = f"$m2m_mapped_{mapped.lower().replace('-', '_')}"
 
-    assert passed(Guard("orders").block("nginx")) == anyway
-    assert passed(Guard("orders", (mapped,)).block("nginx")) == anyway | {mapped.lower(): [variable]}
+    assert passed(Guard("orders")) == [*anyway.items()]
+    assert passed(Guard("orders", (mapped,))) == [*(anyway | {mapped.lower(): variable}).items()]
 
 
 ASKS = {
@@ -114,28 +119,18 @@ def test_the_ingress_lists_the_headers_and_each_annotation_has_its_reason_above_
     assert above == [("    #", key) for key in ("auth-url", "auth-response-headers", "limit-rps")]
 
 
-def test_only_where_the_configuration_names_their_header_certificates_are_passed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "m2m.yaml"
+def test_only_where_the_configuration_names_their_header_certificates_are_passed(guard: Command) -> None:
     first = "{name: lab, client_certificate_header: SSL-Client-Cert, cognito: {user_pool_id: us-east-1_Example}}"
     second = "{name: two, client_certificate_header: X-Cert, cognito: {user_pool_id: us-east-1_Other}}"
-    path.write_text(f"issuers: [{first}]\npolicies: {{orders: {{}}}}")
-    arguments = ["--policy", "orders", "--config", str(path)]
-
-    assert cli.main(["guard", "--proxy", "nginx", *arguments]) == 0
-    block = capsys.readouterr().out
+    one, two = (f"issuers: [{issuers}]\npolicies: {{orders: {{}}}}" for issuers in (first, f"{first}, {second}"))
     line = "    proxy_set_header ssl-client-cert $ssl_client_escaped_cert;\n"
-    assert block.partition("location = /_m2m {")[2].count(line) == block.count("$ssl_client_escaped_cert") == 1
-    assert cli.main(["guard", "--proxy", "ingress-nginx", *arguments]) == 0
-    (tmp_path / "ingress.yaml").write_text(capsys.readouterr().out)
-    assert lint_files([tmp_path / "ingress.yaml"], Known(certificates=("ssl-client-cert",))) == []
 
-    path.write_text(f"issuers: [{first}, {second}]\npolicies: {{orders: {{}}}}")
-    assert cli.main(["guard", "--proxy", "nginx", *arguments]) == 0
-    assert capsys.readouterr().out.count("$ssl_client_escaped_cert;") == 2
-    assert cli.main(["guard", "--proxy", "ingress-nginx", *arguments]) == 2
-    assert "needs client_certificate_header: ssl-client-cert" in capsys.readouterr().err
+    _, block, _ = guard("nginx", configuration=one)
+    assert block.partition("location = /_m2m {")[2].count(line) == block.count("$ssl_client_escaped_cert") == 1
+    assert lint(guard("ingress-nginx", configuration=one)[1], known=Known(certificates=("ssl-client-cert",))) == []
+    assert guard("nginx", configuration=two)[1].count("$ssl_client_escaped_cert;") == 2
+    error = "--proxy: ingress-nginx needs client_certificate_header: ssl-client-cert\n"
+    assert guard("ingress-nginx", configuration=two) == (2, "", error)
 
 
 @pytest.mark.parametrize("proxy", PROXIES)
@@ -143,31 +138,30 @@ def test_without_such_a_header_no_block_names_a_certificate(proxy: str) -> None:
     assert not re.search("client_cert|auth-tls", Guard("orders").block(proxy))
 
 
-@pytest.mark.parametrize("from_environment", [False, True])
 @pytest.mark.parametrize("proxy", PROXIES)
 @pytest.mark.parametrize(("policy", "public"), [("mcp", True), ("orders", False)])
 def test_headers_and_public_document_are_those_of_the_configuration(
-    proxy: str, policy: str, public: bool, from_environment: bool, config: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch, no_environment: None,
-) -> None:  # fmt: skip
-    arguments = ["guard", "--proxy", proxy, "--policy", policy]
-    if from_environment:
-        monkeypatch.setenv("M2M_CONFIG", str(config))
-    else:
-        arguments += ["--config", str(config)]
-
-    assert cli.main(arguments) == 0
-    block = capsys.readouterr().out
-    assert (block, METADATA in block) == (Guard(policy, MAPPED, public).block(proxy), public)
-
-
-def test_without_a_configuration_the_block_says_what_it_cannot_know(
-    capsys: pytest.CaptureFixture[str], no_environment: None
+    proxy: str, policy: str, public: bool, guard: Command
 ) -> None:
-    assert cli.main(["guard", "--proxy", "nginx", "--policy", "orders"]) == 0
-    out, errors = capsys.readouterr()
+    _, block, _ = printed = guard(proxy, policy)
 
-    assert (out, "--config" in errors) == (Guard("orders").block("nginx"), True)
+    assert printed == (0, Guard(policy, MAPPED, public).block(proxy), "")
+    assert (METADATA in block) is public
+
+
+def test_the_configuration_may_be_that_of_the_environment(
+    guard: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "named.yaml").write_text(CONFIGURATION)
+    monkeypatch.setenv("M2M_CONFIG", str(tmp_path / "named.yaml"))
+
+    assert guard("nginx", configuration=None) == (0, Guard("orders", MAPPED, resource=False).block("nginx"), "")
+
+
+def test_without_a_configuration_the_block_says_what_it_cannot_know(guard: Command) -> None:
+    status, block, errors = guard("nginx", configuration=None)
+
+    assert (status, block, "--config" in errors) == (0, Guard("orders").block("nginx"), True)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +175,6 @@ def test_without_a_configuration_the_block_says_what_it_cannot_know(
     ],
 )  # fmt: skip
 def test_a_proxy_or_a_policy_that_cannot_be_used_is_refused(
-    proxy: str, policy: str, error: str, config: Path, capsys: pytest.CaptureFixture[str]
+    guard: Command, proxy: str, policy: str, error: str
 ) -> None:
-    assert cli.main(["guard", "--proxy", proxy, "--policy", policy, "--config", str(config)]) == 2
-    assert capsys.readouterr() == ("", f"{error}\n")
+    assert guard(proxy, policy) == (2, "", f"{error}\n")

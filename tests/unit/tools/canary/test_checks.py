@@ -1,4 +1,4 @@
-"""What an answer means to a check, where no real proxy gives it. tests/e2e/test_canary.py has a real one."""
+"""What an answer, or none, means to a check, where no real proxy gives it. tests/e2e/test_guard.py has a real one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from tests.unit.support import NOW, Clock
-from verifier.tools.canary.checks import CHECKS, Outcome, Result, Round
-from verifier.tools.canary.settings import Settings
+from verifier.tools.canary import CHECKS, Canary, Outcome, Result, Settings
+from verifier.tools.canary.checks import Round
 from verifier.tools.canary.tokens import Token, Tokens
 
 GOOD, EXPIRED = "a.b.good", "a.b.expired"
@@ -28,17 +28,15 @@ def guarded(request: httpx.Request) -> httpx.Response:
 
 
 def echoing(*headers: tuple[str, str]) -> Handler:
-    """The same, but these headers reach the API too; a value `sent` is what the client sent."""
+    """The same, but these headers reach the API too, with the client's values where it sent them."""
 
     def handler(request: httpx.Request) -> httpx.Response:
         answer = guarded(request)
-        if answer.status_code == 200:
-            seen = answer.json()
-            for name, value in headers:
-                if value != "sent" or name in request.headers:
-                    seen["headers"].append([name, request.headers[name] if value == "sent" else value])
-            return httpx.Response(200, json=seen)
-        return answer
+        if answer.status_code != 200:
+            return answer
+        seen = answer.json()
+        seen["headers"] += [[name, request.headers.get(name, value)] for name, value in headers]
+        return httpx.Response(200, json=seen)
 
     return handler
 
@@ -65,11 +63,13 @@ def at_path(path: str, **answer: object) -> Handler:
     return lambda request: httpx.Response(200, **answer) if request.url.path == path else guarded(request)  # type: ignore[arg-type]
 
 
+def settings_of(**changes: object) -> Settings:
+    given = {"url": "https://api.example/canary", "token_file": "x", "identity": {"X-M2M-Client-ID": "canary"}}
+    return Settings.model_validate(given | changes, context={"folder": Path("/nowhere")})
+
+
 def results(handler: Handler, *, good: str | None = GOOD) -> dict[str, Result]:
-    settings = Settings.model_validate(
-        {"url": "https://api.example/canary", "token_file": "x", "identity": {"X-M2M-Client-ID": "canary"}},
-        context={"folder": Path()},
-    )
+    settings = settings_of()
     tokens = Tokens(settings, Clock(NOW), {})
     tokens.good, tokens.expired, tokens.missing_good = good and Token(good, NOW + 60), Token(EXPIRED, 0), "token: none"  # type: ignore[assignment]
 
@@ -111,7 +111,7 @@ REFUSALS = "no_token forged_headers expired_token wrong_signature"
         (echoing(("X-M2M-Client-ID", "canary")), "good_token", Outcome.FAIL, "did not see X-M2M-Client-ID"),
         (echoing(("x_m2m_role", "")), "good_token", Outcome.PASS, ""),
         (echoing(("X-M2M-Role", "a"), ("X-M2M-Role", "b")), "good_token", Outcome.FAIL, "did not see X-M2M-Role"),
-        (echoing(("X_M2M_Role", "sent")), "forged_headers", Outcome.FAIL, "a forged X-M2M-Role reached the API"),
+        (echoing(("X_M2M_Role", "")), "forged_headers", Outcome.FAIL, "a forged X-M2M-Role reached the API"),
         (at_path("/metrics", text="m2m_verifier_build_info 1"), "internal_paths", Outcome.FAIL, "/metrics leads to"),
         (at_path("/_m2m", headers={"X-M2M-Client-ID": ""}), "internal_paths", Outcome.FAIL, "/_m2m leads to"),
         # Traefik, Caddy and Envoy hand on the headers of a refusal.
@@ -132,3 +132,25 @@ def test_without_a_good_token_only_what_needs_none_is_checked() -> None:
 
     assert passed == {"no_token", "expired_token", "internal_paths"}
     assert {found[check] for check in CHECKS if check not in passed} == {Result(Outcome.UNKNOWN, "token: none")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "environment", "cause"),
+    [
+        ({"ca_file": "missing.pem"}, {}, "/nowhere/missing.pem: No such file or directory"),
+        ({}, {"HTTPS_PROXY": "ftp://proxy.example"}, "HTTPS_PROXY: a proxy must be http or https"),
+    ],
+)
+def test_without_a_connection_every_check_is_unknown_and_has_no_success(
+    changes: dict[str, str], environment: dict[str, str], cause: str
+) -> None:
+    canary = Canary(settings_of(**changes), clock=Clock(NOW), environment=environment)
+    asyncio.run(canary.round())
+    samples = {sample.name: sample.value for family in canary.collect() for sample in family.samples}
+
+    assert {check for check, found in canary.results.items() if found.outcome is Outcome.UNKNOWN} == set(CHECKS)
+    assert cause in str(canary.results["no_token"])
+    assert canary.status == 2
+    assert "m2m_verifier_canary_check_success" not in samples
+    assert samples["m2m_verifier_canary_check_unknown"] == 1
+    assert samples["m2m_verifier_canary_last_run_timestamp_seconds"] == NOW

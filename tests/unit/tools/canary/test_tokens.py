@@ -27,8 +27,10 @@ class Endpoint:
 
     answer: Response
 
-    def __init__(self, clock: Clock) -> None:
-        self._issuer = Issuer("https://id.example", clock=clock)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = Clock(NOW)
+        self._issuer = Issuer("https://id.example", clock=self.clock)
         self.asked: list[tuple[str, dict[str, Any]]] = []
 
     def grant(self, lifetime: float) -> str:
@@ -37,6 +39,11 @@ class Endpoint:
         self.answer = JSONResponse({"access_token": token, "token_type": "Bearer"})
         return token
 
+    def tokens(self, **source: Any) -> Tokens:
+        """The canary's tokens from this source."""
+        given = {"url": "https://api.example/canary", "identity": {"X-M2M-Client-ID": "canary"}} | source
+        return Tokens(Settings.model_validate(given, context={"folder": self.folder}), self.clock, {})
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         request = Request(scope, receive)
         self.asked.append((request.headers.get("authorization", ""), dict(parse_qsl((await request.body()).decode()))))
@@ -44,27 +51,22 @@ class Endpoint:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock(NOW)
+def endpoint(tmp_path: Path) -> Endpoint:
+    return Endpoint(tmp_path)
 
 
 @pytest.fixture
-def endpoint(clock: Clock) -> Endpoint:
-    return Endpoint(clock)
-
-
-@pytest.fixture
-def settings(endpoint: Endpoint, tmp_path: Path) -> Iterator[dict[str, Any]]:
-    (tmp_path / "secret").write_text(SECRET + "\n")
+def grant(endpoint: Endpoint) -> Iterator[dict[str, Any]]:
+    """The endpoint as a source of tokens; it runs."""
+    (endpoint.folder / "secret").write_text(SECRET + "\n")
     with Background(endpoint) as running:
-        yield {
-            "url": "https://api.example/canary", "identity": {"X-M2M-Client-ID": "canary"},
-            "token": {"url": running.url, "client_id": "canary", "client_secret_file": "secret", "scope": ["read"]},
-        }  # fmt: skip
+        yield {"url": running.url, "client_id": "canary", "client_secret_file": "secret", "scope": ["read"]}
 
 
-def tokens(settings: dict[str, Any], folder: Path, clock: Clock) -> Tokens:
-    return Tokens(Settings.model_validate(settings, context={"folder": folder}), clock, {})
+@pytest.fixture
+def found(endpoint: Endpoint, grant: dict[str, Any]) -> Tokens:
+    """Tokens of the endpoint."""
+    return endpoint.tokens(token=grant)
 
 
 def renewed(found: Tokens) -> tuple[str | None, str | None]:
@@ -74,28 +76,24 @@ def renewed(found: Tokens) -> tuple[str | None, str | None]:
 
 
 def test_a_token_is_kept_until_it_expires_soon_and_counts_as_expired_only_after_the_leeway(
-    settings: dict[str, Any], endpoint: Endpoint, clock: Clock, tmp_path: Path
+    endpoint: Endpoint, found: Tokens
 ) -> None:
-    found = tokens(settings, tmp_path, clock)
     first = endpoint.grant(3600)
     assert [renewed(found), renewed(found), len(endpoint.asked)] == [(first, None), (first, None), 1]
 
-    clock.now += 3600 - 119
+    endpoint.clock.now += 3600 - 119
     second = endpoint.grant(3600)
     assert renewed(found) == (second, None)
-    clock.now += 119 + 59
+    endpoint.clock.now += 119 + 59
     assert renewed(found) == (second, None)
-    clock.now += 1
+    endpoint.clock.now += 1
     assert renewed(found) == (second, first)
 
 
 @pytest.mark.parametrize("auth", ["basic", "post"])
-def test_the_secret_is_sent_as_the_endpoint_asks_for_it(
-    settings: dict[str, Any], endpoint: Endpoint, clock: Clock, tmp_path: Path, auth: str
-) -> None:
-    settings["token"] |= {"auth": auth, "parameters": {"audience": "api"}}
+def test_the_secret_is_sent_as_the_endpoint_asks_for_it(endpoint: Endpoint, grant: dict[str, Any], auth: str) -> None:
     endpoint.grant(3600)
-    renewed(tokens(settings, tmp_path, clock))
+    renewed(endpoint.tokens(token=grant | {"auth": auth, "parameters": {"audience": "api"}}))
     form = {"grant_type": "client_credentials", "scope": "read", "audience": "api"}
     basic = base64.b64encode(b"canary:a-secret%3Awith%25signs").decode()
 
@@ -116,56 +114,46 @@ def test_the_secret_is_sent_as_the_endpoint_asks_for_it(
     ],
 )
 def test_what_is_no_token_is_named_and_not_quoted(
-    settings: dict[str, Any], endpoint: Endpoint, clock: Clock, tmp_path: Path, answer: Response, why: str
+    endpoint: Endpoint, found: Tokens, answer: Response, why: str
 ) -> None:
-    found = tokens(settings, tmp_path, clock)
     endpoint.answer = answer
 
-    assert renewed(found) == (None, None)
-    assert why in found.missing_good
+    assert (renewed(found), why in found.missing_good) == ((None, None), True)
     assert "s3cret" not in found.missing_good
 
 
-def test_while_the_endpoint_fails_the_token_is_used_until_it_expires(
-    settings: dict[str, Any], endpoint: Endpoint, clock: Clock, tmp_path: Path
-) -> None:
-    found = tokens(settings, tmp_path, clock)
+def test_while_the_endpoint_fails_the_token_is_used_until_it_expires(endpoint: Endpoint, found: Tokens) -> None:
     first = endpoint.grant(100)
     renewed(found)
     endpoint.answer = Response(status_code=500)
 
     assert renewed(found) == (first, None)
-    clock.now += 100
+    endpoint.clock.now += 100
     assert renewed(found) == (None, None)
-    clock.now += 60
+    endpoint.clock.now += 60
     assert renewed(found) == (None, first)
 
 
-def test_a_refused_token_is_replaced_and_never_stands_for_an_expired_one(
-    settings: dict[str, Any], endpoint: Endpoint, clock: Clock, tmp_path: Path
-) -> None:
-    found = tokens(settings, tmp_path, clock)
+def test_a_refused_token_is_replaced_and_never_stands_for_an_expired_one(endpoint: Endpoint, found: Tokens) -> None:
     endpoint.grant(300)
     renewed(found)
     found.forget_good()
     second = endpoint.grant(3600)
 
     assert renewed(found) == (second, None)
-    clock.now += 400
+    endpoint.clock.now += 400
     assert renewed(found) == (second, None)
 
 
-def test_files_are_read_again_and_a_token_that_has_not_expired_stands_for_none(
-    settings: dict[str, Any], endpoint: Endpoint, clock: Clock, tmp_path: Path
-) -> None:
-    del settings["token"]
-    found = tokens(settings | {"token_file": "good", "expired_token_file": "old"}, tmp_path, clock)
+def test_files_are_read_again_and_a_token_that_has_not_expired_stands_for_none(endpoint: Endpoint) -> None:
+    found = endpoint.tokens(token_file="good", expired_token_file="old")
     texts = [endpoint.grant(lifetime) for lifetime in (3600, 3601, -59, -60)]
+    good_file, expired_file = endpoint.folder / "good", endpoint.folder / "old"
     for good, old, expected in ((0, 2, None), (1, 3, texts[3])):
-        (tmp_path / "good").write_text(texts[good] + "\n")
-        (tmp_path / "old").write_text(texts[old])
+        good_file.write_text(texts[good] + "\n")
+        expired_file.write_text(texts[old])
         assert renewed(found) == (texts[good], expected)
-    (tmp_path / "good").write_bytes(b"x" * 16385)
+    good_file.write_bytes(b"x" * 16385)
     assert renewed(found)[0] == texts[1]
     assert "larger than 16 KiB" in found.missing_good
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from pathlib import Path
 from typing import Any
 
-from verifier.tools.lint import Finding
+import yaml
+
+from verifier.tools.lint import Finding, Known, lint_files
 
 N = "nginx.ingress.kubernetes.io/"
 ALL_HEADERS = "X-M2M-Client-ID, X-M2M-Scope, X-M2M-Role, X-M2M-Issuer"
@@ -13,7 +16,6 @@ VERIFY = "http://m2m-verifier.auth.svc.cluster.local:8000/verify/api"
 METADATA = "/.well-known/oauth-protected-resource"
 
 Manifest = dict[str, Any]
-Lint = Callable[..., list[Finding]]
 
 
 def ingress(
@@ -41,3 +43,11 @@ def unguarded(name: str = "open", **options: Any) -> Manifest:
 def rules(findings: list[Finding]) -> list[str]:
     """Which rules reported something, in order."""
     return [finding.rule for finding in findings]
+
+
+def lint(*manifests: Manifest | str, known: Known | None = None) -> list[Finding]:
+    """What lint finds in manifests, or texts, as one file, which is gone then."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "ingress.yaml")
+        path.write_text("---\n".join(one if isinstance(one, str) else yaml.safe_dump(one) for one in manifests))
+        return lint_files([path], known)

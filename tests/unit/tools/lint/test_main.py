@@ -1,31 +1,25 @@
 """The command ``m2m-verifier lint``."""
 
-import io
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.unit.tools.lint.manifest import VERIFY, Manifest, N, ingress, unguarded
+from tests.unit.tools.lint.manifest import VERIFY, N, ingress, unguarded
 from verifier import cli
-from verifier.tools.lint import main
 
 
-@pytest.mark.parametrize(("manifest", "code"), [(ingress(), 0), (ingress(limit_rps=None), 1)])
-def test_the_exit_code_says_whether_there_is_a_finding(tmp_path: Path, manifest: Manifest, code: int) -> None:
-    (tmp_path / "api.yaml").write_text(yaml.safe_dump(manifest))
-
-    assert cli.main(["lint", str(tmp_path / "api.yaml")]) == code
-
-
-def test_the_last_line_counts_what_was_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("limit", "code", "found"), [("20", 0, "no finding(s)"), (None, 1, "1 finding(s)")], ids=["none", "one"]
+)
+def test_the_exit_code_says_whether_there_is_a_finding_and_the_last_line_counts_what_was_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], limit: str | None, code: int, found: str
+) -> None:
     path = tmp_path / "ingress.yaml"
-    path.write_text(yaml.safe_dump_all([ingress(), unguarded(host="www.example.com", service="web")]))
-    out = io.StringIO()
+    path.write_text(yaml.safe_dump_all([ingress(limit_rps=limit), unguarded(host="www.example.com", service="web")]))
 
-    main([path], None, out)
-
-    assert out.getvalue() == "1 file(s), 2 route(s), 1 guard(s): no finding(s)\n"
+    assert cli.main(["lint", str(path)]) == code
+    assert capsys.readouterr().out.splitlines()[-1] == f"1 file(s), 2 route(s), 1 guard(s): {found}"
 
 
 CONFIGURATION = """

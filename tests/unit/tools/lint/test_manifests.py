@@ -5,19 +5,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.tools.lint.manifest import Lint, ingress, rules
+from tests.unit.tools.lint.manifest import ingress, lint, rules
 from verifier.tools.lint import lint_files
 
 
 @pytest.mark.parametrize("kind", ["List", "IngressList"])
-def test_the_items_of_a_list_are_read(lint: Lint, kind: str) -> None:
+def test_the_items_of_a_list_are_read(kind: str) -> None:
     items = [ingress(), ingress("bad", limit_rps=None), {"kind": "Pod"}]
     found = lint({"apiVersion": "v1", "kind": kind, "items": items})
 
     assert [(f.rule, f.object) for f in found] == [("no-rate-limit", "Ingress shop/bad")]
 
 
-def test_other_kinds_and_empty_documents_are_ignored(lint: Lint) -> None:
+def test_other_kinds_and_empty_documents_are_ignored() -> None:
     others = "---\n---\nkind: Service\n---\n- a list\n---\njust text\n"
 
     assert rules(lint(others, ingress(limit_rps=None))) == ["no-rate-limit"]
@@ -45,7 +45,7 @@ def test_what_cannot_be_read_is_a_finding(tmp_path: Path, content: bytes) -> Non
     assert (finding.rule, finding.file, bool(finding.why)) == ("unreadable", str(path), True)
 
 
-def test_a_yaml_error_is_reported_with_its_line(lint: Lint) -> None:
+def test_a_yaml_error_is_reported_with_its_line() -> None:
     [finding] = lint("kind: Ingress\nmetadata: {name: a\nspec: ]\n")
 
     assert (finding.line, finding.why) == (3, "expected ',' or '}', but got ':'")
@@ -70,17 +70,17 @@ def test_a_file_that_cannot_be_opened_is_a_finding(tmp_path: Path, name: str, wh
         "{kind: Ingress, metadata: {annotations: {nginx.ingress.kubernetes.io/auth-url: 'http://['}}}",
     ],
 )
-def test_a_shape_that_kubernetes_would_refuse_is_no_traceback(lint: Lint, shape: str) -> None:
+def test_a_shape_that_kubernetes_would_refuse_is_no_traceback(shape: str) -> None:
     assert lint(shape) == []
 
 
-def test_an_alias_bomb_is_read_without_being_expanded(lint: Lint) -> None:
+def test_an_alias_bomb_is_read_without_being_expanded() -> None:
     levels = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))
 
     assert lint(f"a0: &a0 [x]\n{levels}\nkind: Ingress\nmetadata: {{name: *a11, annotations: {{a: *a11}}}}\n") == []
 
 
-def test_an_ingress_without_a_namespace_has_its_name_alone(lint: Lint) -> None:
+def test_an_ingress_without_a_namespace_has_its_name_alone() -> None:
     manifest = ingress(limit_rps=None)
     del manifest["metadata"]["namespace"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.tools.lint.manifest import METADATA, VERIFY, Lint, Manifest, N, ingress, rules, unguarded
+from tests.unit.tools.lint.manifest import METADATA, VERIFY, Manifest, N, ingress, lint, rules, unguarded
 from verifier.tools.lint import Known, lint_files
 
 BROWSERS = ingress("web", host="www.example.com", auth_url="http://oauth2-proxy.auth.svc/oauth2/auth")
@@ -56,12 +56,12 @@ TRAPS: dict[str, tuple[str, list[Manifest], list[Manifest]]] = {
 
 @pytest.mark.parametrize(("rule", "trapped", "harmless"), TRAPS.values(), ids=TRAPS)
 def test_a_trap_is_found_and_what_is_close_to_it_is_not(
-    lint: Lint, rule: str, trapped: list[Manifest], harmless: list[Manifest]
+    rule: str, trapped: list[Manifest], harmless: list[Manifest]
 ) -> None:
     assert (rule in rules(lint(*trapped)), lint(*harmless)) == (True, [])
 
 
-def test_a_policy_with_a_resource_needs_a_public_path_to_its_document(lint: Lint) -> None:
+def test_a_policy_with_a_resource_needs_a_public_path_to_its_document() -> None:
     known = Known(resources=frozenset({"api"}))
 
     assert rules(lint(ingress(), known=known)) == ["metadata-behind-auth"]

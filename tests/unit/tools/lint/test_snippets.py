@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.tools.lint.manifest import Lint, Manifest, N, ingress, rules, unguarded
+from tests.unit.tools.lint.manifest import ALL_HEADERS, Manifest, N, ingress, lint, rules, unguarded
 from verifier.tools.lint import Known
 
 SNIPPETS = {
@@ -22,13 +22,13 @@ SNIPPETS = {
     "a mapped header": ("forgeable-header", "proxy_set_header X-User-ID a;", "proxy_set_header X-User a;"),
 }
 KNOWN = Known(headers=("X-User-ID",))
-LISTED = "X-M2M-Client-ID, X-M2M-Scope, X-M2M-Role, X-M2M-Issuer, X-User-ID"
+LISTED = f"{ALL_HEADERS}, X-User-ID"
 
 
 @pytest.mark.parametrize("annotation", ["configuration_snippet", "server_snippet"])
 @pytest.mark.parametrize(("rule", "harmful", "harmless"), SNIPPETS.values(), ids=SNIPPETS)
 def test_a_directive_that_takes_the_guard_away_is_found(
-    lint: Lint, annotation: str, rule: str, harmful: str, harmless: str
+    annotation: str, rule: str, harmful: str, harmless: str
 ) -> None:
     def found(snippet: str) -> list[str]:
         return rules(lint(ingress(auth_response_headers=LISTED, **{annotation: snippet}), known=KNOWN))
@@ -37,7 +37,7 @@ def test_a_directive_that_takes_the_guard_away_is_found(
 
 
 @pytest.mark.parametrize("annotation", [N + "auth-snippet", "nginx.org/location-snippets", "example.com/http-snippet"])
-def test_every_annotation_that_holds_a_snippet_is_read(lint: Lint, annotation: str) -> None:
+def test_every_annotation_that_holds_a_snippet_is_read(annotation: str) -> None:
     manifest = ingress()
     manifest["metadata"]["annotations"][annotation] = "satisfy any;"
 
@@ -45,7 +45,7 @@ def test_every_annotation_that_holds_a_snippet_is_read(lint: Lint, annotation: s
 
 
 @pytest.mark.parametrize("value", ["any", "Any", " any\n"])
-def test_satisfy_any_beside_a_guard_is_found(lint: Lint, value: str) -> None:
+def test_satisfy_any_beside_a_guard_is_found(value: str) -> None:
     [finding] = lint(ingress(satisfy=value))
 
     assert (finding.rule, finding.place) == ("satisfy-any", N + "satisfy")
@@ -61,11 +61,11 @@ def test_satisfy_any_beside_a_guard_is_found(lint: Lint, value: str) -> None:
     ],
     ids=["the server of a guarded host", "a location of its own", "another host"],
 )
-def test_a_server_snippet_counts_for_every_ingress_of_the_host(lint: Lint, other: Manifest, found: list[str]) -> None:
+def test_a_server_snippet_counts_for_every_ingress_of_the_host(other: Manifest, found: list[str]) -> None:
     assert rules(lint(ingress(), other)) == found
 
 
-def test_a_finding_names_annotation_and_directive(lint: Lint) -> None:
+def test_a_finding_names_annotation_and_directive() -> None:
     [finding] = lint(ingress(configuration_snippet="proxy_set_header\n  X-M2M-Role admin;"))
 
     assert (finding.place, finding.object) == (N + "configuration-snippet", "Ingress shop/api")
