@@ -8,6 +8,7 @@ import logging
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import uvicorn
@@ -67,13 +68,9 @@ def metrics_app(collect: Callable[[], Awaitable[Iterable[Metric]]]) -> Starlette
 
     async def metrics(_: Request) -> Response:
         families = await collect()
-
-        class Collected:
-            def collect(self) -> Iterable[Metric]:
-                return families
-
+        collected: Any = SimpleNamespace(collect=lambda: families)
         # In a thread: the series of a thousand clients take tens of milliseconds to render.
-        text = await asyncio.to_thread(generate_latest, Collected())
+        text = await asyncio.to_thread(generate_latest, collected)
         return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     app = Starlette(routes=[Route("/metrics", metrics)])
@@ -84,17 +81,13 @@ def metrics_app(collect: Callable[[], Awaitable[Iterable[Metric]]]) -> Starlette
 async def serve(apps: list[tuple[Starlette, socket.socket]], stop: asyncio.Event) -> None:
     """Answer until ``stop`` is set; then accept no new connections, finish what is under way and return."""
     servers = [(_server(app), sock) for app, sock in apps]
-
-    async def stop_all() -> None:
-        await stop.wait()
-        for server, _ in servers:
-            server.should_exit = True
-
-    stopper = asyncio.create_task(stop_all())
-    try:
-        await asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in servers))
-    finally:
-        stopper.cancel()
+    serving = asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in servers))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    for server, _ in servers:
+        server.should_exit = True
+    stopping.cancel()
+    await serving
 
 
 async def serve_beside(apps: list[tuple[Starlette, socket.socket]], work: Coroutine[Any, Any, None]) -> None:
@@ -126,10 +119,6 @@ async def run_single(config: Config, sockets: Sockets) -> None:
     async def collect() -> Iterable[Metric]:
         return service.collect()
 
-    async def take(changed: Config) -> None:
-        await service.take(changed)
-        service.metrics.count_reload(successful=True)
-
-    following = asyncio.create_task(follow(config, take, lambda: service.metrics.count_reload(successful=False)))
+    following = asyncio.create_task(follow(config, service.take, service.metrics))
     await serve([(app, sockets.http), (metrics_app(collect), sockets.metrics)], signals.stop_event())
     following.cancel()
