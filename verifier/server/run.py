@@ -81,13 +81,17 @@ def metrics_app(collect: Callable[[], Awaitable[Iterable[Metric]]]) -> Starlette
 async def serve(apps: list[tuple[Starlette, socket.socket]], stop: asyncio.Event) -> None:
     """Answer until ``stop`` is set; then accept no new connections, finish what is under way and return."""
     servers = [(_server(app), sock) for app, sock in apps]
-    serving = asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in servers))
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-    for server, _ in servers:
-        server.should_exit = True
-    stopping.cancel()
-    await serving
+
+    async def stop_all() -> None:
+        await stop.wait()
+        for server, _ in servers:
+            server.should_exit = True
+
+    stopper = asyncio.create_task(stop_all())
+    try:
+        await asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in servers))
+    finally:
+        stopper.cancel()
 
 
 async def serve_beside(apps: list[tuple[Starlette, socket.socket]], work: Coroutine[Any, Any, None]) -> None:
