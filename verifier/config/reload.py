@@ -13,6 +13,7 @@ from verifier.clock import Clock
 from verifier.config import Config, ConfigError
 from verifier.config.environment import Environment, read_environment
 from verifier.config.load import key_files, load
+from verifier.observe.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +102,10 @@ def _contents_of(config: Config) -> _Contents:
 async def follow(
     config: Config,
     take: Callable[[Config], Awaitable[None]],
-    refuse: Callable[[], None],
+    metrics: Metrics,
     clock: Clock = time.monotonic,
 ) -> None:
-    """Call ``take`` with each new configuration and ``refuse`` for each broken one, until cancelled."""
+    """Call ``take`` with each new configuration, and count it or its refusal, until cancelled."""
     watch = Watch(config, clock)
     while config.path is not None:
         await asyncio.sleep(POLL_INTERVAL)
@@ -112,8 +113,9 @@ async def follow(
             changed = await asyncio.to_thread(watch)  # parsing takes milliseconds, an answer microseconds
             if changed is not None:
                 await take(changed)
+                metrics.count_reload(successful=True)
         except Exception as error:  # any failure: the old configuration stays in force
-            refuse()
+            metrics.count_reload(successful=False)
             problems = error.problems if isinstance(error, ConfigError) else [type(error).__name__]
             log.error(  # noqa: TRY400 - the problems name their place; a traceback would not help
                 "the changed configuration is refused, the old one stays in force: %s", "; ".join(problems)

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 
 import orjson
@@ -42,6 +43,7 @@ _entry: dict[str, object] = {}
 """The line that is being written. To build a new dict of this size takes as long as to encode it."""
 
 
+@dataclass(eq=False)
 class Audit:
     """Writes to ``descriptor``. ``mode`` is ``all``, ``denied`` or ``off``.
 
@@ -49,18 +51,14 @@ class Audit:
     writing: workers share stdout and must not mix their lines.
     """
 
-    def __init__(
-        self,
-        mode: str,
-        *,
-        on_drop: Callable[[int], None] = lambda _: None,
-        descriptor: int = 1,
-        lock: int | None = None,
-    ) -> None:
-        self.mode = mode
-        self._on_drop = on_drop
-        self._descriptor = descriptor
-        self._file_lock = lock
+    mode: str
+    _: KW_ONLY
+    on_drop: Callable[[int], None] = lambda _: None
+    descriptor: int = 1
+    lock: int | None = None
+
+    def __post_init__(self) -> None:
+        """Make the queue; ``start`` starts the thread."""
         self._pending = bytearray()
         self._count = 0
         self._in_hand = 0, 0  # lines and bytes that the thread is writing
@@ -89,12 +87,12 @@ class Audit:
                 taken += 1
             self._count += taken
         if taken < len(observations):
-            self._on_drop(len(observations) - taken)
+            self.on_drop(len(observations) - taken)
 
     def start(self) -> None:
         """Start the writing thread."""
         with contextlib.suppress(OSError):  # stdout may be no pipe; a wide pipe takes a batch without a pause
-            fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            fcntl.fcntl(self.descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._thread = threading.Thread(target=self._write_until_stopped, name="audit", daemon=True)
         self._thread.start()
 
@@ -117,30 +115,30 @@ class Audit:
         if not count:
             return
         try:
-            if self._file_lock is not None:
-                fcntl.lockf(self._file_lock, fcntl.LOCK_EX)
+            if self.lock is not None:
+                fcntl.lockf(self.lock, fcntl.LOCK_EX)
             written = 0
             with memoryview(lines) as data:
                 while written < len(data):
-                    written += os.write(self._descriptor, data[written:])
+                    written += os.write(self.descriptor, data[written:])
             self._is_failing = False
         except OSError as error:  # the reader has closed its end: answering goes on
-            self._on_drop(count)
+            self.on_drop(count)
             if not self._is_failing:
                 log.warning("audit lines cannot be written: %s", error.strerror)
             self._is_failing = True
         finally:
             self._in_hand = 0, 0
-            if self._file_lock is not None:
-                fcntl.lockf(self._file_lock, fcntl.LOCK_UN)
+            if self.lock is not None:
+                fcntl.lockf(self.lock, fcntl.LOCK_UN)
 
 
 def line(observation: Observation) -> bytes:
     """One JSON object and a newline, in ASCII. It holds no query, no header and nothing that looks like a token."""
-    decision = observation.decision
+    request, decision = observation.request, observation.decision
     reason, token = decision.reason, decision.token
-    method, request_id, remote_addr = observation.method, observation.request_id, observation.remote_addr
-    host, path = _host_and_path(observation.url)
+    method, request_id, remote_addr = request.method, request.request_id, request.remote_addr
+    host, path = _host_and_path(request.url)
     text = "\n".join((method, host, path, request_id, remote_addr))
     if len(text) > MAX_TEXT or "ey" in text or "ew" in text:  # every token begins so: to search for one costs more
         method, host, path, request_id, remote_addr = map(_safe, (method, host, path, request_id, remote_addr))
@@ -163,7 +161,7 @@ def line(observation: Observation) -> bytes:
     entry["host"] = host
     entry["path"] = path
     entry["request_id"] = request_id
-    entry["trace_id"] = trace_id_of(observation.traceparent) if observation.traceparent else ""
+    entry["trace_id"] = trace_id_of(request.traceparent) if request.traceparent else ""
     entry["remote_addr"] = remote_addr
     entry["duration_us"] = round(observation.seconds * 1e6)
     entry["cached"] = bool(decision.cached)

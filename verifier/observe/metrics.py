@@ -94,31 +94,26 @@ class Metrics:
         self._decisions = Counts(
             "m2m_verifier_decisions", "Decisions, by reason.", ("status", "reason", "policy", "issuer")
         )
-        registry.register(self._decisions)
         self._durations = Durations(
             "m2m_verifier_decision_duration_seconds",
             "From a subrequest's headers to its answer.",
             "status",
             sorted({reason.status for reason in Reason}),
         )
-        registry.register(self._durations)
         self.verifications = Durations(
             "m2m_verifier_token_verification_duration_seconds", "Signatures actually checked.", "issuer"
         )
-        registry.register(self.verifications)
         self._clients = Counts(
             "m2m_verifier_client_decisions",
             f"Decisions about verified clients that their issuer lists: the first {MAX_CLIENTS}, then `other`.",
             ("issuer", "client_id", "status"),
         )
-        registry.register(self._clients)
         self._would_deny = Counter(
             "m2m_verifier_would_deny", "Requests let through in report mode.", ("reason", "policy"), registry=registry
         )
         self._lookups = Counts(
             "m2m_verifier_token_cache_requests", "Look-ups of verified tokens.", ("result",), [("hit",), ("miss",)]
         )
-        registry.register(self._lookups)
         self.cache_entries = Gauge("m2m_verifier_token_cache_entries", "Verified tokens kept.", registry=registry)
         self._refreshes = Counter(
             "m2m_verifier_jwks_refreshes", "Fetches of an issuer's keys.", ("issuer", "result"), registry=registry
@@ -129,9 +124,10 @@ class Metrics:
             ("issuer",), registry=registry,
         )  # fmt: skip
         self._keys = Gauge("m2m_verifier_jwks_keys", "An issuer's keys in force.", ("issuer",), registry=registry)
-        reloads = Counter(
-            "m2m_verifier_config_reloads", "Changes of the configuration on disk.", ("result",), registry=registry
-        )
+        self._reloads = Counts(
+            "m2m_verifier_config_reloads", "Changes of the configuration on disk.", ("result",),
+            [("success",), ("failure",)],
+        )  # fmt: skip
         self._last_reload = Gauge(
             "m2m_verifier_config_last_reload_successful", "0 while a broken configuration on disk is being refused.",
             registry=registry,
@@ -143,9 +139,9 @@ class Metrics:
         )  # fmt: skip
         build = Gauge("m2m_verifier_build_info", "The running version.", ("version",), registry=registry)
         build.labels(__version__).set(1)
-
-        # Children are resolved once: labels() costs several times as much as inc().
-        self._reload_of = {True: reloads.labels("success"), False: reloads.labels("failure")}
+        own = self._decisions, self._durations, self.verifications, self._clients, self._lookups, self._reloads
+        for collector in own:
+            registry.register(collector)
         self._known_clients: set[tuple[str, str]] = set()
 
     def observe(self, observations: Iterable[Observation]) -> None:
@@ -188,5 +184,5 @@ class Metrics:
 
     def count_reload(self, *, successful: bool) -> None:
         """Record that the configuration changed on disk and was taken, or refused."""
-        self._reload_of[successful].inc()
+        self._reloads.of["success" if successful else "failure",] += 1
         self._last_reload.set(successful)

@@ -156,8 +156,17 @@ class Policy:
         """The scopes that a request needs, and those that rare readings of its path need. Raises Rejected."""
         if not self.rules:
             return self.needs, frozenset()
-        rule, rare_needs = self._matching_rule(method, url)
-        return self.needs + rule.needs, rare_needs
+        try:
+            (rule, *others), rare = self.rules_of_readings(method, url)
+        except AmbiguousPathError as error:
+            raise Rejected(Reason.AMBIGUOUS_PATH, f"the path is ambiguous: {error}") from error
+        if others:  # nginx routes by one reading and hands the API the raw path: both must mean the same
+            raise Rejected(
+                Reason.AMBIGUOUS_PATH, "the path meets another rule with its dots, slashes or parameters as sent"
+            )
+        if rule is None:
+            raise Rejected(Reason.NO_MATCHING_RULE, "no rule allows this method on this path")
+        return self.needs + rule.needs, frozenset(needs for other in rare for needs in other.needs)
 
     def _scopes_to_request(self, needs: tuple[AnyOf, ...], principal: Principal) -> str:
         """What a token for this request has to hold; where there is a resource, also what the client would else lose.
@@ -170,20 +179,6 @@ class Policy:
         held = tuple((scope,) for scope in self.named_scopes if scope in principal.scopes)
         more = scopes_to_request(needs + held, principal.scope_prefix, principal.scopes)
         return more if len(more) <= MAX_CHALLENGE_SCOPE else needed
-
-    def _matching_rule(self, method: str, url: bytes) -> tuple[Rule, frozenset[AnyOf]]:
-        """The rule that decides, and what the rules of rare readings need. Raises Rejected."""
-        try:
-            (rule, *others), rare = self.rules_of_readings(method, url)
-        except AmbiguousPathError as error:
-            raise Rejected(Reason.AMBIGUOUS_PATH, f"the path is ambiguous: {error}") from error
-        if others:  # nginx routes by one reading and hands the API the raw path: both must mean the same
-            raise Rejected(
-                Reason.AMBIGUOUS_PATH, "the path meets another rule with its dots, slashes or parameters as sent"
-            )
-        if rule is None:
-            raise Rejected(Reason.NO_MATCHING_RULE, "no rule allows this method on this path")
-        return rule, frozenset(needs for other in rare for needs in other.needs)
 
     def rules_of_readings(self, method: str, url: bytes) -> tuple[set[Rule | None], set[Rule]]:
         """What the readings of a path meet, and the rules that rare ones meet. Raises AmbiguousPathError."""

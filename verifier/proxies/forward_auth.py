@@ -15,11 +15,6 @@ _ONCE = (b"authorization", _METHOD, _PROTO, _HOST, _URI)
 _SCHEMES = {b"http": b"http://", b"https": b"https://", b"ws": b"http://", b"wss": b"https://"}
 
 
-def policy_in(path: str) -> str | None:
-    """The policy that an auth path names, None where it is no auth path."""
-    return fields.policy_below(PREFIX, path)
-
-
 def parse(policy: str, query: bytes, pairs: fields.Pairs, peer: str) -> AuthRequest:
     """Read the subrequest's headers. ``peer`` is the address of the connection.
 

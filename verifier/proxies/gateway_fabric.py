@@ -14,11 +14,6 @@ PREFIX = "/gateway-fabric"
 _ONCE = (b"authorization", b"method", b"path", b"host")
 
 
-def policy_in(path: str) -> str | None:
-    """The policy that an auth path names, None where it is no auth path."""
-    return fields.policy_below(PREFIX, path)
-
-
 def parse(policy: str, query: bytes, pairs: fields.Pairs, peer: str) -> AuthRequest:
     """Read the subrequest's headers. ``peer`` is the address of the connection.
 

@@ -15,11 +15,6 @@ CERTIFICATE = "ssl-client-cert"
 """Where ingress-nginx puts the client's certificate; its name for this header is fixed."""
 
 
-def policy_in(path: str) -> str | None:
-    """The policy that an auth path names, None where it is no auth path."""
-    return fields.policy_below(PREFIX, path)
-
-
 def parse(policy: str, query: bytes, pairs: fields.Pairs, peer: str) -> AuthRequest:
     """Read the subrequest's headers. ``peer`` is the address of the connection."""
     headers: dict[bytes, bytes] = dict(pairs)

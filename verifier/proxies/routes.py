@@ -10,14 +10,9 @@ from verifier.proxies import ext_authz, fields, forward_auth, gateway_fabric, ng
 from verifier.request import AuthRequest
 
 _Parse = Callable[[str, bytes, fields.Pairs, str], AuthRequest]
-_BY_HEADERS: tuple[tuple[Callable[[str], str | None], _Parse], ...] = (
-    (nginx.policy_in, nginx.parse),
-    (forward_auth.policy_in, forward_auth.parse),
-    (gateway_fabric.policy_in, gateway_fabric.parse),
-)
+_BY_HEADERS: dict[str, _Parse] = {dialect.PREFIX: dialect.parse for dialect in (nginx, forward_auth, gateway_fabric)}
 
-FORMS = ", ".join(f"{dialect.PREFIX}[/POLICY][?QUERY]" for dialect in (nginx, forward_auth, gateway_fabric))
-FORMS += " or /ext-authz/POLICY"
+FORMS = ", ".join(f"{prefix}[/POLICY][?QUERY]" for prefix in _BY_HEADERS) + " or /ext-authz/POLICY"
 """The auth paths, for messages."""
 
 # Printable, without escapes in the path, without a fragment.
@@ -44,8 +39,8 @@ def plain_auth_request(method: bytes, target: bytes, pairs: fields.Pairs, peer: 
 
 
 def _named(path: str) -> tuple[_Parse, str] | None:
-    for policy_in, parse in _BY_HEADERS:
-        policy = policy_in(path)
+    for prefix, parse in _BY_HEADERS.items():
+        policy = fields.policy_below(prefix, path)
         if policy is not None:
             return parse, policy
     return None

@@ -8,6 +8,7 @@ import logging
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import uvicorn
@@ -67,13 +68,9 @@ def metrics_app(collect: Callable[[], Awaitable[Iterable[Metric]]]) -> Starlette
 
     async def metrics(_: Request) -> Response:
         families = await collect()
-
-        class Collected:
-            def collect(self) -> Iterable[Metric]:
-                return families
-
+        collected: Any = SimpleNamespace(collect=lambda: families)
         # In a thread: the series of a thousand clients take tens of milliseconds to render.
-        text = await asyncio.to_thread(generate_latest, Collected())
+        text = await asyncio.to_thread(generate_latest, collected)
         return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     app = Starlette(routes=[Route("/metrics", metrics)])
@@ -126,10 +123,6 @@ async def run_single(config: Config, sockets: Sockets) -> None:
     async def collect() -> Iterable[Metric]:
         return service.collect()
 
-    async def take(changed: Config) -> None:
-        await service.take(changed)
-        service.metrics.count_reload(successful=True)
-
-    following = asyncio.create_task(follow(config, take, lambda: service.metrics.count_reload(successful=False)))
+    following = asyncio.create_task(follow(config, service.take, service.metrics))
     await serve([(app, sockets.http), (metrics_app(collect), sockets.metrics)], signals.stop_event())
     following.cancel()

@@ -84,7 +84,7 @@ class Supervisor:
         from verifier.config.reload import follow  # a worker does not load what reads files
 
         stop = signals.stop_event()
-        following = asyncio.create_task(follow(self._config, self._take, self._refuse))
+        following = asyncio.create_task(follow(self._config, self._take, self._own))
         supervising = [asyncio.create_task(self._supervise(number)) for number in range(self._count)]
         app = run.metrics_app(self.collect)
         metrics = asyncio.create_task(run.serve([(app, self._sockets.metrics)], stop))
@@ -134,10 +134,6 @@ class Supervisor:
         self._config = config
         sending = (self._call(worker.connection.send, config) for worker in self._workers.values())
         await asyncio.gather(*sending, return_exceptions=True)  # one that has ended starts with it
-        self._own.count_reload(successful=True)
-
-    def _refuse(self) -> None:
-        self._own.count_reload(successful=False)
 
     async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)

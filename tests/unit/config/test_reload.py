@@ -18,6 +18,7 @@ from verifier.config import Config, ConfigError
 from verifier.config.environment import Environment
 from verifier.config.load import load
 from verifier.config.reload import Watch, follow
+from verifier.observe.metrics import Metrics
 
 
 class Watched:
@@ -217,7 +218,7 @@ async def test_a_change_is_put_into_force_or_refused_with_every_error_in_the_log
     written: str, failure: Exception | None, taken: list[float], messages: list[str],
 ) -> None:  # fmt: skip
     found: list[float] = []
-    refused: list[None] = []
+    metrics = Metrics()
 
     async def take(config: Config) -> None:
         if failure:
@@ -227,12 +228,14 @@ async def test_a_change_is_put_into_force_or_refused_with_every_error_in_the_log
     config = make_config(lab)
     assert config.path is not None
     clock = asyncio.get_running_loop().time
-    following = asyncio.create_task(follow(config, take, lambda: refused.append(None), clock))
+    following = asyncio.create_task(follow(config, take, metrics, clock))
     await asyncio.sleep(10)
     config.path.write_text(f"{config.path.read_text()}\n{written}")
     await asyncio.sleep(10)
 
     assert not following.done()
     following.cancel()
-    assert (found, len(refused)) == (taken, 0 if taken else 1)
+    assert found == taken
+    for result, count in (("success", len(taken)), ("failure", 0 if taken else 1)):
+        assert metrics.registry.get_sample_value("m2m_verifier_config_reloads_total", {"result": result}) == count
     assert all(message in caplog.text for message in messages)

@@ -12,14 +12,14 @@ from urllib.parse import SplitResult, urlsplit
 from verifier.identity import IDENTITY_HEADERS
 from verifier.policy.policies import PARAMETERS
 from verifier.proxies import ext_authz, forward_auth, gateway_fabric, nginx
-from verifier.proxies.fields import METHOD_OVERRIDES
+from verifier.proxies.fields import METHOD_OVERRIDES, policy_below
 from verifier.tools.lint.known import Known
 from verifier.tools.lint.manifests import Finding, Object, Place
 
 UNGUARDED = "no token is needed, and X-M2M headers reach the API as the client sent them"
 EXT_AUTHZ = ext_authz.PREFIX.decode().rstrip("/")
 
-_BY_HEADERS = {dialect.PREFIX: dialect.policy_in for dialect in (nginx, forward_auth, gateway_fabric)}
+_BY_HEADERS = nginx.PREFIX, forward_auth.PREFIX, gateway_fabric.PREFIX
 _IDENTITY = {name.lower() for name in IDENTITY_HEADERS}
 _OVERRIDES = [name.decode() for name in METHOD_OVERRIDES]
 
@@ -156,7 +156,7 @@ def missing_headers(listed: Sequence[str], known: Known) -> list[str]:
 
 def _policies(path: str) -> dict[str, str]:
     """The policy that an auth path names, by its dialect."""
-    found = {prefix: policy_in(path) for prefix, policy_in in _BY_HEADERS.items()}
+    found = {prefix: policy_below(prefix, path) for prefix in _BY_HEADERS}
     # A slash or a query behind the policy would become a part of every path.
     named = re.fullmatch(rf"{EXT_AUTHZ}/([^/?].*)", path)
     found[EXT_AUTHZ] = named[1].replace("?", "/") if named else None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from verifier.proxies import forward_auth, nginx
+from verifier.proxies import fields, forward_auth, nginx
 from verifier.tools.lint import snippets
 from verifier.tools.lint.guards import UNGUARDED, Found, Guard, Route, split
 from verifier.tools.lint.known import Known
@@ -123,7 +123,8 @@ def read(manifests: Manifests, known: Known) -> Iterator[Found]:
 def _is_traefiks(ingress: Object, classes: set[str], has_traefik: bool) -> bool:
     """Whether Traefik reads this Ingress: its class says so, or Traefik's configuration and the dialect do."""
     name, url = ingress.text("spec", "ingressClassName"), split(ingress.text(*place("auth-url")))
-    return "traefik" in name or name in classes or (has_traefik and forward_auth.policy_in(url.path) is not None)
+    asks_traefik = has_traefik and fields.policy_below(forward_auth.PREFIX, url.path) is not None
+    return "traefik" in name or name in classes or asks_traefik
 
 
 def _auth_url(ingress: Ingress) -> Iterator[Finding]:
