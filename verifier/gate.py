@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import traceback
-from dataclasses import dataclass
 from typing import Protocol
 
 from verifier.decision import Decision
@@ -25,19 +24,22 @@ class Verifier(Protocol):
         """The verified token, and whether it was cached. Raises Rejected."""
 
 
-@dataclass(eq=False)
 class Gate:
     """Decides about auth requests. ``max_identity_bytes`` is what the identity headers of an answer may take."""
 
-    verifier: Verifier
-    policies: Policies
-    revoked: Revoked
-    max_identity_bytes: int
-    proofs: Proofs
-
-    def __post_init__(self) -> None:
-        """Note whether anything is revoked."""
-        self._revoked = self.revoked if self.revoked.any else None
+    def __init__(
+        self,
+        verifier: Verifier,
+        policies: Policies,
+        revoked: Revoked,
+        max_identity_bytes: int,
+        proofs: Proofs,
+    ) -> None:
+        self._verifier = verifier
+        self._policies = policies
+        self._revoked = revoked if revoked.any else None
+        self._max_identity_bytes = max_identity_bytes
+        self._proofs = proofs
 
     def decide(self, request: AuthRequest) -> Decision:
         """The decision; the first check that fails gives the reason. Never raises: a defect is a 503."""
@@ -45,27 +47,27 @@ class Gate:
         token: VerifiedToken | None = None
         cached: bool | None = None
         try:
-            policy = self.policies.find(request.policy, request.query)
+            policy = self._policies.find(request.policy, request.query)
             if policy.rules or request.repeated:
                 _check_auth_request(request, policy)
             if policy.has_open_rules and _needs_no_token(request, policy):
                 return Decision(OK, policy.name, policy.report)
             presented = credentials(request)
             cached = False
-            verified, cached = self.verifier.verify(presented.token)
+            verified, cached = self._verifier.verify(presented.token)
             if verified.binding is not None or presented.is_dpop:  # until it is proved, the token identifies nobody
-                self.proofs.check(request, presented, verified, policy.origin)
+                self._proofs.check(request, presented, verified, policy.origin)
             token = verified
             policy.check_audience(token)
             principal = token.principal
             if self._revoked is not None and self._revoked.covers(principal, token.jti):
                 raise Rejected(Reason.REVOKED, "the token or its client was revoked")
             policy.authorize(principal, request.method, request.url)
-            if len(principal.header_lines) > self.max_identity_bytes:
+            if len(principal.header_lines) > self._max_identity_bytes:
                 raise Rejected(Reason.HEADERS_TOO_LARGE, "the identity headers exceed the proxy's buffer")
         except Rejected as rejected:
             # A policy whose auth URL is wrong still names the metric and the challenge.
-            return _refusal(request, rejected, policy or self.policies.by_name.get(request.policy), token, cached)
+            return _refusal(request, rejected, policy or self._policies.by_name.get(request.policy), token, cached)
         except Exception as error:  # fail closed; the text of a defect may quote the token
             _log_defect(error)
             defect = Rejected(Reason.INTERNAL_ERROR, "an internal error: the decision is indeterminate")

@@ -9,7 +9,6 @@ import os
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -77,7 +76,6 @@ def origin(url: str) -> tuple[str, str, int] | None:
     return (parts.scheme, parts.hostname, port) if parts.hostname else None
 
 
-@dataclass(kw_only=True)
 class HttpFetch:
     """Fetches one issuer's documents: no redirects, at most 512 KiB, at most 5 s altogether.
 
@@ -86,17 +84,25 @@ class HttpFetch:
     each fetch, so that a renewed one counts. ``environment`` also names the proxy.
     """
 
-    ca_file: Path | None = None
-    bearer_token_file: Path | None = None
-    trusted_urls: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    _has_logged_proxy: bool = field(default=False, init=False)
+    def __init__(
+        self,
+        *,
+        ca_file: Path | None = None,
+        bearer_token_file: Path | None = None,
+        trusted_urls: tuple[str, ...] = (),
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._ca_file = ca_file
+        self._bearer_token_file = bearer_token_file
+        self._trusted = frozenset(map(origin, trusted_urls)) - {None}
+        self._environment = environment
+        self._has_logged_proxy = False
 
     async def __call__(self, url: str) -> Fetched:
         """GET ``url``. Raises FetchError."""
         try:
             require_secure(url)
-            proxy = proxy_for(url, self.environment)
+            proxy = proxy_for(url, self._environment)
         except ValueError as error:
             raise FetchError(str(error)) from None
         through = "" if proxy is None else f" (through {proxy})"
@@ -118,18 +124,18 @@ class HttpFetch:
             self._has_logged_proxy = True
             log.info("keys of %s are fetched through %s", ascii(urlsplit(url).netloc[:200])[1:-1], proxy)
         headers = _HEADERS | self._authorization(url)
-        return client_for(url, headers, proxy=proxy, ca_file=self.ca_file, environment=self.environment)
+        return client_for(url, headers, proxy=proxy, ca_file=self._ca_file, environment=self._environment)
 
     def _authorization(self, url: str) -> dict[str, str]:
-        if self.bearer_token_file is None or origin(url) not in {*map(origin, self.trusted_urls)} - {None}:
+        if self._bearer_token_file is None or origin(url) not in self._trusted:
             return {}
         try:
-            with self.bearer_token_file.open("rb") as file:
+            with self._bearer_token_file.open("rb") as file:
                 token = file.read(TOKEN_LIMIT).strip()
         except OSError as error:
-            raise FetchError(f"bearer_token_file: {self.bearer_token_file}: {error.strerror}") from None
+            raise FetchError(f"bearer_token_file: {self._bearer_token_file}: {error.strerror}") from None
         if not _TOKEN.fullmatch(token):
-            raise FetchError(f"bearer_token_file: {self.bearer_token_file}: holds no bearer token")
+            raise FetchError(f"bearer_token_file: {self._bearer_token_file}: holds no bearer token")
         return {"Authorization": f"Bearer {token.decode()}"}
 
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from verifier.clock import Clock
@@ -85,7 +84,6 @@ def keys_of_file(issuer: str, content: bytes, now: float) -> KeySet:
     return KeySet(*parsed, loaded_at=now)
 
 
-@dataclass(eq=False)
 class RemoteKeys(KeySet):
     """Keys that the issuer publishes: one fetch at a time; a failed one leaves the old keys in force.
 
@@ -96,19 +94,26 @@ class RemoteKeys(KeySet):
     ``run`` as a background task.
     """
 
-    issuer: str
-    url: str
-    key_set_url: str | None
-    fetch: Fetch
-    clock: Clock
-    on_fetch: Callable[[bool], None] = lambda _: None
-    jitter: Callable[[float, float], float] = random.uniform
-
-    def __post_init__(self) -> None:
-        """Make the state of the fetches."""
+    def __init__(
+        self,
+        issuer: str,
+        url: str,
+        key_set_url: str | None,
+        fetch: Fetch,
+        clock: Clock,
+        on_fetch: Callable[[bool], None] = lambda _: None,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
         super().__init__(())
         self.tried = asyncio.Event()
         """Set when the first fetch has succeeded or failed."""
+        self._issuer = issuer
+        self._url = url
+        self._key_set_url = key_set_url
+        self._fetch = fetch
+        self._on_fetch = on_fetch
+        self._clock = clock
+        self._jitter = jitter
         self._failures = 0
         self._in_progress: asyncio.Task[float] | None = None
         self._in_background = False
@@ -132,7 +137,7 @@ class RemoteKeys(KeySet):
         """Whether a fetch is in progress, or no request has caused one in the last 10 s."""
         if self._in_progress is not None:
             return True
-        passed = self.clock() - self._last_requested
+        passed = self._clock() - self._last_requested
         return not 0 <= passed < COOLDOWN  # a clock that is set back must not prolong it
 
     async def refresh(self) -> None:
@@ -140,7 +145,7 @@ class RemoteKeys(KeySet):
         if not self.may_refresh():
             return
         if self._in_progress is None:
-            self._last_requested = self.clock()
+            self._last_requested = self._clock()
         # wait() does not cancel the fetch when one waiter reaches its limit: others still wait for it.
         await asyncio.wait((self._share_fetch(),), timeout=MAX_WAIT)
 
@@ -157,46 +162,46 @@ class RemoteKeys(KeySet):
             if self._next is not None:
                 self._next.cancel()
             # Jitter: many replicas must not fetch at the same moment.
-            wait = fetch.result() * self.jitter(0.8, 1.0)
+            wait = fetch.result() * self._jitter(0.8, 1.0)
             self._next = asyncio.get_running_loop().call_later(wait, self._share_fetch)
 
     async def _refresh(self) -> float:
         """Fetch once. The seconds until the next background fetch."""
         where = ""
         try:
-            url = self.key_set_url or await discover(self.fetch, self.url)
+            url = self._key_set_url or await discover(self._fetch, self._url)
             where = f"{shown_url(url)}: "
-            fetched = await self.fetch(url)
+            fetched = await self._fetch(url)
             # In a thread: parsing a hundred keys takes milliseconds.
             parsed = await asyncio.to_thread(parse_key_set, fetched.body)
         except Exception as error:  # the old keys stay in force, and the next refresh follows
-            self.on_fetch(False)
+            self._on_fetch(False)
             cause = error if isinstance(error, (FetchError, ValueError)) else type(error).__name__
-            log.warning("issuer %s: its keys could not be fetched: %s%s", self.issuer, where, cause)
+            log.warning("issuer %s: its keys could not be fetched: %s%s", self._issuer, where, cause)
             self._drop_if_stale()
             self._failures += 1
             return min(2.0 ** min(self._failures - 1, 10), BACKOFF_MAX)  # a float holds no 2.0 ** 1024
-        self.on_fetch(True)
+        self._on_fetch(True)
         self._report(parsed)
         self._failures = 0
-        self.last_success = self.clock()
+        self.last_success = self._clock()
         self._take(parsed)
         if not parsed.usable:
             return EMPTY_RETRY
         return REFRESH_DEFAULT if fetched.max_age is None else min(max(fetched.max_age, REFRESH_MIN), REFRESH_MAX)
 
     def _drop_if_stale(self) -> None:
-        if self._keys and self.last_success is not None and self.clock() - self.last_success > MAX_STALE:
-            log.error("issuer %s: its keys are older than %g h: no longer in force", self.issuer, MAX_STALE / 3600)
+        if self._keys and self.last_success is not None and self._clock() - self.last_success > MAX_STALE:
+            log.error("issuer %s: its keys are older than %g h: no longer in force", self._issuer, MAX_STALE / 3600)
             self._take(ParsedKeys(()))
 
     def _report(self, parsed: ParsedKeys) -> None:
         """Log what is wrong with a set, and was not wrong with the one that was fetched before."""
         for key in parsed.unusable:
             if key not in self._unusable:
-                _log_unusable(self.issuer, key)
+                _log_unusable(self._issuer, key)
         if not parsed.usable and (self._keys or self._failures or self.last_success is None):
-            log.warning("issuer %s: its key set holds no usable key: its tokens get 503", self.issuer)
+            log.warning("issuer %s: its key set holds no usable key: its tokens get 503", self._issuer)
 
     def _take(self, parsed: ParsedKeys) -> None:
         known = {key.identity: key for key in self._keys}
@@ -204,7 +209,7 @@ class RemoteKeys(KeySet):
         for key in known.values():
             key.retired = True
         if known or len(kept) != len(self._keys):
-            log.info("issuer %s: %d keys in force, %d retired", self.issuer, len(kept), len(known))
+            log.info("issuer %s: %d keys in force, %d retired", self._issuer, len(kept), len(known))
         self._replace(kept, parsed.unusable)
 
 

@@ -12,7 +12,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 
 import orjson
@@ -43,7 +42,6 @@ _entry: dict[str, object] = {}
 """The line that is being written. To build a new dict of this size takes as long as to encode it."""
 
 
-@dataclass(eq=False)
 class Audit:
     """Writes to ``descriptor``. ``mode`` is ``all``, ``denied`` or ``off``.
 
@@ -51,14 +49,18 @@ class Audit:
     writing: workers share stdout and must not mix their lines.
     """
 
-    mode: str
-    _: KW_ONLY
-    on_drop: Callable[[int], None] = lambda _: None
-    descriptor: int = 1
-    lock: int | None = None
-
-    def __post_init__(self) -> None:
-        """Make the queue; ``start`` starts the thread."""
+    def __init__(
+        self,
+        mode: str,
+        *,
+        on_drop: Callable[[int], None] = lambda _: None,
+        descriptor: int = 1,
+        lock: int | None = None,
+    ) -> None:
+        self.mode = mode
+        self._on_drop = on_drop
+        self._descriptor = descriptor
+        self._file_lock = lock
         self._pending = bytearray()
         self._count = 0
         self._in_hand = 0, 0  # lines and bytes that the thread is writing
@@ -87,12 +89,12 @@ class Audit:
                 taken += 1
             self._count += taken
         if taken < len(observations):
-            self.on_drop(len(observations) - taken)
+            self._on_drop(len(observations) - taken)
 
     def start(self) -> None:
         """Start the writing thread."""
         with contextlib.suppress(OSError):  # stdout may be no pipe; a wide pipe takes a batch without a pause
-            fcntl.fcntl(self.descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._thread = threading.Thread(target=self._write_until_stopped, name="audit", daemon=True)
         self._thread.start()
 
@@ -115,22 +117,22 @@ class Audit:
         if not count:
             return
         try:
-            if self.lock is not None:
-                fcntl.lockf(self.lock, fcntl.LOCK_EX)
+            if self._file_lock is not None:
+                fcntl.lockf(self._file_lock, fcntl.LOCK_EX)
             written = 0
             with memoryview(lines) as data:
                 while written < len(data):
-                    written += os.write(self.descriptor, data[written:])
+                    written += os.write(self._descriptor, data[written:])
             self._is_failing = False
         except OSError as error:  # the reader has closed its end: answering goes on
-            self.on_drop(count)
+            self._on_drop(count)
             if not self._is_failing:
                 log.warning("audit lines cannot be written: %s", error.strerror)
             self._is_failing = True
         finally:
             self._in_hand = 0, 0
-            if self.lock is not None:
-                fcntl.lockf(self.lock, fcntl.LOCK_UN)
+            if self._file_lock is not None:
+                fcntl.lockf(self._file_lock, fcntl.LOCK_UN)
 
 
 def line(observation: Observation) -> bytes:

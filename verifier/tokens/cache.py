@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass
 from sys import getsizeof
 
 from cachetools import LRUCache
@@ -31,7 +30,6 @@ _REMEMBERED = frozenset(
 )
 
 
-@dataclass(eq=False)
 class CachedVerifier:
     """Keeps what a verifier verified: at most ``size`` tokens and ``size * ENTRY_BYTES`` bytes, the last used ones.
 
@@ -41,21 +39,25 @@ class CachedVerifier:
     a client that repeats a bad token costs no second signature check.
     """
 
-    verifier: TokenVerifier
-    _: KW_ONLY
-    size: int
-    ttl: float
-    clock: Clock
-    max_identity_bytes: int
-    timer: Clock = time.monotonic
-
-    def __post_init__(self) -> None:
-        """Make the empty caches."""
-        room = self.size * ENTRY_BYTES if self.ttl > 0 else 0
-        self._tokens: LRUCache[bytes, VerifiedToken] = LRUCache(room, memory_of)
+    def __init__(
+        self,
+        verifier: TokenVerifier,
+        *,
+        size: int,
+        ttl: float,
+        clock: Clock,
+        max_identity_bytes: int,
+        timer: Clock = time.monotonic,
+    ) -> None:
+        self._verifier = verifier
+        self._max_identity_bytes = max_identity_bytes
+        self._tokens: LRUCache[bytes, VerifiedToken] = LRUCache(size * ENTRY_BYTES if ttl > 0 else 0, memory_of)
         refusals = MAX_REFUSALS if self._tokens.maxsize else 0
         # Reason, description, issuer and end: the exception would keep the token alive in its traceback.
         self._refusals: LRUCache[bytes, tuple[Reason, str, str, float]] = LRUCache(refusals)
+        self._timer = timer
+        self._ttl = ttl
+        self._clock = clock
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -65,22 +67,22 @@ class CachedVerifier:
         digest = hashlib.sha256(token).digest()
         known = self._tokens.get(digest)
         if known is not None and not known.key.retired:
-            now = self.clock()
-            if now < known.exp and now - known.checked_at < self.ttl:
+            now = self._clock()
+            if now < known.exp and now - known.checked_at < self._ttl:
                 return known, True
         refusal = self._refusals.get(digest)
-        if refusal is not None and self.timer() < refusal[3]:
+        if refusal is not None and self._timer() < refusal[3]:
             reason, description, issuer, _ = refusal
             raise Rejected(reason, description, issuer=issuer)
         try:
-            verified = self.verifier.verify(token)
+            verified = self._verifier.verify(token)
         except Rejected as rejected:
             if rejected.reason in _REMEMBERED and rejected.refresh is None and self._refusals.maxsize:
-                until = self.timer() + REFUSAL_TTL
+                until = self._timer() + REFUSAL_TTL
                 self._refusals[digest] = rejected.reason, rejected.description, rejected.issuer, until
             raise
         principal = verified.principal
-        if principal.listed and len(principal.header_lines) <= self.max_identity_bytes:
+        if principal.listed and len(principal.header_lines) <= self._max_identity_bytes:
             with suppress(ValueError):  # it is larger than the whole cache
                 self._tokens[digest] = verified
         return verified, False

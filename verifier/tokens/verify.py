@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,6 @@ class Issuer(IssuerRules):
     keys: KeySet
 
 
-@dataclass(eq=False)
 class TokenVerifier:
     """Verifies tokens of the configured issuers.
 
@@ -73,21 +72,25 @@ class TokenVerifier:
     ``observe`` is called with the issuer's name and the seconds of each signature check.
     """
 
-    issuers: Iterable[Issuer]
-    _: KW_ONLY
-    clock: Clock
-    leeway: float
-    role_of: Callable[[str, str, frozenset[str]], str]
-    mapped_headers: Mapping[str, ClaimName]
-    resources: frozenset[str] = frozenset()
-    observe: Callable[[str, float], None] = lambda _, __: None
-
-    def __post_init__(self) -> None:
-        """Find issuers by their URLs."""
-        self._issuers = {url: issuer for issuer in self.issuers for url in issuer.urls}
+    def __init__(
+        self,
+        issuers: Iterable[Issuer],
+        *,
+        clock: Clock,
+        leeway: float,
+        role_of: Callable[[str, str, frozenset[str]], str],
+        mapped_headers: Mapping[str, ClaimName],
+        resources: frozenset[str] = frozenset(),
+        observe: Callable[[str, float], None] = lambda _, __: None,
+    ) -> None:
+        self._issuers = {url: issuer for issuer in issuers for url in issuer.urls}
         listed = frozenset[str]().union(*(issuer.algorithms for issuer in self._issuers.values()))
         self._algorithms = listed.union(ED25519_NAMES[name] for name in listed.intersection(ED25519_NAMES))
-        self._principals = Principals(self.role_of, self.mapped_headers)
+        self._clock = clock
+        self._leeway = leeway
+        self._principals = Principals(role_of, mapped_headers)
+        self._resources = resources
+        self._observe = observe
 
     def verify(self, token: bytes) -> VerifiedToken:
         """Check form, algorithm, issuer, key, signature and claims, in this order. Raises Rejected."""
@@ -113,8 +116,8 @@ class TokenVerifier:
         except Rejected as rejected:
             rejected.issuer = issuer.name
             raise
-        resources = self.resources.intersection(audience)
-        return VerifiedToken(principal, key, exp, jti, self.clock(), binding, resources)
+        resources = self._resources.intersection(audience)
+        return VerifiedToken(principal, key, exp, jti, self._clock(), binding, resources)
 
     def _verify_signature(self, issuer: Issuer, parts: UnverifiedToken) -> Key:
         algorithm, kid = parts.header.algorithm, parts.header.kid
@@ -129,22 +132,22 @@ class TokenVerifier:
             raise _key_problem(issuer.keys, kid, Reason.UNSUPPORTED_ALGORITHM, "the token's alg does not fit its key")
         start = time.perf_counter()
         found = next((key for key in fitting if key.verify(algorithm, parts.signing_input, parts.signature)), None)
-        self.observe(issuer.name, time.perf_counter() - start)
+        self._observe(issuer.name, time.perf_counter() - start)
         if found is None:  # the key may have been replaced under its kid
             raise _key_problem(issuer.keys, kid, Reason.BAD_SIGNATURE, "the token's signature does not match")
         return found
 
     def _check_times(self, claims: Claims) -> float:
         """RFC 7519 sections 4.1.4 to 4.1.6, with the leeway they allow. The token's ``exp``."""
-        now = self.clock()
+        now = self._clock()
         exp = number(claims, "exp")
         nbf = number(claims, "nbf")
         iat = number(claims, "iat")
         if exp is None:
             raise Rejected(Reason.INVALID_CLAIMS, "the token has no exp")
-        if now >= exp + self.leeway:
+        if now >= exp + self._leeway:
             raise Rejected(Reason.EXPIRED, f"the token expired {math.ceil(now - exp)} s ago")
-        latest = now + self.leeway
+        latest = now + self._leeway
         if nbf is not None and latest < nbf:
             raise Rejected(Reason.NOT_YET_VALID, f"nbf is {math.ceil(nbf - now)} s in the future")
         if iat is not None and latest < iat:
