@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 
 Refresh = Callable[[], Awaitable[None]]
@@ -55,7 +54,6 @@ class Reason(StrEnum):
 OK = Reason.OK  # a member takes many times longer to look up than a global
 
 
-@dataclass(eq=False)
 class Rejected(Exception):
     """One check failed.
 
@@ -65,10 +63,20 @@ class Rejected(Exception):
     proof is what the client has to send (RFC 9449).
     """
 
-    reason: Reason
-    description: str
-    _: KW_ONLY
-    issuer: str = ""
-    scope: str = ""
-    refresh: Refresh | None = None
-    is_dpop: bool = False
+    def __init__(
+        self,
+        reason: Reason,
+        description: str,
+        *,
+        issuer: str = "",
+        scope: str = "",
+        refresh: Refresh | None = None,
+        is_dpop: bool = False,
+    ) -> None:
+        super().__init__(reason, description)
+        self.reason = reason
+        self.description = description
+        self.issuer = issuer
+        self.scope = scope
+        self.refresh = refresh
+        self.is_dpop = is_dpop

@@ -43,10 +43,6 @@ class AuthRequest:
     traceparent: bytes = b""
     """Which trace the request belongs to, unchecked (see ``trace_id_of``); empty where it came more than once."""
 
-    def forget_credentials(self) -> None:
-        """Remove what holds the token and its proofs: a decided request may be kept."""
-        self.authorization, self.proofs, self.headers = None, (), ()
-
 
 def is_url(url: bytes) -> bool:
     """Whether ``url`` is absolute, as ``$scheme://$http_host$request_uri`` always is."""

@@ -252,4 +252,5 @@ async def ask_app(app: ASGIApp, path: str, headers: Iterable[tuple[str, bytes]])
 
 def observation(time: float, request: AuthRequest, decision: Decision, seconds: float) -> Observation:
     """What observers get of a request and its decision."""
-    return Observation(time, request, decision, seconds)
+    observed = request.method, request.url, request.request_id, request.traceparent, request.remote_addr
+    return Observation(time, *observed, decision, seconds)

@@ -137,10 +137,10 @@ class Audit:
 
 def line(observation: Observation) -> bytes:
     """One JSON object and a newline, in ASCII. It holds no query, no header and nothing that looks like a token."""
-    request, decision = observation.request, observation.decision
+    decision = observation.decision
     reason, token = decision.reason, decision.token
-    method, request_id, remote_addr = request.method, request.request_id, request.remote_addr
-    host, path = _host_and_path(request.url)
+    method, request_id, remote_addr = observation.method, observation.request_id, observation.remote_addr
+    host, path = _host_and_path(observation.url)
     text = "\n".join((method, host, path, request_id, remote_addr))
     if len(text) > MAX_TEXT or "ey" in text or "ew" in text:  # every token begins so: to search for one costs more
         method, host, path, request_id, remote_addr = map(_safe, (method, host, path, request_id, remote_addr))
@@ -163,7 +163,7 @@ def line(observation: Observation) -> bytes:
     entry["host"] = host
     entry["path"] = path
     entry["request_id"] = request_id
-    entry["trace_id"] = trace_id_of(request.traceparent) if request.traceparent else ""
+    entry["trace_id"] = trace_id_of(observation.traceparent) if observation.traceparent else ""
     entry["remote_addr"] = remote_addr
     entry["duration_us"] = round(observation.seconds * 1e6)
     entry["cached"] = bool(decision.cached)

@@ -21,11 +21,15 @@ INTERVAL = 0.05  # seconds that a decision waits at most
 
 @dataclass(slots=True)
 class Observation:
-    """A decision and its request, without the token."""
+    """A decision and what is logged of its request. The request itself is not kept: it holds the token."""
 
     time: float
     """Seconds since the epoch."""
-    request: AuthRequest
+    method: str
+    url: bytes
+    request_id: str
+    traceparent: bytes
+    remote_addr: str
     decision: Decision
     seconds: float
     """The time from the request's headers to its answer."""
@@ -41,9 +45,19 @@ class Batch:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, request: AuthRequest, decision: Decision, seconds: float) -> None:
-        """Queue one decision. The request's credentials are removed."""
-        request.forget_credentials()
-        self._pending.append(Observation(self._clock(), request, decision, seconds))
+        """Queue one decision."""
+        self._pending.append(
+            Observation(
+                self._clock(),
+                request.method,
+                request.url,
+                request.request_id,
+                request.traceparent,
+                request.remote_addr,
+                decision,
+                seconds,
+            )
+        )
         pending = len(self._pending)
         if pending == 1 and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._on_timer)

@@ -538,7 +538,7 @@ async def test_without_an_address_from_nginx_the_peer_is_the_remote_address(conf
         await client.ask(ask(real_ip=False), ask())
         server.decided()
 
-        assert [one.request.remote_addr for one in server.observed] == ["127.0.0.1", "192.0.2.1"]
+        assert [one.remote_addr for one in server.observed] == ["127.0.0.1", "192.0.2.1"]
 
 
 # --- bodies ---
