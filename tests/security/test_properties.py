@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from verifier.proxies import nginx
 from verifier.reasons import Reason
 
 from .nginx_uri import matches, nginx_uri
-from .running_app import MAIN, Answer, RunningApp
+from .running_app import MAIN, RunningApp
 from .tokens import CLAIMS, NOW, SIGNERS, Token, b64, hmac, ordinary_claims, ordinary_header, part, sign
 
 bounded = settings(settings.get_profile("security"))
@@ -29,48 +28,10 @@ HOST = b"https://api.example.com"
 READER = Token("es").encode
 
 
-class ErrorLog(logging.Handler):
-    """Keeps what is logged as an error or with a trace."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep it."""
-        if record.levelno >= logging.ERROR or record.exc_info:
-            self.records.append(record)
-
-
 @pytest.fixture(scope="module")
-def errors() -> Iterator[ErrorLog]:
-    """Errors that were logged while the module's application answered."""
-    log = ErrorLog()
-    logging.getLogger().addHandler(log)
-    yield log
-    logging.getLogger().removeHandler(log)
-
-
-class CheckedApp(RunningApp):
+def app(apps: Callable[[str], RunningApp]) -> RunningApp:
     """Checks that each answer is a decision, and that answering it logged no error."""
-
-    errors: ErrorLog
-
-    def send(self, *args: Any, **kwargs: Any) -> Answer:
-        """See RunningApp.send, which checks the form of the answer."""
-        answer = super().send(*args, **kwargs)
-        assert answer.status in (200, 401, 403)
-        assert self.errors.records == []
-        return answer
-
-
-@pytest.fixture(scope="module")
-def app(errors: ErrorLog, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
-    """The main configuration."""
-    with CheckedApp(MAIN, tmp_path_factory.mktemp("properties")) as made:
-        assert isinstance(made, CheckedApp)
-        made.errors = errors
-        yield made
+    return apps("reachable")
 
 
 # --- Any headers ------------------------------------------------------------------------------------------------------
