@@ -13,12 +13,13 @@ import pytest
 
 from verifier.reasons import Reason
 
-from . import hostile_requests, hostile_tokens
+from . import hostile_claims, hostile_forms, hostile_requests, hostile_signatures
 from .cases import Case
 from .running_app import MAIN, STATUS, Request, RunningApp
 from .tokens import Token
 
-TABLE = [*hostile_tokens.TABLE, *hostile_requests.TABLE]
+TOKENS = [*hostile_forms.TABLE, *hostile_signatures.TABLE, *hostile_claims.TABLE]
+TABLE = [*TOKENS, *hostile_requests.TABLE]
 ROWS = [case for case in TABLE if case.app == "main"]
 
 
@@ -68,6 +69,6 @@ def test_a_fragment_in_the_request_target_is_refused(main: RunningApp, target: b
 
 
 def test_no_url_in_a_token_is_ever_fetched(main: RunningApp) -> None:
-    for case in hostile_tokens.KEY:
+    for case in hostile_signatures.KEY:
         case.ask(main)
     assert [url for url in main.fetched if "evil" in url] == []

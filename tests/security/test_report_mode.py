@@ -9,8 +9,8 @@ import pytest
 
 from verifier.reasons import Reason as R
 
-from .hostile_tokens import TABLE
 from .running_app import IDENTITY, MAIN, RunningApp
+from .test_hostile import TOKENS
 from .tokens import Token
 
 # Clients of these decisions were verified.
@@ -19,7 +19,7 @@ VERIFIED = {R.OK, R.CLIENT_NOT_ALLOWED, R.ISSUER_NOT_ALLOWED, R.INSUFFICIENT_SCO
 
 def test_every_request_passes_counted_as_refused_and_without_an_unverified_identity(tmp_path: Path) -> None:
     # Tokens that are too large lack the policy's scope as well, which is checked first.
-    rows = [case for case in TABLE if case.app == "main" and case.reason is not R.HEADERS_TOO_LARGE]
+    rows = [case for case in TOKENS if case.app == "main" and case.reason is not R.HEADERS_TOO_LARGE]
     scope_of_policy = Counter((str(case.reason), case.reason.status) for case in rows if case.reason is not R.OK)
     with RunningApp(MAIN, tmp_path) as app:
         answers = [(case, case.ask(app, path="/verify/watched")) for case in rows]
