@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import socket
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from functools import cache
 from logging.handlers import BufferingHandler
@@ -100,7 +100,7 @@ _FIELD_VALUE = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff]
 _TARGET = re.compile(rb"[!\"$-~]+")
 _PRINTABLE = re.compile(rb"[ -~]*")
 _T = TypeVar("_T")
-Headers = Iterable[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Answer(NamedTuple):
@@ -145,14 +145,18 @@ class Request:
         return [*pairs, *((name, value) for name, value in given if value is not None), *self.headers]
 
 
+def head(line: bytes, headers: Headers) -> bytes:
+    """A request on a connection of its own."""
+    return b"\r\n".join([line, *(b"%b: %b" % pair for pair in headers), b"connection: close", b"", b""])
+
+
 def request_bytes(path: str, query: bytes, headers: Headers) -> bytes | None:
     """The request on a connection of its own; None where no HTTP parser would pass its parts on unchanged."""
     # The path is the one that the application sees, decoded.
     target = quote(path, safe="/!$&'()*+,;=:@").encode() + (b"?" + query if query else b"")
-    pairs = [*headers, (b"connection", b"close")]
-    if not _TARGET.fullmatch(target) or not all(_FIELD_VALUE.fullmatch(value) for _, value in pairs):
+    if not _TARGET.fullmatch(target) or not all(_FIELD_VALUE.fullmatch(value) for _, value in headers):
         return None
-    return b"\r\n".join([b"GET %b HTTP/1.1" % target, *(b"%b: %b" % pair for pair in pairs), b"", b""])
+    return head(b"GET %b HTTP/1.1" % target, headers)
 
 
 def parse_answer(data: bytes) -> Answer:

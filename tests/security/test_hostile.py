@@ -15,7 +15,7 @@ from verifier.reasons import Reason
 
 from . import hostile_claims, hostile_forms, hostile_requests, hostile_signatures
 from .cases import Case
-from .running_app import MAIN, STATUS, Request, RunningApp
+from .running_app import MAIN, STATUS, Request, RunningApp, head
 from .tokens import Token
 
 TOKENS = [*hostile_forms.TABLE, *hostile_signatures.TABLE, *hostile_claims.TABLE]
@@ -63,9 +63,8 @@ def test_the_starlette_application_gives_the_same_answers(main: RunningApp) -> N
 @pytest.mark.parametrize("target", [b"/verify?#&scope=write", b"/verify#/api", b"/verify/api?scope=read#", b"/health#"])
 def test_a_fragment_in_the_request_target_is_refused(main: RunningApp, target: bytes) -> None:
     # uvicorn would drop it, and with it parameters that narrow the policy.
-    pairs = Request().pairs(Token("es").encode())
-    lines = [b"GET %b HTTP/1.1" % target, *(b"%b: %b" % pair for pair in pairs), b"", b""]
-    assert main.run(main.exchange(b"\r\n".join(lines))).status == 400
+    asked = head(b"GET %b HTTP/1.1" % target, Request().pairs(Token("es").encode()))
+    assert main.run(main.exchange(asked)).status == 400
 
 
 def test_no_url_in_a_token_is_ever_fetched(main: RunningApp) -> None:
