@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import socket
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -269,12 +270,11 @@ class RunningApp:
         found = [sample for family in self.service.collect() for sample in family.samples]
         return [(sample.labels, sample.value) for sample in found if sample.name == name]
 
-    def decisions(self) -> dict[tuple[int, str], float]:
+    def decisions(self) -> Counter[tuple[int, str]]:
         """How many decisions were counted, by status and reason."""
-        counted: dict[tuple[int, str], float] = {}
+        counted = Counter[tuple[int, str]]()
         for labels, value in self.samples("m2m_verifier_decisions_total"):
-            key = int(labels["status"]), labels["reason"]
-            counted[key] = counted.get(key, 0) + value
+            counted[int(labels["status"]), labels["reason"]] += int(value)
         return counted
 
     def exposition(self) -> bytes:

@@ -23,6 +23,7 @@ from joserfc.jws import JWSRegistry
 from verifier.identity import VerifiedToken
 from verifier.reasons import Reason, Rejected
 
+from .cases import ALPHABET
 from .running_app import RunningApp
 from .tokens import CLAIMS, NOW, SIGNERS, b64, ordinary_claims, ordinary_header, part, public_jwk, sign
 
@@ -33,8 +34,6 @@ AUDIENCE = "api://m2m"
 # Issuers of PyJWT's and joserfc's own kind of token: generic claims, one algorithm each. RSA signs slowly.
 SHARES = {"internal": 0.3, "es": 0.2, "ed": 0.2, "es384": 0.1, "generic": 0.1, "ps": 0.1}
 SLOW = ("generic", "ps")
-
-ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
 class Issuers:
@@ -120,15 +119,23 @@ class Mutator:
         token[self.random.randrange(len(token))] ^= 1 << self.random.randrange(8)
         return bytes(token)
 
-    def bytes_of_part(self) -> bytes:
-        """Bytes of one part, decoded and encoded again."""
+    def edit_part(self, edit: Callable[[bytes], bytes]) -> bytes:
+        """An ordinary token with one of its parts edited."""
         parts = bytes(self.one()).split(b".")
         place = self.random.randrange(3)
-        raw = bytearray(decode(parts[place]))
-        for _ in range(self.random.randint(1, 3)):
-            raw[self.random.randrange(len(raw))] = self.random.randrange(256)
-        parts[place] = b64(bytes(raw))
+        parts[place] = edit(parts[place])
         return b".".join(parts)
+
+    def bytes_of_part(self) -> bytes:
+        """Bytes of one part, decoded and encoded again."""
+
+        def edit(part: bytes) -> bytes:
+            raw = bytearray(decode(part))
+            for _ in range(self.random.randint(1, 3)):
+                raw[self.random.randrange(len(raw))] = self.random.randrange(256)
+            return b64(bytes(raw))
+
+        return self.edit_part(edit)
 
     def cut(self) -> bytes:
         """Characters removed or inserted, at the end of a part or anywhere."""
@@ -145,21 +152,19 @@ class Mutator:
 
     def respell(self) -> bytes:
         """Other spellings of the same bytes, which a lax decoder accepts."""
-        parts = bytes(self.one()).split(b".")
-        place = self.random.randrange(3)
-        old = parts[place]
-        last = ALPHABET.index(old[-1])
+        return self.edit_part(lambda old: self.choice(self.spellings(old)))
+
+    def spellings(self, old: bytes) -> list[bytes]:
+        """Of one part."""
         more = [b"\n", b" ", b"\t", b"\0", b"%", b"A", b"AA", b"=A", b".", b"\xc2\xa0"]
-        spellings = [
+        return [
             old + b"=" * self.random.randint(1, 3),
             old.replace(b"-", b"+").replace(b"_", b"/"),
-            old[:-1] + ALPHABET[last ^ self.choice((1, 1, 2, 3)) :][:1],
+            old[:-1] + ALPHABET[ALPHABET.index(old[-1]) ^ self.choice((1, 1, 2, 3)) :][:1],
             old + self.choice(more),
             self.choice([b" ", b"\n", b"=", b"."]) + old,
             old[: len(old) // 2] + self.choice([b"\n", b"=", b"\r\n", b"!"]) + old[len(old) // 2 :],
         ]
-        parts[place] = self.choice(spellings)
-        return b".".join(parts)
 
     def edit_unsigned(self) -> bytes:
         """Another header or other claims under the old signature."""
