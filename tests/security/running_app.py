@@ -230,9 +230,6 @@ class RunningApp:
     async def _over_asgi(self, path: str, query: bytes, headers: Headers) -> Answer:
         sent: list[Any] = []
 
-        async def receive() -> dict[str, Any]:
-            raise AssertionError("the application reads no body")
-
         async def send(message: Any) -> None:
             sent.append(message)
 
@@ -240,7 +237,7 @@ class RunningApp:
             "type": "http", "method": "GET", "path": path, "query_string": query, "headers": list(headers),
             "client": None,
         }  # fmt: skip
-        await self.app(scope, receive, send)
+        await self.app(scope, None, send)  # type: ignore[arg-type] # auth paths read no body
         start, body = sent
         return Answer(start["status"], [(name.lower(), value) for name, value in start["headers"]], body["body"])
 

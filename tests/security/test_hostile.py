@@ -15,7 +15,7 @@ from verifier.reasons import Reason
 
 from . import hostile_claims, hostile_forms, hostile_requests, hostile_signatures
 from .cases import Case
-from .running_app import MAIN, STATUS, Request, RunningApp, head
+from .running_app import IDENTITY, MAIN, STATUS, Request, RunningApp, head
 from .tokens import Token
 
 TOKENS = [*hostile_forms.TABLE, *hostile_signatures.TABLE, *hostile_claims.TABLE]
@@ -71,3 +71,37 @@ def test_no_url_in_a_token_is_ever_fetched(main: RunningApp) -> None:
     for case in hostile_signatures.KEY:
         case.ask(main)
     assert [url for url in main.fetched if "evil" in url] == []
+
+
+# --- Report mode --------------------------------------------------------------------------------------------------------
+
+# Clients of these decisions were verified.
+VERIFIED = {Reason.OK, Reason.CLIENT_NOT_ALLOWED, Reason.ISSUER_NOT_ALLOWED, Reason.INSUFFICIENT_SCOPE}
+
+
+def test_in_report_mode_every_request_passes_counted_as_refused_and_names_only_who_was_verified(tmp_path: Path) -> None:
+    # Tokens that are too large lack the policy's scope as well, which is checked first.
+    rows = [case for case in TOKENS if case.app == "main" and case.reason is not Reason.HEADERS_TOO_LARGE]
+    refused = Counter((case.reason.status, str(case.reason)) for case in rows if case.reason is not Reason.OK)
+    with RunningApp(MAIN, tmp_path) as app:
+        for case in rows:
+            answer = case.ask(app, path="/verify/watched")
+            assert answer.status == 200, case.name
+            assert case.reason in VERIFIED or answer.identity == [""] * len(IDENTITY), case.name
+        assert refused.items() <= app.decisions().items()
+
+
+def test_in_report_mode_a_request_that_lacks_a_scope_passes_with_its_identity(main: RunningApp) -> None:
+    answer = main.ask(Token(claims={"scope": "other"}), path="/verify/watched")
+    assert (answer.status, answer.header("x-m2m-client-id"), answer.header("x-m2m-scope")) == (200, "agent-1", "other")
+
+
+@pytest.mark.parametrize("query", [b"colour=red", b"scope=", b"client=unknown/x"])
+def test_in_report_mode_a_request_passes_whatever_its_auth_url_asks(main: RunningApp, query: bytes) -> None:
+    assert main.ask(Token(), path="/verify/watched", query=query).status == 200
+
+
+def test_no_client_can_turn_report_mode_on(main: RunningApp) -> None:
+    token = Token(claims={"scope": "other"})
+    for path, query in (("/verify/api", b"mode=report"), ("/verify/api", b"policy=watched"), ("/verify/Watched", b"")):
+        assert main.ask(token, path=path, query=query, headers=[(b"x-m2m-mode", b"report")]).status == 403
