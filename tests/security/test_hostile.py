@@ -73,7 +73,7 @@ def test_no_url_in_a_token_is_ever_fetched(main: RunningApp) -> None:
     assert [url for url in main.fetched if "evil" in url] == []
 
 
-# --- Report mode --------------------------------------------------------------------------------------------------------
+# --- Report mode ------------------------------------------------------------------------------------------------------
 
 # Clients of these decisions were verified.
 VERIFIED = {Reason.OK, Reason.CLIENT_NOT_ALLOWED, Reason.ISSUER_NOT_ALLOWED, Reason.INSUFFICIENT_SCOPE}

@@ -12,9 +12,8 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.support import observation
+from tests.unit.support import audit_lines, observation
 from verifier.decision import Decision
-from verifier.observe.audit import Audit
 from verifier.proxies import nginx
 from verifier.reasons import Reason
 
@@ -307,12 +306,10 @@ audited = st.tuples(st.lists(st.tuples(known_names, st.binary(max_size=2000)), m
 def test_any_request_leaves_one_bounded_line_of_json(
     tmp_path: Path, requests: list[tuple[list[tuple[bytes, bytes]], Reason]]
 ) -> None:
-    with (tmp_path / "audit").open("w+b") as file:
-        audit = Audit("all", descriptor=file.fileno())
-        for headers, reason in requests:
-            audit.observe([observation(NOW, nginx.parse("default", b"", headers, "10.0.0.7"), Decision(reason), 0.0)])
-        audit.start()
-        audit.stop()
-        lines = (tmp_path / "audit").read_bytes().splitlines(keepends=True)
+    observed = [
+        observation(NOW, nginx.parse("default", b"", headers, "10.0.0.7"), Decision(reason), 0.0)
+        for headers, reason in requests
+    ]
+    lines = audit_lines(tmp_path, [observed])
     assert [json.loads(line)["reason"] for line in lines] == [reason for _, reason in requests]
     assert max(map(len, lines)) <= 64 * 1024

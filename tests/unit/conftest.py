@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import yaml
@@ -56,6 +57,14 @@ def ec_signer() -> SigningKey:
 def ed_signer() -> SigningKey:
     """Ed25519."""
     return SigningKey.generate("EdDSA", "ed")
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Where to read and where to write."""
+    reader, writer = os.pipe()
+    with open(reader, "rb") as read, open(writer, "wb", 0) as write:
+        yield read, write
 
 
 @pytest.fixture
