@@ -119,15 +119,11 @@ def make_config(
     return make
 
 
-ONE_ISSUER: dict[str, Any] = {
-    "name": "lab", "issuer": "https://issuer.example", "jwks_url": JWKS_URL, "audience": ["api"],
-}  # fmt: skip
-
-
 @pytest.fixture
 def lab() -> dict[str, Any]:
     """The configuration of one issuer, as a file would have it."""
-    return {"issuers": [dict(ONE_ISSUER)]}
+    issuer = {"name": "lab", "issuer": "https://issuer.example", "jwks_url": JWKS_URL, "audience": ["api"]}
+    return {"issuers": [issuer]}
 
 
 @pytest.fixture
