@@ -57,7 +57,7 @@ def test_dialects_with_headers_of_their_own_give_the_same_reason(case: Case, mai
 def test_ext_authz_gives_the_same_reason(case: Case, main: RunningApp) -> None:
     _, host, uri = _URL.fullmatch(case.request.url or b"").groups()  # type: ignore[union-attr]
     policy = case.request.path.removeprefix("/verify").removeprefix("/") or "default"
-    line = b"%b /ext-authz/%b%b HTTP/1.1" % (case.request.method, policy.encode(), uri)
+    line = b"%b /ext-authz/%b%b HTTP/1.1" % (case.request.method or b"", policy.encode(), uri)
 
     assert main.run(main.exchange(head(line, [(b"host", host), *common_pairs(case)]))).reason == case.reason
 

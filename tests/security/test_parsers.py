@@ -97,7 +97,7 @@ def allowed() -> dict[str, list[str]]:
     return {name: [target for target in every if is_allowed(policy, target)] for name, policy in policies.items()}
 
 
-@pytest.fixture(scope="module", params=COMMANDS.values(), ids=COMMANDS)
+@pytest.fixture(scope="module", params=COMMANDS.values(), ids=list(COMMANDS))
 def readings(request: pytest.FixtureRequest, allowed: dict[str, list[str]]) -> dict[str, set[str]]:
     """How the parsers of one language read each target."""
     program, *arguments = request.param
@@ -107,8 +107,9 @@ def readings(request: pytest.FixtureRequest, allowed: dict[str, list[str]]) -> d
     every = sorted({*MISREAD}.union(*allowed.values()))
     lines = "".join(f"{target}\n" for target in every)
     environment = {**os.environ, "GOTOOLCHAIN": "local", "GO111MODULE": "off"}
+    command = [found, *arguments]
     run = subprocess.run(
-        [found, *arguments], input=lines, env=environment, cwd=SOURCES, capture_output=True, text=True, check=True
+        command, input=lines, env=environment, cwd=SOURCES, capture_output=True, encoding="utf-8", check=True
     )
     read = run.stdout.split("\n")[:-1]
     assert len(read) == len(every)
