@@ -111,11 +111,8 @@ async def test_a_method_that_a_path_does_not_have_is_a_405_that_no_proxy_may_cac
     async with serve() as client:
         answer = await client.post("/health")
 
-    assert (answer.status_code, answer.headers["Cache-Control"], "GET" in answer.headers["Allow"]) == (
-        405,
-        "no-store",
-        True,
-    )
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (405, "no-store")
+    assert "GET" in answer.headers["Allow"]
 
 
 async def test_a_policy_with_a_resource_serves_its_document(serve: Serve) -> None:
