@@ -7,7 +7,6 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import BinaryIO
 
 import pytest
@@ -17,11 +16,8 @@ from verifier.logs import MAX_LINE, MAX_PENDING, QueuedHandler
 Pipe = tuple[BinaryIO, BinaryIO]
 
 
-@contextlib.contextmanager
-def handler(pipe: Pipe, patience: float = 60) -> Iterator[QueuedHandler]:
-    made = QueuedHandler(pipe[1].fileno(), patience)
-    yield made
-    made.close()
+def handler(pipe: Pipe, patience: float = 60) -> contextlib.closing[QueuedHandler]:
+    return contextlib.closing(QueuedHandler(pipe[1].fileno(), patience))
 
 
 def record(message: str, *values: object) -> logging.LogRecord:
