@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,15 +21,7 @@ settings.register_profile("security", _common, max_examples=int(os.environ.get("
 def apps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], RunningApp]]:
     """Gives the application of a configuration's name, started at its first use."""
     with ExitStack() as stack:
-        started: dict[str, RunningApp] = {}
-
-        def app(name: str) -> RunningApp:
-            if name not in started:
-                made = RunningApp(CONFIGURATIONS[name], tmp_path_factory.mktemp(name))
-                started[name] = stack.enter_context(made)
-            return started[name]
-
-        yield app
+        yield cache(lambda name: stack.enter_context(RunningApp(CONFIGURATIONS[name], tmp_path_factory.mktemp(name))))
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from joserfc.jwk import KeySet
 from joserfc.jws import JWSRegistry
 
-from verifier.identity import VerifiedToken
 from verifier.reasons import Reason, Rejected
 
+from .cases import ALPHABET
 from .running_app import RunningApp
 from .tokens import CLAIMS, NOW, SIGNERS, b64, ordinary_claims, ordinary_header, part, public_jwk, sign
 
@@ -34,47 +34,32 @@ AUDIENCE = "api://m2m"
 SHARES = {"internal": 0.3, "es": 0.2, "ed": 0.2, "es384": 0.1, "generic": 0.1, "ps": 0.1}
 SLOW = ("generic", "ps")
 
-ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+def by_pyjwt(name: str, token: bytes) -> dict[str, Any]:
+    """The claims as PyJWT reads them. Its clock is the machine's, so the times are left to joserfc."""
+    return jwt.decode(
+        token,
+        jwt.PyJWK(public_jwk(name), SIGNERS[name][0]),
+        algorithms=[SIGNERS[name][0]],
+        issuer=CLAIMS[name]["iss"],
+        audience=AUDIENCE,
+        options={"require": ["exp"], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
+    )
 
 
-class Issuers:
-    """The issuers as the verifier and the two libraries see them."""
-
-    def __init__(self, app: RunningApp) -> None:
-        self._verifier = app.service.runtime.cache
-        self._pyjwt = {name: jwt.PyJWK(public_jwk(name), SIGNERS[name][0]) for name in SHARES}
-        self._joserfc = {name: KeySet.import_key_set({"keys": [public_jwk(name)]}) for name in SHARES}
-
-    def verify(self, token: bytes) -> VerifiedToken | Reason:
-        """The verifier's decision."""
-        try:
-            return self._verifier.verify(token)[0]
-        except Rejected as rejected:
-            return rejected.reason
-
-    def by_pyjwt(self, name: str, token: bytes) -> dict[str, Any]:
-        """The claims as PyJWT reads them. Its clock is the machine's, so the times are left to joserfc."""
-        return jwt.decode(
-            token,
-            self._pyjwt[name],
-            algorithms=[SIGNERS[name][0]],
-            issuer=CLAIMS[name]["iss"],
-            audience=AUDIENCE,
-            options={"require": ["exp"], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
-        )
-
-    def by_joserfc(self, name: str, token: bytes) -> dict[str, Any]:
-        """The claims as joserfc reads them, at the verifier's time."""
-        registry = JWSRegistry(algorithms=[SIGNERS[name][0]], strict_check_header=False)
-        decoded = joserfc.jwt.decode(token.decode("ascii"), self._joserfc[name], registry=registry)
-        joserfc.jwt.JWTClaimsRegistry(
-            now=NOW,
-            leeway=LEEWAY,
-            iss={"essential": True, "value": CLAIMS[name]["iss"]},
-            aud={"essential": True, "value": AUDIENCE},
-            exp={"essential": True},
-        ).validate(decoded.claims)
-        return decoded.claims
+def by_joserfc(name: str, token: bytes) -> dict[str, Any]:
+    """The claims as joserfc reads them, at the verifier's time."""
+    registry = JWSRegistry(algorithms=[SIGNERS[name][0]], strict_check_header=False)
+    keys = KeySet.import_key_set({"keys": [public_jwk(name)]})
+    decoded = joserfc.jwt.decode(token.decode("ascii"), keys, registry=registry)
+    joserfc.jwt.JWTClaimsRegistry(
+        now=NOW,
+        leeway=LEEWAY,
+        iss={"essential": True, "value": CLAIMS[name]["iss"]},
+        aud={"essential": True, "value": AUDIENCE},
+        exp={"essential": True},
+    ).validate(decoded.claims)
+    return decoded.claims
 
 
 class Mutator:
@@ -120,15 +105,23 @@ class Mutator:
         token[self.random.randrange(len(token))] ^= 1 << self.random.randrange(8)
         return bytes(token)
 
-    def bytes_of_part(self) -> bytes:
-        """Bytes of one part, decoded and encoded again."""
+    def edit_part(self, edit: Callable[[bytes], bytes]) -> bytes:
+        """An ordinary token with one of its parts edited."""
         parts = bytes(self.one()).split(b".")
         place = self.random.randrange(3)
-        raw = bytearray(decode(parts[place]))
-        for _ in range(self.random.randint(1, 3)):
-            raw[self.random.randrange(len(raw))] = self.random.randrange(256)
-        parts[place] = b64(bytes(raw))
+        parts[place] = edit(parts[place])
         return b".".join(parts)
+
+    def bytes_of_part(self) -> bytes:
+        """Bytes of one part, decoded and encoded again."""
+
+        def edit(part: bytes) -> bytes:
+            raw = bytearray(decode(part))
+            for _ in range(self.random.randint(1, 3)):
+                raw[self.random.randrange(len(raw))] = self.random.randrange(256)
+            return b64(bytes(raw))
+
+        return self.edit_part(edit)
 
     def cut(self) -> bytes:
         """Characters removed or inserted, at the end of a part or anywhere."""
@@ -145,21 +138,19 @@ class Mutator:
 
     def respell(self) -> bytes:
         """Other spellings of the same bytes, which a lax decoder accepts."""
-        parts = bytes(self.one()).split(b".")
-        place = self.random.randrange(3)
-        old = parts[place]
-        last = ALPHABET.index(old[-1])
+        return self.edit_part(lambda old: self.choice(self.spellings(old)))
+
+    def spellings(self, old: bytes) -> list[bytes]:
+        """Of one part."""
         more = [b"\n", b" ", b"\t", b"\0", b"%", b"A", b"AA", b"=A", b".", b"\xc2\xa0"]
-        spellings = [
+        return [
             old + b"=" * self.random.randint(1, 3),
             old.replace(b"-", b"+").replace(b"_", b"/"),
-            old[:-1] + ALPHABET[last ^ self.choice((1, 1, 2, 3)) :][:1],
+            old[:-1] + ALPHABET[ALPHABET.index(old[-1]) ^ self.choice((1, 1, 2, 3)) :][:1],
             old + self.choice(more),
             self.choice([b" ", b"\n", b"=", b"."]) + old,
             old[: len(old) // 2] + self.choice([b"\n", b"=", b"\r\n", b"!"]) + old[len(old) // 2 :],
         ]
-        parts[place] = self.choice(spellings)
-        return b".".join(parts)
 
     def edit_unsigned(self) -> bytes:
         """Another header or other claims under the old signature."""
@@ -254,19 +245,20 @@ TEXTS: list[Callable[[bytes, Callable[[list[Any]], Any]], bytes]] = [
 def test_what_the_verifier_accepts_two_libraries_accept_with_the_same_claims(
     main: RunningApp, name: str, record_property: Callable[[str, object], None]
 ) -> None:
-    issuers, mutator, accepted, reasons = Issuers(main), Mutator(name, SEED), 0, Counter[Reason]()
+    verifier, mutator, accepted, reasons = main.service.runtime.cache, Mutator(name, SEED), 0, Counter[Reason]()
     count = round(TOKENS * SHARES[name])
     for _ in range(count):
         how, token = mutator.mutated()
-        verified = issuers.verify(token)
-        if isinstance(verified, Reason):
-            reasons[verified] += 1
+        try:
+            verified, _ = verifier.verify(token)
+        except Rejected as rejected:
+            reasons[rejected.reason] += 1
             continue
         accepted += 1
         message = f"{how}: {token!r}"
         signer = verified.principal.issuer
-        claims = issuers.by_joserfc(signer, token)
-        assert issuers.by_pyjwt(signer, token) == claims, message
+        claims = by_joserfc(signer, token)
+        assert by_pyjwt(signer, token) == claims, message
         assert (claims["exp"], claims.get("jti", "")) == (verified.exp, verified.jti), message
         assert claims.get("client_id", claims.get("azp")) == verified.principal.client_id, message
         assert claims["iss"] == CLAIMS[signer]["iss"], message

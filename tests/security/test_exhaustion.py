@@ -10,13 +10,13 @@ import contextlib
 import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.unit.support import observation
+from tests.unit.support import audit_lines, observation
 from verifier.decision import Decision
 from verifier.identity import Principal
-from verifier.observe.audit import Audit
 from verifier.policy.clients import ClientIds
 from verifier.policy.paths import AmbiguousPathError, PathPattern, parse_url
 from verifier.policy.policies import MAX_REMEMBERED, Policies, Policy
@@ -92,14 +92,13 @@ def test_a_large_query_is_read_in_linear_time() -> None:
 
 def test_a_large_audit_line_is_written_in_linear_time(tmp_path: Path) -> None:
     pieces = filled(b"eyJ", b"eyJa.", b"eyJa%2E", b"ew", b"ewaaaaaaaaaaaa.a.", b".eyaaaaaaaaaaa.", b"e", b"ey.")
-    with (tmp_path / "audit").open("wb") as file:
-        audit = Audit("all", descriptor=file.fileno())
-        for text in (piece.decode() for piece in pieces):
-            request = AuthRequest("default", b"", None, text, b"https://h/" + text.encode(), frozenset(), text, text)
-            audit.observe([observation(0.0, request, Decision(Reason.MISSING_TOKEN), 0.0)])
-        audit.start()
-        audit.stop()
-    assert (tmp_path / "audit").read_bytes().count(b"\n") == len(pieces)
+    requests = [
+        AuthRequest("default", b"", None, text, b"https://h/" + text.encode(), frozenset(), text, text)
+        for text in (piece.decode() for piece in pieces)
+    ]
+    decision = Decision(Reason.MISSING_TOKEN)
+    lines = audit_lines(tmp_path, [[observation(0.0, request, decision, 0.0)] for request in requests])
+    assert len(lines) == len(pieces)
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'[{"a":'], ids=["lists", "objects", "both"])
@@ -124,45 +123,34 @@ def test_unknown_kids_cause_one_fetch_however_many_ask(tmp_path: Path) -> None:
         assert len(fetched) == 1
 
 
-def test_refused_requests_add_no_series(app: RunningApp) -> None:
-    def send(place: int) -> None:
-        app.ask(None, path=f"/verify/policy-{place}")
-        app.ask(Token("es", header={"kid": f"kid-{place}"}))
-        app.ask(Token("es", claims={"iss": f"https://{place}.example"}, signature=lambda _: b""))
-        app.ask(Token("es", claims={"client_id": f"client-{place}"}, signature=lambda _: bytes(64)))
-        app.ask(Token("es"), path="/verify/paths", url=b"https://h%d/p%d" % (place, place), method=b"M%d" % place)
-
-    send(0)
-    before = app.exposition().count(b"\n")
-    for place in range(1, 100):
-        send(place)
-    assert app.exposition().count(b"\n") == before
-
-
 def cached(app: RunningApp) -> float:
     """How many tokens are in the cache, as /metrics says."""
     return app.samples("m2m_verifier_token_cache_entries")[0][1]
 
 
-def test_refused_tokens_are_not_cached(app: RunningApp) -> None:
-    before = cached(app)
-    for place in range(50):
-        app.ask(Token("es", claims={"jti": str(place)}, signature=lambda _: bytes(64)))
-        app.ask(Token("ed", claims={"jti": str(place), "aud": "api://other"}))
-        app.ask(Token("ed", claims={"jti": str(place), "exp": 1}))
-    assert cached(app) == before
+def refused_requests(place: int) -> list[tuple[str, Token | None, dict[str, Any]]]:
+    """Reasons and requests, unlike those of another place."""
+    target = {"path": "/verify/paths", "url": b"https://h%d/p%d" % (place, place), "method": b"M%d" % place}
+    unlisted = f"repo:unlisted/{place}:ref:refs/heads/main"
+    return [
+        ("unknown_policy", None, {"path": f"/verify/policy-{place}"}),
+        ("no_matching_rule", Token("ed"), target),
+        ("unknown_key", Token("es", header={"kid": f"kid-{place}"}), {}),
+        ("unknown_issuer", Token("es", claims={"iss": f"https://{place}.example"}, signature=lambda _: b""), {}),
+        ("bad_signature", Token("es", claims={"client_id": f"a-{place}"}, signature=lambda _: bytes(64)), {}),
+        ("wrong_audience", Token("ed", claims={"jti": str(place), "aud": "api://other"}), {}),
+        ("expired", Token("ed", claims={"jti": str(place), "exp": 1}), {}),
+        ("client_not_allowed", Token("github", claims={"sub": unlisted}), {}),  # not on its issuer's list
+    ]
 
 
-def test_clients_that_are_not_on_their_issuer_s_list_leave_no_series_and_no_cached_token(app: RunningApp) -> None:
-    def send(place: int) -> None:
-        token = Token("github", claims={"sub": f"repo:unlisted/{place}:ref:refs/heads/main"})
-        assert app.ask(token).reason == "client_not_allowed"
-
-    send(0)
-    before = app.exposition().count(b"\n"), cached(app)
-    for place in range(1, 50):
-        send(place)
-    assert (app.exposition().count(b"\n"), cached(app)) == before
+def test_refused_requests_leave_no_series_and_no_cached_token(app: RunningApp) -> None:
+    left = []
+    for place in range(100):
+        for reason, token, request in refused_requests(place):
+            assert app.ask(token, **request).reason == reason
+        left.append((app.exposition().count(b"\n"), cached(app)))
+    assert left == left[:1] * 100
     assert b"repo:unlisted" not in app.exposition()
 
 

@@ -81,32 +81,12 @@ def is_strict(rules: dict[str, str], path: str) -> bool:
 
 
 SOURCES = Path(__file__).with_name("parsers")
-
-
-def node(_: Path) -> list[str]:
-    return [program("node"), str(SOURCES / "node.js")]
-
-
-def go(folder: Path) -> list[str]:
-    environment = {**os.environ, "GOTOOLCHAIN": "local", "GO111MODULE": "off"}
-    command = [program("go"), "build", "-o", str(folder / "parser"), str(SOURCES / "parser.go")]
-    subprocess.run(command, check=True, env=environment, cwd=folder)
-    return [str(folder / "parser")]
-
-
-def java(_: Path) -> list[str]:
-    return [program("java"), str(SOURCES / "Parser.java")]
-
-
-def python(_: Path) -> list[str]:
-    return [sys.executable, "-P", str(SOURCES / "python.py")]
-
-
-def program(name: str) -> str:
-    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/local/go/bin")
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
+COMMANDS = {
+    "node": ["node", "node.js"],
+    "go": ["go", "run", "parser.go"],
+    "java": ["java", "Parser.java"],
+    "python": [sys.executable, "-P", "python.py"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -117,18 +97,23 @@ def allowed() -> dict[str, list[str]]:
     return {name: [target for target in every if is_allowed(policy, target)] for name, policy in policies.items()}
 
 
-@pytest.fixture(scope="module", params=[node, go, java, python], ids=lambda language: str(language.__name__))
-def readings(
-    request: pytest.FixtureRequest, allowed: dict[str, list[str]], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, set[str]]:
+@pytest.fixture(scope="module", params=COMMANDS.values(), ids=list(COMMANDS))
+def readings(request: pytest.FixtureRequest, allowed: dict[str, list[str]]) -> dict[str, set[str]]:
     """How the parsers of one language read each target."""
+    program, *arguments = request.param
+    found = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/local/go/bin")
+    if found is None:
+        pytest.skip(f"{program} is not installed")
     every = sorted({*MISREAD}.union(*allowed.values()))
-    command = request.param(tmp_path_factory.mktemp("parser"))
     lines = "".join(f"{target}\n" for target in every)
-    run = subprocess.run(command, input=lines, capture_output=True, text=True, encoding="utf-8", check=True)
-    found = run.stdout.split("\n")[:-1]
-    assert len(found) == len(every)
-    return {target: set(line.split("\t")) for target, line in zip(every, found)}
+    environment = {**os.environ, "GOTOOLCHAIN": "local", "GO111MODULE": "off"}
+    command = [found, *arguments]
+    run = subprocess.run(
+        command, input=lines, env=environment, cwd=SOURCES, capture_output=True, encoding="utf-8", check=True
+    )
+    read = run.stdout.split("\n")[:-1]
+    assert len(read) == len(every)
+    return {target: set(line.split("\t")) for target, line in zip(every, read)}
 
 
 def test_no_parser_reads_an_allowed_target_as_a_path_of_a_stricter_rule(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,13 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.support import observation
+from tests.unit.support import audit_lines, observation
 from verifier.decision import Decision
-from verifier.observe.audit import Audit
 from verifier.proxies import nginx
 from verifier.reasons import Reason
 
 from .nginx_uri import matches, nginx_uri
-from .running_app import MAIN, Answer, RunningApp
+from .running_app import MAIN, RunningApp
 from .tokens import CLAIMS, NOW, SIGNERS, Token, b64, hmac, ordinary_claims, ordinary_header, part, sign
 
 bounded = settings(settings.get_profile("security"))
@@ -29,48 +27,10 @@ HOST = b"https://api.example.com"
 READER = Token("es").encode
 
 
-class ErrorLog(logging.Handler):
-    """Keeps what is logged as an error or with a trace."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep it."""
-        if record.levelno >= logging.ERROR or record.exc_info:
-            self.records.append(record)
-
-
 @pytest.fixture(scope="module")
-def errors() -> Iterator[ErrorLog]:
-    """Errors that were logged while the module's application answered."""
-    log = ErrorLog()
-    logging.getLogger().addHandler(log)
-    yield log
-    logging.getLogger().removeHandler(log)
-
-
-class CheckedApp(RunningApp):
-    """Checks that each answer is a decision, and that answering it logged no error."""
-
-    errors: ErrorLog
-
-    def send(self, *args: Any, **kwargs: Any) -> Answer:
-        """See RunningApp.send, which checks the form of the answer."""
-        answer = super().send(*args, **kwargs)
-        assert answer.status in (200, 401, 403)
-        assert self.errors.records == []
-        return answer
-
-
-@pytest.fixture(scope="module")
-def app(errors: ErrorLog, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
-    """The main configuration."""
-    with CheckedApp(MAIN, tmp_path_factory.mktemp("properties")) as made:
-        assert isinstance(made, CheckedApp)
-        made.errors = errors
-        yield made
+def app(apps: Callable[[str], RunningApp]) -> RunningApp:
+    """Every issuer has keys, so that each answer must be a decision."""
+    return apps("reachable")
 
 
 # --- Any headers ------------------------------------------------------------------------------------------------------
@@ -346,12 +306,10 @@ audited = st.tuples(st.lists(st.tuples(known_names, st.binary(max_size=2000)), m
 def test_any_request_leaves_one_bounded_line_of_json(
     tmp_path: Path, requests: list[tuple[list[tuple[bytes, bytes]], Reason]]
 ) -> None:
-    with (tmp_path / "audit").open("w+b") as file:
-        audit = Audit("all", descriptor=file.fileno())
-        for headers, reason in requests:
-            audit.observe([observation(NOW, nginx.parse("default", b"", headers, "10.0.0.7"), Decision(reason), 0.0)])
-        audit.start()
-        audit.stop()
-        lines = (tmp_path / "audit").read_bytes().splitlines(keepends=True)
+    observed = [
+        observation(NOW, nginx.parse("default", b"", headers, "10.0.0.7"), Decision(reason), 0.0)
+        for headers, reason in requests
+    ]
+    lines = audit_lines(tmp_path, [observed])
     assert [json.loads(line)["reason"] for line in lines] == [reason for _, reason in requests]
     assert max(map(len, lines)) <= 64 * 1024

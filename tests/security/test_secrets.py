@@ -28,27 +28,16 @@ from .tokens import SECRET, Token, b64, ordinary_claims, ordinary_header, public
 SHORTEST = 16  # characters: a shorter part is no secret, and may occur anywhere
 
 
-class FullLog(logging.Handler):
-    """All that is logged at any level, as a formatter would write it, with traces and the causes of errors."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.text = io.StringIO()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep it."""
-        self.text.write(f"{self.format(record)} {record.args!r}\n")
-
-
 @contextmanager
-def full_log() -> Iterator[FullLog]:
-    """Log at level DEBUG."""
-    log, root = FullLog(), logging.getLogger()
-    level = root.level
-    root.addHandler(log)
+def full_log() -> Iterator[io.StringIO]:
+    """All that is logged at any level, with arguments, traces and the causes of errors."""
+    text, root = io.StringIO(), logging.getLogger()
+    handler, level = logging.StreamHandler(text), root.level
+    handler.setFormatter(logging.Formatter("%(message)s %(args)r"))
+    root.addHandler(handler)
     root.setLevel(logging.DEBUG)
-    yield log
-    root.removeHandler(log)
+    yield text
+    root.removeHandler(handler)
     root.setLevel(level)
 
 
@@ -118,7 +107,7 @@ def traffic(tmp_path_factory: pytest.TempPathFactory) -> Traffic:
         answers = [app.ask(token, **vars(request)) for _, request, token in rows]
         metrics = app.exposition()
     output = {
-        "log": log.text.getvalue().encode("utf-8", "backslashreplace"),
+        "log": log.getvalue().encode("utf-8", "backslashreplace"),
         "audit": (folder / "audit").read_bytes(),
         "metrics": metrics,
         "answers": b"\n".join(answer.body for answer in answers),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import yaml
@@ -57,6 +58,14 @@ def ec_signer() -> SigningKey:
 def ed_signer() -> SigningKey:
     """Ed25519."""
     return SigningKey.generate("EdDSA", "ed")
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Where to read and where to write."""
+    reader, writer = os.pipe()
+    with open(reader, "rb") as read, open(writer, "wb", 0) as write:
+        yield read, write
 
 
 @pytest.fixture
@@ -111,15 +120,11 @@ def make_config(
     return make
 
 
-ONE_ISSUER: dict[str, Any] = {
-    "name": "lab", "issuer": "https://issuer.example", "jwks_url": JWKS_URL, "audience": ["api"],
-}  # fmt: skip
-
-
 @pytest.fixture
 def lab() -> dict[str, Any]:
     """The configuration of one issuer, as a file would have it."""
-    return {"issuers": [dict(ONE_ISSUER)]}
+    issuer = {"name": "lab", "issuer": "https://issuer.example", "jwks_url": JWKS_URL, "audience": ["api"]}
+    return {"issuers": [issuer]}
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import json
 import re
 import selectors
 import tracemalloc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from verifier.identity import IDENTITY_HEADERS, Principal, VerifiedToken, encode
 from verifier.keys.fetch import Fetched, FetchError
 from verifier.keys.jwk import Key
 from verifier.keys.sets import KeySet
+from verifier.observe.audit import Audit
 from verifier.observe.batch import Observation
 from verifier.reasons import Reason, Rejected
 from verifier.request import AuthRequest
@@ -110,7 +112,6 @@ class FakeFetch:
         self.answers: dict[str, Any] = dict(answers or {})
         self.asked: list[str] = []
         self.running = 0
-        self.most_at_once = 0
         self.open = asyncio.Event()
         self.open.set()
 
@@ -121,7 +122,6 @@ class FakeFetch:
     async def __call__(self, url: str) -> Fetched:
         self.asked.append(url)
         self.running += 1
-        self.most_at_once = max(self.most_at_once, self.running)
         try:
             await asyncio.sleep(0)
             await self.open.wait()
@@ -223,15 +223,10 @@ def make_principal(
 
 
 def make_token(
-    principal: Principal | None = None,
-    *,
-    key: Key | None = None,
-    exp: float = NOW + 3600,
-    jti: str = "token-1",
-    checked_at: float = NOW,
+    principal: Principal | None = None, *, exp: float = NOW + 3600, jti: str = "token-1", checked_at: float = NOW
 ) -> VerifiedToken:
     """A verified token. Its key verifies nothing: it is there to be retired."""
-    return VerifiedToken(principal or make_principal(), key or Key("kid", "identity", {}), exp, jti, checked_at)
+    return VerifiedToken(principal or make_principal(), Key("kid", "identity", {}), exp, jti, checked_at)
 
 
 async def ask_app(app: ASGIApp, path: str, headers: Iterable[tuple[str, bytes]]) -> tuple[int, dict[str, str]]:
@@ -254,3 +249,17 @@ def observation(time: float, request: AuthRequest, decision: Decision, seconds: 
     """What observers get of a request and its decision."""
     observed = request.method, request.url, request.request_id, request.traceparent, request.remote_addr
     return Observation(time, *observed, decision, seconds)
+
+
+def audit_lines(
+    folder: Path, batches: Iterable[Sequence[Observation]], on_drop: Callable[[int], None] = lambda _: None
+) -> list[bytes]:
+    """What is written of batches that were observed before the thread started."""
+    with (folder / "audit").open("w+b") as file:  # a pipe would not hold them
+        audit = Audit("all", descriptor=file.fileno(), on_drop=on_drop)
+        for batch in batches:
+            audit.observe(batch)
+        audit.start()
+        audit.stop()
+        file.seek(0)
+        return file.readlines()

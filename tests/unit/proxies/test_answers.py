@@ -31,11 +31,6 @@ def make_answers(*mapped: str, ttl: int = 0, max_header_bytes: int = MAX_HEADER_
     return Answers(mapped, ttl, Clock(), max_header_bytes)
 
 
-def allowed(seconds_left: float = 3600, *, ttl: int = 0) -> Answer:
-    token = make_token(make_principal(role="arn"), exp=NOW + seconds_left)
-    return make_answers(ttl=ttl).render(Decision(Reason.OK, "api", False, "lab", token))
-
-
 def denied(reason: Reason, policy: str = "api", *, answers: Answers | None = None, **changes: Any) -> Answer:
     given = {"description": "it says why", "scope": "read write" if reason is Reason.INSUFFICIENT_SCOPE else ""}
     return (answers or make_answers()).render(Decision(reason, policy, **(given | changes)))
@@ -64,7 +59,8 @@ def headers(answer: Answer) -> dict[str, str]:
 def test_an_allowed_request_carries_identity_and_may_be_cached_as_configured_and_never_beyond_exp(
     ttl: int, seconds_left: float, cache_control: str
 ) -> None:
-    answer = allowed(seconds_left, ttl=ttl)
+    token = make_token(TOKEN.principal, exp=NOW + seconds_left)
+    answer = make_answers(ttl=ttl).render(Decision(Reason.OK, "api", False, "lab", token))
 
     assert (answer.status, answer.body) == (200, b"")
     assert headers(answer) == {**IDENTITY, "cache-control": cache_control, "content-length": "0"}
