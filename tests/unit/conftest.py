@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,30 @@ from verifier.config.load import load
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run ``async def`` tests on a JumpingLoop."""
+    """Run ``async def`` tests on a JumpingLoop: that of the fixture ``runner`` where one of their fixtures uses it."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     names = inspect.signature(pyfuncitem.obj).parameters
-    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+    with contextlib.ExitStack() as stack:
+        given = pyfuncitem.funcargs.get("runner")
+        runner: Any = given or stack.enter_context(asyncio.Runner(loop_factory=JumpingLoop))
         runner.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
     return True
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    """What runs an ``async def`` test, for fixtures that start something on its loop."""
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        yield runner
+
+
+@pytest.fixture
+def enter(runner: asyncio.Runner) -> Iterator[Callable[[contextlib.AbstractAsyncContextManager[Any]], Any]]:
+    """Enter an asynchronous context on the test's loop; it is left after the test."""
+    stack = contextlib.AsyncExitStack()
+    yield lambda context: runner.run(stack.enter_async_context(context))
+    runner.run(stack.aclose())
 
 
 @pytest.fixture(scope="session")
