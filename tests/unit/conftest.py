@@ -32,9 +32,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.fixture
-def runner() -> Iterator[asyncio.Runner]:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """The loop of ``runner``."""
+    return JumpingLoop
+
+
+@pytest.fixture
+def runner(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[asyncio.Runner]:
     """What runs an ``async def`` test, for fixtures that start something on its loop."""
-    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
         yield runner
 
 

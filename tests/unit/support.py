@@ -78,6 +78,8 @@ class FakeFetch:
     def __init__(self, answers: Mapping[str, Any] | None = None) -> None:
         self.answers: dict[str, Any] = dict(answers or {})
         self.asked: list[str] = []
+        self.asked_at: list[float] = []
+        """Seconds by the loop's time."""
         self.running = 0
         self.most_at_once = 0
         self.open = asyncio.Event()
@@ -89,6 +91,7 @@ class FakeFetch:
 
     async def __call__(self, url: str) -> Fetched:
         self.asked.append(url)
+        self.asked_at.append(asyncio.get_running_loop().time())
         self.running += 1
         self.most_at_once = max(self.most_at_once, self.running)
         try:
