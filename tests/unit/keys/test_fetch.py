@@ -24,10 +24,6 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return asyncio.new_event_loop
 
 
-async def never_answer(_: asyncio.StreamWriter) -> None:
-    await asyncio.sleep(3600)
-
-
 async def send_slowly(writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n")
     for _ in range(100):
@@ -110,7 +106,7 @@ async def test_every_other_answer_is_a_failure(script: Script, message: str) -> 
         await fetch_from(script)
 
 
-@pytest.mark.parametrize("script", [never_answer, send_slowly], ids=["no answer", "slow"])
+@pytest.mark.parametrize("script", [lambda _: asyncio.sleep(3600), send_slowly], ids=["no answer", "slow"])
 @pytest.mark.parametrize("loop_factory", [lambda: JumpingLoop(grace=0.05)])
 async def test_an_answer_that_takes_more_than_5_seconds_altogether_is_a_failure(script: Script) -> None:
     with pytest.raises(FetchError, match="no answer within 5 s"):
