@@ -352,10 +352,14 @@ async def test_what_is_no_http_is_a_400_and_ends_the_connection(server: Server, 
     assert (statuses(answered), client.closed, server.decided()) == ([400], True, [])
 
 
-async def test_requests_sent_together_are_answered_in_their_order(client: Client, mint: Mint) -> None:
+async def test_requests_sent_together_are_answered_and_observed_once_and_in_their_order(
+    server: Server, client: Client, mint: Mint
+) -> None:
     answered = await client.ask(ask(mint()), ask(), ask(mint(), b"/verify/api"), ask(target=b"/health"))
 
     assert statuses(answered) == [200, 401, 403, 200]
+    assert server.decided() == ["ok", "missing_token", "insufficient_scope"]
+    assert {one.time for one in server.observed} == {NOW}
 
 
 @pytest.mark.parametrize(
@@ -397,23 +401,22 @@ async def test_an_answer_does_not_overtake_a_batch() -> None:
     await settle()
 
 
-def test_a_batch_is_written_to_the_clients_that_are_still_there() -> None:
-    async def write() -> list[bytes]:
-        listener = Listener(None, backlog_gap=inf)
-        listener.loop = loop = asyncio.get_running_loop()
-        with contextlib.ExitStack() as stack:
-            pairs = [socket.socketpair() for _ in range(3)]
-            clients = [Client(stack.enter_context(theirs)) for theirs, _ in pairs]
-            transports = [(await loop.connect_accepted_socket(asyncio.Protocol, ours))[0] for _, ours in pairs]
-            transports[1].abort()
-            await asyncio.sleep(0.01)  # now uvloop's transport is closed: to write to it raises
-            for transport in transports:
-                stack.callback(transport.abort)
-                listener.write(transport, b"answer", 0.0)
-            listener.write_batch()
-            return [client.read() for client in clients]
-
-    assert uvloop.run(write()) == [b"answer", b"", b"answer"]
+@pytest.mark.usefixtures("runner")
+@pytest.mark.parametrize("loop_factory", [uvloop.new_event_loop])
+async def test_a_batch_is_written_to_the_clients_that_are_still_there() -> None:
+    listener = Listener(None, backlog_gap=inf)
+    listener.loop = loop = asyncio.get_running_loop()
+    with contextlib.ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(3)]
+        clients = [Client(stack.enter_context(theirs)) for theirs, _ in pairs]
+        transports = [(await loop.connect_accepted_socket(asyncio.Protocol, ours))[0] for _, ours in pairs]
+        transports[1].abort()
+        await asyncio.sleep(0.01)  # now uvloop's transport is closed: to write to it raises
+        for transport in transports:
+            stack.callback(transport.abort)
+            listener.write(transport, b"answer", 0.0)
+        listener.write_batch()
+        assert [client.read() for client in clients] == [b"answer", b"", b"answer"]
 
 
 @pytest.mark.parametrize("backlog_gap", [0.0])
@@ -788,14 +791,6 @@ async def test_at_the_end_requests_under_way_are_finished(
 
 
 # --- what is left of a connection ---
-
-
-async def test_decisions_are_observed_once_and_in_order(server: Server, client: Client, mint: Mint) -> None:
-    await client.ask(ask(mint()), ask(), ask(mint(), b"/verify/api"))
-    await client.ask(ask())
-
-    assert server.decided() == ["ok", "missing_token", "insufficient_scope", "missing_token"]
-    assert {one.time for one in server.observed} == {NOW}
 
 
 async def test_one_timer_serves_all_connections_however_many_come_and_go(app: Application) -> None:
