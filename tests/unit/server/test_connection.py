@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from math import inf
 from time import perf_counter
 from typing import Any
@@ -18,7 +18,6 @@ import pytest
 import uvicorn
 import uvloop
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -136,26 +135,22 @@ class Server(contextlib.AbstractAsyncContextManager["Server"]):
 
 def metrics() -> Starlette:
     """The application of the metrics port, with more to read than the kernel keeps for a client."""
-    family = CounterMetricFamily("series", "", labels=("number",))
-    for number in range(10_000):
-        family.add_metric((str(number),), 1)
 
     async def collect() -> list[Metric]:
-        return [family]
+        return [Metric("series", "x" * 500_000, "counter")]
 
     return metrics_app(collect)
 
 
 @pytest.fixture
-def app(enter: Enter, make_config: Callable[..., Config], lab: dict[str, Any], fetch: FakeFetch) -> Application:
-    @contextlib.asynccontextmanager
-    async def started() -> AsyncIterator[Application]:
-        app = create_app(make_config(lab | SCOPED | {"audit": "off"}), fetch=fetch, clock=loop_clock)
-        async with app.router.lifespan_context(app):
-            await settle()
-            yield app
-
-    return enter(started())
+def app(
+    runner: asyncio.Runner, enter: Enter, make_config: Callable[..., Config], lab: dict[str, Any], fetch: FakeFetch
+) -> Application:
+    config = make_config(lab | SCOPED | {"audit": "off"})
+    app = create_app(config, fetch=fetch, clock=lambda: NOW + runner.get_loop().time())
+    enter(app.router.lifespan_context(app))
+    runner.run(settle())
+    return app
 
 
 @pytest.fixture
