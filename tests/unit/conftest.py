@@ -18,28 +18,31 @@ from verifier.config.environment import Environment
 from verifier.config.load import load
 
 
+def pytest_pycollect_makeitem(name: str, obj: object) -> None:
+    """Each ``async def`` test has a ``runner``."""
+    if name.startswith("test_") and inspect.iscoroutinefunction(obj):
+        pytest.mark.usefixtures("runner")(obj)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run ``async def`` tests on a JumpingLoop: that of the fixture ``runner`` where one of their fixtures uses it."""
+    """Run ``async def`` tests with their ``runner``."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     names = inspect.signature(pyfuncitem.obj).parameters
-    with contextlib.ExitStack() as stack:
-        given = pyfuncitem.funcargs.get("runner")
-        runner: Any = given or stack.enter_context(asyncio.Runner(loop_factory=JumpingLoop))
-        runner.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    pyfuncitem.funcargs["runner"].run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
     return True
 
 
 @pytest.fixture
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """The loop of ``runner``."""
+    """The loop of an ``async def`` test: a JumpingLoop, where a module or a test names no other."""
     return JumpingLoop
 
 
 @pytest.fixture
 def runner(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[asyncio.Runner]:
-    """What runs an ``async def`` test, for fixtures that start something on its loop."""
+    """Runs an ``async def`` test, and what its fixtures start on the same loop."""
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         yield runner
 

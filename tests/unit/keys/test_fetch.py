@@ -15,8 +15,6 @@ from tests.unit.support import JumpingLoop
 from verifier import __version__
 from verifier.keys.fetch import SIZE_LIMIT, TIME_LIMIT, Fetched, FetchError, HttpFetch, origin, require_secure
 
-pytestmark = pytest.mark.usefixtures("runner")
-
 
 @pytest.fixture
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

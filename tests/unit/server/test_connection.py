@@ -396,7 +396,6 @@ async def test_an_answer_does_not_overtake_a_batch() -> None:
     await settle()
 
 
-@pytest.mark.usefixtures("runner")
 @pytest.mark.parametrize("loop_factory", [uvloop.new_event_loop])
 async def test_a_batch_is_written_to_the_clients_that_are_still_there() -> None:
     listener = Listener(None, backlog_gap=inf)
