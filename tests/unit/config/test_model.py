@@ -44,6 +44,7 @@ def test_an_unquoted_off_turns_the_audit_off(make_config: MakeConfig) -> None:
     ("place", "changes"),
     [
         ("x", {"x": 1}),
+        ("issuers", {"issuers": []}),
         *(("leeway", {"leeway": value}) for value in (-1, "soon", None, True)),
         ("cache.size", {"cache": {"size": -1}}),
         ("cache.ttl", {"cache": {"ttl": -1}}),
