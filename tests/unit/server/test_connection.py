@@ -155,13 +155,13 @@ def app(
 
 @pytest.fixture
 def port() -> str:
-    """``http`` or ``metrics``, where a test is parametrized with it."""
+    """What is served: ``http``, or ``metrics`` where a test is parametrized with it."""
     return "http"
 
 
 @pytest.fixture
 def backlog_gap() -> float:
-    """All answers are written in batches, unless a test is parametrized with another time."""
+    """Seconds; all answers are written in batches, unless a test is parametrized with another value."""
     return inf
 
 
@@ -179,7 +179,7 @@ def client(runner: asyncio.Runner, server: Server) -> Client:
 
 @pytest.fixture
 def new_key_token(signer: SigningKey) -> bytes:
-    """A token that waits for keys, in which its ``kid`` will not be."""
+    """A token with a ``kid`` that no key has: it waits while the keys are fetched."""
     return signer.sign(claims(), header={"kid": "new"}).encode()
 
 
