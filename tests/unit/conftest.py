@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 from collections.abc import Callable, Iterator
@@ -19,15 +20,41 @@ from verifier.config.environment import Environment
 from verifier.config.load import load
 
 
+def pytest_pycollect_makeitem(name: str, obj: object) -> None:
+    """Each ``async def`` test has a ``runner``."""
+    if name.startswith("test_") and inspect.iscoroutinefunction(obj):
+        pytest.mark.usefixtures("runner")(obj)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run ``async def`` tests on a JumpingLoop."""
+    """Run ``async def`` tests with their ``runner``."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     names = inspect.signature(pyfuncitem.obj).parameters
-    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
-        runner.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    pyfuncitem.funcargs["runner"].run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
     return True
+
+
+@pytest.fixture
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """The loop of an ``async def`` test: a JumpingLoop, where a module or a test names no other."""
+    return JumpingLoop
+
+
+@pytest.fixture
+def runner(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[asyncio.Runner]:
+    """Runs an ``async def`` test, and what its fixtures start on the same loop."""
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        yield runner
+
+
+@pytest.fixture
+def enter(runner: asyncio.Runner) -> Iterator[Callable[[contextlib.AbstractAsyncContextManager[Any]], Any]]:
+    """Enter an asynchronous context on the test's loop; it is left after the test."""
+    stack = contextlib.AsyncExitStack()
+    yield lambda context: runner.run(stack.enter_async_context(context))
+    runner.run(stack.aclose())
 
 
 @pytest.fixture(scope="session")

@@ -111,6 +111,8 @@ class FakeFetch:
     def __init__(self, answers: Mapping[str, Any] | None = None) -> None:
         self.answers: dict[str, Any] = dict(answers or {})
         self.asked: list[str] = []
+        self.asked_at: list[float] = []
+        """Seconds by the loop's time."""
         self.running = 0
         self.open = asyncio.Event()
         self.open.set()
@@ -121,6 +123,7 @@ class FakeFetch:
 
     async def __call__(self, url: str) -> Fetched:
         self.asked.append(url)
+        self.asked_at.append(asyncio.get_running_loop().time())
         self.running += 1
         try:
             await asyncio.sleep(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from verifier.config.environment import read_environment
 from verifier.config.load import load
 from verifier.tokens.profiles import PROFILES
 
-FromEnvironment = Callable[[dict[str, str]], Config]
+FromEnvironment = Callable[..., Config]
 POOL = "us-east-1_Example"
 URL = "https://issuer.example"
 SERVICE_PORT = "tcp://10.96.0.1:80"  # as Kubernetes sets M2M_PORT for a Service named m2m
@@ -21,12 +21,12 @@ SERVICE_PORT = "tcp://10.96.0.1:80"  # as Kubernetes sets M2M_PORT for a Service
 
 @pytest.fixture
 def from_environment(monkeypatch: pytest.MonkeyPatch) -> FromEnvironment:
-    """The configuration that variables alone make."""
+    """The configuration that variables, and addresses of the command line, make."""
 
-    def make(variables: dict[str, str]) -> Config:
+    def make(variables: dict[str, str], listen: Mapping[str, int] = {}) -> Config:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        return load(None, read_environment())
+        return load(None, read_environment(listen))
 
     return make
 
@@ -82,12 +82,11 @@ def test_no_audience_is_accepted_unless_it_is_named(
     ids=["defaults", "variables", "empty variables count as unset", "the command line's values take precedence"],
 )
 def test_the_addresses_have_defaults_and_may_be_named(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], given: dict[str, int], expected: tuple[Any, ...]
+    from_environment: FromEnvironment, variables: dict[str, str], given: dict[str, int], expected: tuple[Any, ...]
 ) -> None:
-    for name, value in {"OAUTH_ISSUER": URL, **variables}.items():
-        monkeypatch.setenv(name, value)
+    config = from_environment({"OAUTH_ISSUER": URL, **variables}, given)
 
-    assert tuple(vars(load(None, read_environment(given)).listen).values()) == expected
+    assert tuple(vars(config.listen).values()) == expected
 
 
 def test_a_file_may_leave_the_issuer_to_the_environment(

@@ -88,10 +88,6 @@ def test_an_issuer_that_cannot_work_is_refused_with_one_error(
     assert message in problem
 
 
-def test_a_configuration_without_issuers_is_refused(problems: Problems) -> None:
-    assert "issuers" in "".join(problems({"issuers": []}))
-
-
 @pytest.mark.parametrize(
     ("second", "expected"),
     [

@@ -147,13 +147,11 @@ def test_a_file_that_cannot_be_read_is_refused(problems: Problems, content: str,
     assert re.search(message, "\n".join(problems(content)))
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"a: \xff", "is not UTF-8"), (None, "No such file")])
-def test_a_file_without_text_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m2m.yaml"
-    if content is not None:
-        path.write_bytes(content)
+    path.write_bytes(b"a: \xff")
 
-    with pytest.raises(ConfigError, match=f"{path}: {message}"):
+    with pytest.raises(ConfigError, match=f"{path}: is not UTF-8"):
         load(path, Environment())
 
 

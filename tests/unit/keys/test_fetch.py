@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from verifier import __version__
 from verifier.keys.fetch import SIZE_LIMIT, TIME_LIMIT, Fetched, FetchError, HttpFetch, origin, require_secure
 
 
-async def never_answer(_: asyncio.StreamWriter) -> None:
-    await asyncio.sleep(3600)
+@pytest.fixture
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Sockets and TLS take real time."""
+    return asyncio.new_event_loop
 
 
 async def send_slowly(writer: asyncio.StreamWriter) -> None:
@@ -39,32 +41,25 @@ async def send_nonsense(writer: asyncio.StreamWriter) -> None:
     writer.write(b"nonsense\r\n\r\n")
 
 
-def fetch_from(
-    script: Script,
-    certificate: Path | None = None,
-    *,
-    loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
-    **options: Any,
-) -> tuple[Fetched, bytes]:
+def fetcher(environment: Mapping[str, str] = {}, **options: Any) -> HttpFetch:
+    return HttpFetch(environment=environment, **options)
+
+
+async def fetch_from(script: Script, certificate: Path | None = None, **options: Any) -> tuple[Fetched, bytes]:
     """What a server sends, and the request that it received."""
-
-    async def fetch() -> tuple[Fetched, bytes]:
-        async with server(script, certificate) as (url, requests):
-            return await HttpFetch(**({"environment": {}} | options))(url), requests[0]
-
-    with asyncio.Runner(loop_factory=loop) as runner:
-        return runner.run(fetch())
+    async with server(script, certificate) as (url, requests):
+        return await fetcher(**options)(url), requests[0]
 
 
-def error_of(url: str, **options: Any) -> str:
+async def error_of(url: str, **options: Any) -> str:
     with pytest.raises(FetchError) as caught:
-        asyncio.run(HttpFetch(**({"environment": {}} | options))(url))
+        await fetcher(**options)(url)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("body", [b'{"keys": []}', b" " * SIZE_LIMIT], ids=["small", "512 KiB"])
-def test_a_document_is_fetched_whole(body: bytes) -> None:
-    assert fetch_from(answer_with(body=body))[0].body == body
+async def test_a_document_is_fetched_whole(body: bytes) -> None:
+    assert (await fetch_from(answer_with(body=body)))[0].body == body
 
 
 @pytest.mark.parametrize(
@@ -75,12 +70,12 @@ def test_a_document_is_fetched_whole(body: bytes) -> None:
         ("cache-control: s-maxage=9\r\n", None),
     ],
 )  # fmt: skip
-def test_the_servers_max_age_is_read(head: str, seconds: int | None) -> None:
-    assert fetch_from(answer_with(head))[0].max_age == seconds
+async def test_the_servers_max_age_is_read(head: str, seconds: int | None) -> None:
+    assert (await fetch_from(answer_with(head)))[0].max_age == seconds
 
 
-def test_the_request_names_the_program_accepts_both_types_of_a_key_set_and_asks_for_no_compression() -> None:
-    request = fetch_from(answer_with())[1].lower()
+async def test_the_request_names_the_program_accepts_both_types_of_a_key_set_and_asks_for_no_compression() -> None:
+    request = (await fetch_from(answer_with()))[1].lower()
 
     assert request.startswith(b"get /keys http/1.1\r\n")
     assert b"\r\naccept: application/json, application/jwk-set+json\r\n" in request
@@ -104,15 +99,16 @@ def test_the_request_names_the_program_accepts_both_types_of_a_key_set_and_asks_
         pytest.param(send_nonsense, "ProtocolError", id="no HTTP"),
     ],
 )  # fmt: skip
-def test_every_other_answer_is_a_failure(script: Script, message: str) -> None:
+async def test_every_other_answer_is_a_failure(script: Script, message: str) -> None:
     with pytest.raises(FetchError, match=message):
-        fetch_from(script)
+        await fetch_from(script)
 
 
-@pytest.mark.parametrize("script", [never_answer, send_slowly], ids=["no answer", "slow"])
-def test_an_answer_that_takes_more_than_5_seconds_altogether_is_a_failure(script: Script) -> None:
+@pytest.mark.parametrize("script", [lambda _: asyncio.sleep(3600), send_slowly], ids=["no answer", "slow"])
+@pytest.mark.parametrize("loop_factory", [lambda: JumpingLoop(grace=0.05)])
+async def test_an_answer_that_takes_more_than_5_seconds_altogether_is_a_failure(script: Script) -> None:
     with pytest.raises(FetchError, match="no answer within 5 s"):
-        fetch_from(script, loop=lambda: JumpingLoop(grace=0.05))
+        await fetch_from(script)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +120,8 @@ def test_an_answer_that_takes_more_than_5_seconds_altogether_is_a_failure(script
         pytest.param("https://127.0.0.1:1/", {"ca_file": Path("a\0b")}, "ValueError", id="no path"),
     ],
 )
-def test_a_url_that_cannot_be_fetched_is_a_failure(url: str, options: dict[str, Any], message: str) -> None:
-    assert message in error_of(url, **options)
+async def test_a_url_that_cannot_be_fetched_is_a_failure(url: str, options: dict[str, Any], message: str) -> None:
+    assert message in await error_of(url, **options)
 
 
 @pytest.mark.parametrize(
@@ -177,31 +173,27 @@ def named(name: str, path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["ca_file", "SSL_CERT_FILE"])
-def test_a_bundle_is_used_and_read_again_when_it_is_renewed(
+async def test_a_bundle_is_used_and_read_again_when_it_is_renewed(
     certificates: list[Path], tmp_path: Path, name: str
 ) -> None:
     bundle = tmp_path / "ca.pem"
-
-    async def renew() -> None:
-        fetch = HttpFetch(**({"environment": {}} | named(name, bundle)))
-        for certificate in certificates:
-            bundle.write_bytes(certificate.read_bytes())
-            async with server(answer_with(), certificate) as (url, _):
-                assert (await fetch(url)).body == b"{}"
-
-    asyncio.run(renew())
+    fetch = fetcher(**named(name, bundle))
+    for certificate in certificates:
+        bundle.write_bytes(certificate.read_bytes())
+        async with server(answer_with(), certificate) as (url, _):
+            assert (await fetch(url)).body == b"{}"
 
 
 @pytest.mark.parametrize("environment", [{}, {"SSL_CERT_DIR": "/"}], ids=repr)
-def test_an_unknown_authority_is_refused(certificates: list[Path], environment: dict[str, str]) -> None:
+async def test_an_unknown_authority_is_refused(certificates: list[Path], environment: dict[str, str]) -> None:
     with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
-        fetch_from(answer_with(), certificates[0], environment=environment)
+        await fetch_from(answer_with(), certificates[0], environment=environment)
 
 
-def test_the_issuers_own_authority_replaces_those_of_the_environment(certificates: list[Path]) -> None:
+async def test_the_issuers_own_authority_replaces_those_of_the_environment(certificates: list[Path]) -> None:
     old, new = certificates
     with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
-        fetch_from(answer_with(), old, ca_file=new, environment={"SSL_CERT_FILE": str(old)})
+        await fetch_from(answer_with(), old, ca_file=new, environment={"SSL_CERT_FILE": str(old)})
 
 
 @pytest.mark.parametrize(
@@ -210,46 +202,40 @@ def test_the_issuers_own_authority_replaces_those_of_the_environment(certificate
     ids=["missing", "broken"],
 )
 @pytest.mark.parametrize("name", ["ca_file", "SSL_CERT_FILE", "SSL_CERT_DIR"])
-def test_an_unusable_bundle_is_reported_with_its_name_and_path(
+async def test_an_unusable_bundle_is_reported_with_its_name_and_path(
     tmp_path: Path, name: str, content: str | None, problem: str
 ) -> None:
     bundle = tmp_path / "ca.pem"
     if content is not None:
         bundle.write_text(content)
 
-    assert error_of("https://127.0.0.1:1/keys", **named(name, bundle)) == f"{name}: {bundle}: {problem}"
+    assert await error_of("https://127.0.0.1:1/keys", **named(name, bundle)) == f"{name}: {bundle}: {problem}"
 
 
 # --- the bearer token ---
 
 
-def test_the_token_is_sent_and_read_again_for_each_fetch(tmp_path: Path) -> None:
+async def test_the_token_is_sent_and_read_again_for_each_fetch(tmp_path: Path) -> None:
     file = tmp_path / "token"
+    async with server(answer_with()) as (url, requests):
+        fetch = HttpFetch(bearer_token_file=file, trusted_urls=("kubernetes/serviceaccount", url))
+        for token in ("first", "second\n"):
+            file.write_text(token)
+            await fetch(url)
 
-    async def fetch_twice() -> list[bytes]:
-        async with server(answer_with()) as (url, requests):
-            fetch = HttpFetch(bearer_token_file=file, trusted_urls=("kubernetes/serviceaccount", url))
-            for token in ("first", "second\n"):
-                file.write_text(token)
-                await fetch(url)
-            return requests
-
-    first, second = asyncio.run(fetch_twice())
+    first, second = requests
     assert b"\r\nauthorization: bearer first\r\n" in first.lower()
     assert b"\r\nauthorization: bearer second\r\n" in second.lower()
 
 
 @pytest.mark.parametrize("trusted", ["https://127.0.0.1:{port}", "http://localhost:{port}", "http://127.0.0.1", "lab"])
-def test_the_token_is_sent_to_no_other_origin(tmp_path: Path, trusted: str) -> None:
+async def test_the_token_is_sent_to_no_other_origin(tmp_path: Path, trusted: str) -> None:
     (tmp_path / "token").write_text("s3cret")
+    async with server(answer_with()) as (url, requests):
+        trusted_url = trusted.format(port=url.split(":")[2].split("/")[0])
+        await HttpFetch(bearer_token_file=tmp_path / "token", trusted_urls=(trusted_url,))(url)
 
-    async def fetch() -> bytes:
-        async with server(answer_with()) as (url, requests):
-            trusted_url = trusted.format(port=url.split(":")[2].split("/")[0])
-            await HttpFetch(bearer_token_file=tmp_path / "token", trusted_urls=(trusted_url,))(url)
-            return requests[0]
-
-    assert b"authorization" not in asyncio.run(fetch()).lower()
+    assert b"authorization" not in requests[0].lower()
 
 
 @pytest.mark.parametrize(
@@ -259,13 +245,13 @@ def test_the_token_is_sent_to_no_other_origin(tmp_path: Path, trusted: str) -> N
         *((text, "holds no bearer token") for text in ("", "s3cret s3cret", "s3cret\r\nX: y", "s3cr\u00e9t")),
     ],
 )
-def test_an_unusable_token_file_is_reported_without_quoting_it(
+async def test_an_unusable_token_file_is_reported_without_quoting_it(
     tmp_path: Path, content: str | None, problem: str
 ) -> None:
     file = tmp_path / "token"
     if content is not None:
         file.write_text(content, "utf-8")
-    error = error_of("http://127.0.0.1:1/keys", bearer_token_file=file, trusted_urls=("http://127.0.0.1:1",))
+    error = await error_of("http://127.0.0.1:1/keys", bearer_token_file=file, trusted_urls=("http://127.0.0.1:1",))
 
     assert error == f"bearer_token_file: {file}: {problem}"
 
@@ -273,55 +259,48 @@ def test_an_unusable_token_file_is_reported_without_quoting_it(
 # --- proxies ---
 
 
-def test_an_https_url_is_fetched_through_the_proxy_which_is_logged_once_and_shown_no_token(
+async def test_an_https_url_is_fetched_through_the_proxy_which_is_logged_once_and_shown_no_token(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level("INFO", "verifier")
     (tmp_path / "token").write_text("b3arer")
+    async with server(answer_with(status="502 Bad Gateway")) as (url, requests):
+        address = url.split("/")[2]
+        fetch = HttpFetch(
+            bearer_token_file=tmp_path / "token",
+            trusted_urls=("https://issuer.example",),
+            environment={"HTTPS_PROXY": f"http://user:s3cret@{address}"},
+        )
+        through = f"through the proxy {address} of HTTPS_PROXY"
+        for _ in range(2):
+            with pytest.raises(FetchError) as caught:
+                await fetch("https://issuer.example/keys")
+            assert str(caught.value) == f"ProxyError: 502 Bad Gateway ({through})"
 
-    async def fetch_twice() -> tuple[list[bytes], list[str], str]:
-        async with server(answer_with(status="502 Bad Gateway")) as (url, requests):
-            address = url.split("/")[2]
-            fetch = HttpFetch(
-                bearer_token_file=tmp_path / "token",
-                trusted_urls=("https://issuer.example",),
-                environment={"HTTPS_PROXY": f"http://user:s3cret@{address}"},
-            )
-            errors = []
-            for _ in range(2):
-                with pytest.raises(FetchError) as caught:
-                    await fetch("https://issuer.example/keys")
-                errors.append(str(caught.value))
-            return requests, errors, address
-
-    requests, errors, address = asyncio.run(fetch_twice())
     assert [request.split(b"\r\n")[0] for request in requests] == [b"CONNECT issuer.example:443 HTTP/1.1"] * 2
     assert b"b3arer" not in b"".join(requests)
-    through = f"through the proxy {address} of HTTPS_PROXY"
-    assert errors == [f"ProxyError: 502 Bad Gateway ({through})"] * 2
     assert caplog.messages == [f"keys of issuer.example are fetched {through}"]
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_proxy_over_tls_needs_a_certificate_of_the_environments_authorities(
+async def test_a_proxy_over_tls_needs_a_certificate_of_the_environments_authorities(
     certificates: list[Path], known: bool
 ) -> None:
-    environment = {"SSL_CERT_FILE": str(certificates[0 if known else 1])}
+    own, other = certificates
+    async with server(answer_with(status="502 Bad Gateway"), own) as (url, _):
+        error = await error_of(
+            "https://issuer.example/", environment={"SSL_CERT_FILE": str(own if known else other), "HTTPS_PROXY": url}
+        )
 
-    async def fetch() -> None:
-        async with server(answer_with(status="502 Bad Gateway"), certificates[0]) as (url, _):
-            await HttpFetch(environment={**environment, "HTTPS_PROXY": url})("https://issuer.example/keys")
-
-    with pytest.raises(FetchError, match="502 Bad Gateway" if known else "CERTIFICATE_VERIFY_FAILED"):
-        asyncio.run(fetch())
+    assert ("502 Bad Gateway" if known else "CERTIFICATE_VERIFY_FAILED") in error
 
 
-def test_httpx_reads_no_variables_itself(monkeypatch: pytest.MonkeyPatch, certificates: list[Path]) -> None:
+async def test_httpx_reads_no_variables_itself(monkeypatch: pytest.MonkeyPatch, certificates: list[Path]) -> None:
     """It fails at this NO_PROXY, would send http through a proxy and reports a missing file without its name."""
     monkeypatch.setenv("NO_PROXY", "[::1],fd00:10:96::/112")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
 
-    assert fetch_from(answer_with(), environment=os.environ)[0].body == b"{}"
+    assert (await fetch_from(answer_with(), environment=os.environ))[0].body == b"{}"
     with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
-        fetch_from(answer_with(), certificates[0])
+        await fetch_from(answer_with(), certificates[0])

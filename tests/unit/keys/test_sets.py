@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from typing import Any
 
@@ -98,17 +98,16 @@ def test_an_unusable_key_of_a_file_is_logged_with_its_kid_and_cause(
 
 
 async def test_an_unusable_key_is_logged_once_and_not_after_each_fetch(
-    fetch: FakeFetch, signer: SigningKey, weak_signer: SigningKey, caplog: pytest.LogCaptureFixture
+    fetch: FakeFetch, keys: Remote, signer: SigningKey, weak_signer: SigningKey, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with running(fetch) as keys:
-        fetch.answers[JWKS_URL] = jwks(signer, weak_signer)
-        await asyncio.sleep(3600)
-        fetch.answers[JWKS_URL] = jwks(signer, weak_signer, weak_signer.jwk(kid=None, n=None))
-        await asyncio.sleep(3600)
-        assert keys.cause_of("weak") == WEAK
-        fetch.answers[JWKS_URL] = jwks(signer)
-        await keys.refresh()
-        assert keys.cause_of("weak") is None
+    fetch.answers[JWKS_URL] = jwks(signer, weak_signer)
+    await asyncio.sleep(3600)
+    fetch.answers[JWKS_URL] = jwks(signer, weak_signer, weak_signer.jwk(kid=None, n=None))
+    await asyncio.sleep(3600)
+    assert keys.cause_of("weak") == WEAK
+    fetch.answers[JWKS_URL] = jwks(signer)
+    await keys.refresh()
+    assert keys.cause_of("weak") is None
 
     assert len(fetch.asked) > 20
     assert caplog.messages == [
@@ -152,6 +151,12 @@ async def running(fetch: FakeFetch, **options: Any) -> AsyncIterator[Remote]:
         await asyncio.gather(task, return_exceptions=True)
 
 
+@pytest.fixture
+def keys(enter: Callable[..., Remote], fetch: FakeFetch) -> Remote:
+    """Remote keys that were fetched once."""
+    return enter(running(fetch))
+
+
 @pytest.mark.parametrize("answer", [None, DOWN], ids=["good", "failed"])
 async def test_keys_are_fetched_at_the_start_and_the_end_of_this_fetch_is_announced(
     fetch: FakeFetch, signer: SigningKey, answer: FetchError | None
@@ -184,51 +189,40 @@ async def test_keys_are_refreshed_as_cache_control_says_within_bounds_with_jitte
         assert len(fetch.asked) == 2
 
 
-def failing(fetch: FakeFetch) -> list[float]:
-    """Let each fetch fail; the list records when."""
-    asked: list[float] = []
-
-    def fail(_: str) -> FetchError:
-        asked.append(loop_clock())
-        return DOWN
-
-    fetch.answers[JWKS_URL] = fail
-    return asked
-
-
 @pytest.mark.parametrize("edge", [0.8, 1.0])
 async def test_failing_fetches_back_off_to_a_minute_with_jitter_and_never_end(fetch: FakeFetch, edge: float) -> None:
-    asked = failing(fetch)
+    fetch.answers[JWKS_URL] = DOWN
     async with running(fetch, jitter=lambda *bounds: edge if bounds == (0.8, 1.0) else 0):
         await asyncio.sleep(48 * 3600)
-    waits = [later - earlier for earlier, later in pairwise(asked)]
+    waits = [later - earlier for earlier, later in pairwise(fetch.asked_at)]
 
     assert len(waits) >= 48 * 60
     assert waits == pytest.approx([edge * bound for bound in (1, 2, 4, 8, 16, 32, *[60] * (len(waits) - 6))])
 
 
 async def test_after_a_success_the_back_off_starts_again(fetch: FakeFetch) -> None:
-    good = fetch.answers[JWKS_URL]
-    failing(fetch)
+    good, fetch.answers[JWKS_URL] = fetch.answers[JWKS_URL], DOWN
     async with running(fetch, jitter=lambda _, most: most):
         await asyncio.sleep(200)  # backed off to a minute
         fetch.answers[JWKS_URL] = good
         await asyncio.sleep(61)
-        failed = failing(fetch)
+        fetch.answers[JWKS_URL] = DOWN
+        before = len(fetch.asked)
         await asyncio.sleep(400)
 
-    assert failed[1] - failed[0] == pytest.approx(1)
+    assert fetch.asked_at[before + 1] - fetch.asked_at[before] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("answer", [DOWN, b"<html>", RuntimeError("a defect")], ids=["status", "HTML", "defect"])
-async def test_a_failed_fetch_leaves_the_old_keys_in_force(fetch: FakeFetch, signer: SigningKey, answer: Any) -> None:
-    async with running(fetch) as keys:
-        fetch.answers[JWKS_URL] = answer
-        await asyncio.sleep(310)
+async def test_a_failed_fetch_leaves_the_old_keys_in_force(
+    fetch: FakeFetch, keys: Remote, signer: SigningKey, answer: Any
+) -> None:
+    fetch.answers[JWKS_URL] = answer
+    await asyncio.sleep(310)
 
-        assert keys.successes[1:3] == [False, False]
-        assert tried(keys, signer.kid)
-        assert keys.last_success == NOW
+    assert keys.successes[1:3] == [False, False]
+    assert tried(keys, signer.kid)
+    assert keys.last_success == NOW
 
 
 @pytest.mark.parametrize(
@@ -250,17 +244,18 @@ async def test_a_failed_fetch_logs_one_line_with_the_url(
     assert caplog.messages == [f"issuer lab: its keys could not be fetched: https://keys.example{message}"]
 
 
-async def test_stale_keys_stay_in_force_for_24_hours_and_are_then_dropped(fetch: FakeFetch, signer: SigningKey) -> None:
-    async with running(fetch) as keys:
-        key, good = one(keys, signer.kid), fetch.answers[JWKS_URL]
-        failing(fetch)
-        await asyncio.sleep(24 * 3600)
-        assert one(keys, signer.kid) is key
-        await asyncio.sleep(61)
-        assert (len(keys), key.retired) == (0, True)
-        fetch.answers[JWKS_URL] = good
-        await asyncio.sleep(61)
-        assert tried(keys, signer.kid)
+async def test_stale_keys_stay_in_force_for_24_hours_and_are_then_dropped(
+    fetch: FakeFetch, keys: Remote, signer: SigningKey
+) -> None:
+    key = one(keys, signer.kid)
+    good, fetch.answers[JWKS_URL] = fetch.answers[JWKS_URL], DOWN
+    await asyncio.sleep(24 * 3600)
+    assert one(keys, signer.kid) is key
+    await asyncio.sleep(61)
+    assert (len(keys), key.retired) == (0, True)
+    fetch.answers[JWKS_URL] = good
+    await asyncio.sleep(61)
+    assert tried(keys, signer.kid)
 
 
 async def test_a_request_waits_for_2_seconds_and_the_fetch_goes_on(fetch: FakeFetch) -> None:
@@ -305,22 +300,22 @@ async def test_the_end_of_the_background_task_cancels_its_fetch_and_no_other_is_
 
 @pytest.mark.parametrize("emptied", [0, 1], ids=["empty", "unusable keys only"])
 async def test_a_set_without_usable_keys_retires_all_and_is_fetched_again_within_10_seconds(
-    fetch: FakeFetch, signer: SigningKey, weak_signer: SigningKey, caplog: pytest.LogCaptureFixture, emptied: int
-) -> None:
+    fetch: FakeFetch, keys: Remote, signer: SigningKey, weak_signer: SigningKey, caplog: pytest.LogCaptureFixture,
+    emptied: int,
+) -> None:  # fmt: skip
+    key = one(keys, signer.kid)
     good = fetch.answers[JWKS_URL]
-    async with running(fetch) as keys:
-        key = one(keys, signer.kid)
-        fetch.answers[JWKS_URL] = Fetched(jwks(*[weak_signer] * emptied), 86_400)
-        await keys.refresh()  # by a request: the next background fetch would be minutes away
-        assert (key.retired, len(keys), keys.successes) == (True, 0, [True, True])
-        await asyncio.sleep(100)
-        assert len(fetch.asked) >= 11
-        fetch.answers[JWKS_URL] = good
-        await asyncio.sleep(10)
-        assert tried(keys, signer.kid)
-        before = len(fetch.asked)
-        await asyncio.sleep(200)
-        assert len(fetch.asked) == before
+    fetch.answers[JWKS_URL] = Fetched(jwks(*[weak_signer] * emptied), 86_400)
+    await keys.refresh()  # by a request: the next background fetch would be minutes away
+    assert (key.retired, len(keys), keys.successes) == (True, 0, [True, True])
+    await asyncio.sleep(100)
+    assert len(fetch.asked) >= 11
+    fetch.answers[JWKS_URL] = good
+    await asyncio.sleep(10)
+    assert tried(keys, signer.kid)
+    before = len(fetch.asked)
+    await asyncio.sleep(200)
+    assert len(fetch.asked) == before
 
     assert sum("holds no usable key" in message for message in caplog.messages) == 1
 
@@ -345,14 +340,15 @@ async def test_a_set_without_usable_keys_is_reported_at_first_and_after_an_outag
 
 
 @pytest.mark.parametrize("waited", [0, 301], ids=["start", "background"])
-async def test_only_fetches_that_requests_cause_count_for_the_cooldown(fetch: FakeFetch, waited: float) -> None:
-    async with running(fetch) as keys:
-        await asyncio.sleep(waited)
-        before = len(fetch.asked)
-        assert keys.may_refresh()
-        await keys.refresh()
+async def test_only_fetches_that_requests_cause_count_for_the_cooldown(
+    fetch: FakeFetch, keys: Remote, waited: float
+) -> None:
+    await asyncio.sleep(waited)
+    before = len(fetch.asked)
+    assert keys.may_refresh()
+    await keys.refresh()
 
-        assert len(fetch.asked) == before + 1
+    assert len(fetch.asked) == before + 1
 
 
 @pytest.mark.parametrize("answer", [None, DOWN, RuntimeError("a defect")], ids=["good", "failed", "defect"])

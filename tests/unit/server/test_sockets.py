@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,25 +87,26 @@ def test_a_missing_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     assert Path(raised.value.filename) == tmp_path / "missing"
 
 
-def test_a_unix_socket_is_removed(path: Path) -> None:
+@pytest.fixture
+def remove(path: Path) -> Callable[[], None]:
+    """What removes the socket of a process that listens no more."""
     with listen_unix(path):
-        remove = remover(path)
+        return remover(path)
+
+
+def test_a_unix_socket_is_removed(path: Path, remove: Callable[[], None]) -> None:
     remove()
     assert not path.exists()
     remove()
 
 
-def test_the_socket_of_a_successor_is_not_removed(path: Path) -> None:
-    with listen_unix(path):
-        remove = remover(path)
+def test_the_socket_of_a_successor_is_not_removed(path: Path, remove: Callable[[], None]) -> None:
     with listen_unix(path) as successor:
         remove()
         assert accepts(path, successor)
 
 
-def test_a_file_that_replaced_the_socket_is_not_removed(path: Path) -> None:
-    with listen_unix(path):
-        remove = remover(path)
+def test_a_file_that_replaced_the_socket_is_not_removed(path: Path, remove: Callable[[], None]) -> None:
     os.unlink(path)
     path.write_text("text")
     remove()
