@@ -146,10 +146,9 @@ def _lint(options: argparse.Namespace) -> int:
 
 
 def _guard(options: argparse.Namespace) -> int:
-    from verifier.config.load import load
     from verifier.tools import guard
 
-    config = load(options.config) if options.config or os.environ.get("M2M_CONFIG") else None
+    config = _load_without_address(options) if options.config or os.environ.get("M2M_CONFIG") else None
     return guard.main(options.proxy, options.policy, config, sys.stdout)
 
 

@@ -161,14 +161,21 @@ def test_the_mode_of_a_unix_socket_is_0660_or_the_given_one(
         assert path.stat().st_mode & 0o777 == mode
 
 
-def test_explain_reads_the_token_from_stdin_exits_1_when_it_is_denied_and_needs_no_valid_address(
-    good: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("arguments", "status", "printed"),
+    [
+        pytest.param(["explain", "--url", "https://api.example/"], 1, "malformed_token", id="explain"),
+        pytest.param(["guard", "--proxy", "nginx", "--policy", "default"], 0, "auth_request", id="guard"),
+    ],
+)
+def test_a_command_that_listens_nowhere_needs_no_valid_address(
+    good: str, monkeypatch: pytest.MonkeyPatch, arguments: list[str], status: int, printed: str
 ) -> None:
     monkeypatch.setenv("M2M_PORT", "tcp://10.96.0.1:80")
-    done = run("explain", "--config", good, "--url", "https://api.example/", input="no.token\n")
+    done = run(*arguments, "--config", good, input="no.token\n")
 
-    assert (done.returncode, done.stderr) == (1, "")
-    assert "malformed_token" in done.stdout
+    assert (done.returncode, done.stderr) == (status, "")
+    assert printed in done.stdout
 
 
 def test_serve_answers_and_ends_with_0_even_where_a_variable_that_is_not_needed_is_invalid(
