@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 import json
 import re
@@ -12,7 +13,6 @@ from typing import Any, NamedTuple
 from jwt import PyJWK
 from jwt.algorithms import Algorithm
 from jwt.exceptions import PyJWTError
-from jwt.utils import base64url_decode
 
 from verifier.strict_json import parse_object
 
@@ -146,9 +146,10 @@ def _octets(name: str, value: Any) -> bytes:
         raise ValueError(f"{name} is missing")
     if not isinstance(value, str) or not _BASE64URL.fullmatch(value):
         raise ValueError(f"{name} is not base64url")
+    digits = value.rstrip("=").translate({ord("-"): "+", ord("_"): "/"})
     try:
-        return base64url_decode(value.rstrip("="))
-    except ValueError:
+        return binascii.a2b_base64(digits + "=" * (-len(digits) % 4))
+    except binascii.Error:
         raise ValueError(f"{name} is not base64url") from None
 
 
