@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.unit.support import by_reason, make_principal, memory_taken, outcome, rejected, show
+from tests.unit.support import by_reason, make_principal, make_token, memory_taken, outcome, rejected, show
 from verifier.identity import Principal
 from verifier.policy.clients import ClientIds
 from verifier.policy.paths import PathPattern
@@ -154,6 +155,10 @@ def test_no_token_is_needed_where_each_reading_meets_a_rule_without_one(request_
     assert policies(open=OPEN).find("open", b"scope=read").needs_token(method, URL + path.encode()) is needs_token
 
 
+def test_a_policy_knows_whether_a_rule_needs_no_token() -> None:
+    assert [policy.has_open_rules for policy in (OPEN, API, Policy("p"))] == [True, False, False]
+
+
 def test_a_path_without_a_rule_needs_a_token() -> None:
     assert Policy("p", rules=(rule("/health", needs_token=False),)).needs_token("GET", URL + b"/other")
 
@@ -185,6 +190,7 @@ SLASH_GAPS: list[tuple[list[tuple[Any, ...]], list[str]]] = [
     ([("/admin/**", "", "admin"), ("/**",)], []),
     ([("/**",), ("/admin", "", "admin")], []),  # a rule that never decides
     ([("/", "", "admin"), ("/**",)], []),
+    ([("/", "", "admin"), ("/admin", "", "admin"), ("/**",)], ["/admin/"]),
     ([("/admin/*/",), ("/admin/**", "", "admin")], []),
     ([("/admin",), ("/**", "", "", False)], ["/admin/"]),  # without a token
 ]
@@ -253,6 +259,50 @@ def test_where_there_is_a_resource_a_refusal_for_scope_also_names_what_the_token
         no = rejected(policy.authorize, principal, "POST", URL + b"/db/a")
 
         assert no.scope == f"p:read p:write {held}".rstrip()
+
+
+# --- the resource ---
+
+RESOURCE = Resource("https://api.example/v1", (), ())
+OF_RESOURCE = Policy("api", needs("read"), RULES, resource=RESOURCE, challenge_prefix="p:")
+
+
+def test_a_policy_names_the_origin_and_the_document_of_its_resource() -> None:
+    assert (API.origin, API.resource_metadata) == ("", "")
+    assert (OF_RESOURCE.origin, OF_RESOURCE.resource_metadata) == ("https://api.example", RESOURCE.metadata_url)
+
+
+@pytest.mark.parametrize(
+    ("policy", "request_", "scope"),
+    [
+        pytest.param(OF_RESOURCE, "POST /db/a", "p:read p:write", id="policy and rule"),
+        pytest.param(OF_RESOURCE, "POST /other", "p:read", id="no rule"),
+        pytest.param(OF_RESOURCE, "GET /admin//public", "p:read", id="two rules"),
+        pytest.param(OF_RESOURCE, "GET /db/a%2fb", "p:read", id="an ambiguous path"),
+        pytest.param(API, "POST /db/a", "", id="no resource"),
+    ],
+)
+def test_a_challenge_before_a_token_is_known_names_the_scopes_of_the_request(
+    policy: Policy, request_: str, scope: str
+) -> None:
+    method, path = request_.split()
+
+    assert policy.challenge_scope(method, URL + path.encode()) == scope
+
+
+@pytest.mark.parametrize(
+    ("policy", "audience", "expected"),
+    [
+        (OF_RESOURCE, {RESOURCE.url}, Reason.OK),
+        (OF_RESOURCE, {RESOURCE.url, "https://other.example"}, Reason.OK),
+        (OF_RESOURCE, set(), Reason.OK),  # it names no resource at all
+        (OF_RESOURCE, {"https://other.example"}, Reason.WRONG_AUDIENCE),
+        (API, {"https://other.example"}, Reason.OK),
+    ],
+    ids=show,
+)
+def test_a_token_for_another_resource_is_refused(policy: Policy, audience: set[str], expected: Reason) -> None:
+    assert outcome(policy.check_audience, replace(make_token(), resources=frozenset(audience))) is expected
 
 
 # --- clients, issuers, roles ---
