@@ -25,21 +25,13 @@ import httpx
 import yaml
 
 from verifier.demo.issuer import Client, Issuer
-from verifier.demo.nginx import Gateway, Nginx
+from verifier.demo.nginx import Nginx, PlainNginx
 from verifier.demo.processes import Child, ProcessError, Verifier, status_of
 from verifier.demo.serving import Background, bind, free_port, port_of
 
 ROOT = Path(__file__).parents[1]
 START_TIMEOUT = 300.0
 """Seconds that a service has to answer."""
-
-
-class PlainNginx(Gateway):
-    """An nginx.conf around a block of `m2m-verifier guard --proxy nginx`, which is in `server_snippet`."""
-
-    def render(self) -> str:
-        """The whole nginx.conf."""
-        return f"{super().render().partition('  access_log')[0]}\n  access_log off;\n{self.server_snippet}\n}}\n"
 
 
 class Stack:

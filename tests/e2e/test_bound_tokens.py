@@ -20,9 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from requests_oauth2client import DPoPKey, DPoPToken
 
 from tests.e2e.stage import PATIENCE, Serve, configuration, entry, free_port
-from tests.e2e.test_guard import PlainNginx
 from verifier.demo.issuer import Issuer, b64url
-from verifier.demo.nginx import Nginx
+from verifier.demo.nginx import Nginx, PlainNginx
 from verifier.demo.serving import Background
 
 

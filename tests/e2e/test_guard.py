@@ -23,7 +23,7 @@ import yaml
 
 from tests.e2e.stage import Answer, Serve, children, configuration, entry, eventually, exchange, free_port, request
 from verifier.demo.issuer import Issuer
-from verifier.demo.nginx import Gateway, Nginx
+from verifier.demo.nginx import Nginx, PlainNginx
 from verifier.demo.processes import Child
 from verifier.demo.serving import Background
 from verifier.tools.canary import CHECKS, Canary, load
@@ -38,14 +38,6 @@ CONFIGURATION = {
     "headers": {"X-User-ID": "sub", "X-Tenant-ID": "tenant"},
 }
 VERIFIER = [sys.executable, "-P", "-m", "verifier"]
-
-
-class PlainNginx(Gateway):
-    """An nginx.conf around the printed block, which is in `server_snippet`."""
-
-    def render(self) -> str:
-        """The whole nginx.conf."""
-        return f"{super().render().partition('  access_log')[0]}\n  access_log off;\n{self.server_snippet}\n}}\n"
 
 
 @dataclass

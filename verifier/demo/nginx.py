@@ -106,6 +106,14 @@ class Gateway:
         return "\n      ".join(lines)
 
 
+class PlainNginx(Gateway):
+    """An nginx.conf around a block of `m2m-verifier guard --proxy nginx`, which is in `server_snippet`."""
+
+    def render(self) -> str:
+        """The whole nginx.conf."""
+        return f"{super().render().partition('  access_log')[0]}\n  access_log off;\n{self.server_snippet}\n}}\n"
+
+
 class Nginx:
     """`with Nginx(gateway):` nginx listens inside, and has stopped after it.
 

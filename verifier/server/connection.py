@@ -60,7 +60,7 @@ class Listener:
     def write(self, transport: asyncio.Transport, answer: bytes, start: float) -> None:
         """Write the answer to a request that was read at ``start``: at once, or in a batch if requests are waiting.
 
-        Each write can wake the client on another CPU, which costs more than a cached decision.
+        Each write can wake the client on another CPU, which takes long in a virtual machine.
         """
         if not self._batch:
             if start - self.busy_until >= self._backlog_gap:
